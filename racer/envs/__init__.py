@@ -1,0 +1,5 @@
+"""The worlds, as gymnasium environments. Importing this package registers their ids; it imports no JAX."""
+
+from racer.envs.highway import register_highway
+
+register_highway()

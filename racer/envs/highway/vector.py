@@ -1,0 +1,103 @@
+"""``racer/RiskHighway-v0``, batched: one call steps all environments of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from racer.core.errors import UsageError
+from racer.envs.highway.world import RiskWorld
+
+__all__ = ["RiskHighwayVectorEnv"]
+
+
+class RiskHighwayVectorEnv(VectorEnv):
+    """N environments of :class:`racer.envs.highway.env.RiskHighwayEnv`, with the same numbers.
+
+    An environment that ends is reset within the same step (gymnasium's SAME_STEP): its last observation is
+    ``infos["final_obs"][i]``, its last info, with ``episode_metrics``, stands in ``infos["final_info"]``.
+
+    Args:
+        num_envs: N.
+        config: as for the single environment.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+
+    def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
+        if num_envs < 1:
+            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+        if render_mode is not None:
+            raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
+        self.num_envs = num_envs
+        self.world = RiskWorld(config, num_envs)
+        self.config = self.world.config
+        self.action_names = self.world.action_names
+        self.single_observation_space = self.world.observation_space
+        self.single_action_space = self.world.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = None
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in every environment; an integer seeds them with seed, seed+1, ..."""
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise UsageError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
+        observations, info = self.world.reset(seeds)
+        return observations, _masked(info, np.ones(self.num_envs, dtype=bool))
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        step = self.world.step(actions)
+        ended = step.terminated | step.truncated
+        if not ended.any():
+            infos = _masked(step.info, ~ended)
+            return step.observations, step.rewards, step.terminated, step.truncated, infos
+        indices = np.flatnonzero(ended)
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for i in indices:
+            final_obs[i] = step.observations[i].copy()
+        final_info = _masked({**step.info, "episode_metrics": step.metrics}, ended)
+        observations = step.observations
+        observations[indices], started = self.world.reset([None] * len(indices), indices)
+        infos = _masked(step.info, ~ended)
+        for key, values in started.items():
+            infos[key] = infos[key].copy()
+            infos[key][indices] = values
+            infos[f"_{key}"] = np.ones(self.num_envs, dtype=bool)
+        infos.update(final_obs=final_obs, _final_obs=ended, final_info=final_info, _final_info=ended)
+        return observations, step.rewards, step.terminated, step.truncated, infos
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that decides how the environments go on, as flat named arrays."""
+        return self.world.get_state()
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return to :meth:`get_state` exactly; returns the observations there."""
+        return self.world.set_state(state)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.world.engine.close()
+
+
+def _masked(values: Mapping[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Write (nested) arrays in gymnasium's form: beside each key, ``_key`` says for which environments it holds."""
+    infos: dict[str, Any] = {}
+    for key, value in values.items():
+        infos[key] = _masked(value, mask) if isinstance(value, Mapping) else value
+        infos[f"_{key}"] = mask.copy()
+    return infos
