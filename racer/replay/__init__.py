@@ -1,0 +1,15 @@
+"""Transitions on their way from environments to learning. NumPy only: workers load this room."""
+
+from racer.replay.collector import Collector, EnvironmentFault, NonFiniteData
+from racer.replay.experience import BATCH_FIELDS, Batch, Experience
+from racer.replay.ring_buffer import RingReplayBuffer
+
+__all__ = [
+    "BATCH_FIELDS",
+    "Batch",
+    "Collector",
+    "EnvironmentFault",
+    "Experience",
+    "NonFiniteData",
+    "RingReplayBuffer",
+]
