@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -27,7 +27,7 @@ class RiskHighwayEnv(gymnasium.Env):
         render_mode: "rgb_array" for one frame, "rgb_array_list" for all simulation frames since the last call.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 15}
+    metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 15}
 
     def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:

@@ -1,0 +1,158 @@
+"""What every program of RACER does with its command line: flags in, one call, exit code out.
+
+Wrong input ends with exit code 2 and one line on standard error; ``--debug`` shows where it came from. An
+interrupted run ends with 130 (SIGINT) or 143 (SIGTERM), as a shell expects.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from absl import logging as absl_logging
+
+from racer.core.errors import RacerError, UsageError, unknown_name
+
+__all__ = ["EXIT_USAGE", "parse_bool_tokens", "run_program"]
+
+EXIT_USAGE = 2
+EXIT_FAILURE = 1
+
+
+def run_program(
+    main: Callable[[], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    values: flags.FlagValues = flags.FLAGS,
+    doc: str = "",
+) -> int:
+    """Parse flags, run ``main`` and return the exit code.
+
+    Args:
+        main: the program; it reads ``flags.FLAGS``.
+        argv: the command line, ``sys.argv`` by default.
+        values: where the flags were defined.
+        doc: what ``--help`` says first.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    _define_common(values)
+    if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
+        print(_help(argv[0], values, doc))  # noqa: T201 - help is this program's output
+        return 0
+    debug = any(word in ("--debug", "--debug=true", "--debug=1") for word in argv[1:])
+    _quiet_logs()
+    try:
+        _parse(argv, values)
+        return main() or 0
+    except UsageError as error:
+        return _refuse(error, EXIT_USAGE, debug)
+    except RacerError as error:
+        return _refuse(error, EXIT_FAILURE, debug)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+
+
+def parse_bool_tokens(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
+    """Join ``--flag true`` to ``--flag=true`` for boolean flags, which absl would read as two words."""
+    words, out, i = list(argv), [], 0
+    while i < len(words):
+        word = words[i]
+        name = word.lstrip("-")
+        following = words[i + 1].lower() if i + 1 < len(words) else ""
+        is_flag = word.startswith("-") and name in values and values[name].boolean
+        if is_flag and following in ("true", "false", "1", "0"):
+            out.append(f"{word}={following}")
+            i += 2
+        else:
+            out.append(word)
+            i += 1
+    return out
+
+
+def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
+    try:
+        rest = values(parse_bool_tokens(argv, values))
+    except flags.UnrecognizedFlagError as error:
+        raise unknown_name("flag", f"--{error.flagname}", [f"--{name}" for name in _own_flags(values)]) from error
+    except flags.Error as error:
+        raise UsageError(_one_line(str(error))) from error
+    except AttributeError as error:
+        raise UsageError(_unknown_config_key(str(error))) from error
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UsageError(_one_line(str(error))) from error
+    except SyntaxError as error:
+        raise UsageError(f"config file {error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise UsageError(f"config file {_place_of(error)}: {type(error).__name__}: {error}") from error
+    if rest[1:]:
+        raise UsageError(f"unexpected argument {rest[1]!r}; every option begins with --")
+
+
+def _define_common(values: flags.FlagValues) -> None:
+    if "debug" not in values:
+        flags.DEFINE_bool("debug", False, "Show the traceback of an error in the input.", flag_values=values)
+
+
+def _refuse(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one line that the user gets
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _place_of(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "(unknown place)"
+
+
+def _unknown_config_key(message: str) -> str:
+    """Shorten ml_collections' message for a key that the config file does not have."""
+    found = re.search(r"['\"]([\w.]+)['\"]", message)
+    if not found:
+        return _one_line(message)
+    guess = re.search(r"Did you mean ['\"]?([\w.]+)", message)
+    hint = f"; did you mean {guess[1]!r}?" if guess else ""
+    return f"unknown config key {found[1]!r}{hint}"
+
+
+def _quiet_logs() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+def _own_flags(values: flags.FlagValues) -> list[str]:
+    hidden = ("absl.", "ml_collections.", "jax.", "jax._src")
+    modules = values.flags_by_module_dict()
+    names = [f.name for module, found in modules.items() if not module.startswith(hidden) for f in found]
+    return sorted({*names, "config"} & set(values)) if "config" in values else sorted(names)
+
+
+def _help(program: str, values: flags.FlagValues, doc: str) -> str:
+    lines = [doc.strip(), "", f"usage: python {program} [--flag=value ...]", ""]
+    for name in _own_flags(values):
+        flag: Any = values[name]
+        default = flag.default_as_str or "none"
+        lines.append(f"  --{name}  (default: {default})")
+        lines += [f"      {part}" for part in _wrap(_one_line(flag.help or ""), 92)]
+    return "\n".join(lines)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, width) or [""]
+
+
