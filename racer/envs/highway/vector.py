@@ -43,19 +43,27 @@ class RiskHighwayVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = None
+        self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode in every environment; an integer seeds them with seed, seed+1, ..."""
+        """Start an episode in every environment; an integer seeds them with seed, seed+1, ...
+
+        ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
+        """
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
             raise UsageError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
-        observations, info = self.world.reset(seeds)
-        return observations, _masked(info, np.ones(self.num_envs, dtype=bool))
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise UsageError(f"reset_mask must be {self.num_envs} booleans with at least one True, not {mask!r}")
+        indices = np.flatnonzero(mask)
+        self._observations[indices], info = self.world.reset([seeds[i] for i in indices], indices)
+        return self._observations.copy(), _masked({k: _spread(v, mask) for k, v in info.items()}, mask)
 
     def step(
         self, actions: NDArray[Any]
@@ -64,23 +72,22 @@ class RiskHighwayVectorEnv(VectorEnv):
     ]:
         step = self.world.step(actions)
         ended = step.terminated | step.truncated
+        self._observations = step.observations
         if not ended.any():
             infos = _masked(step.info, ~ended)
-            return step.observations, step.rewards, step.terminated, step.truncated, infos
+            return step.observations.copy(), step.rewards, step.terminated, step.truncated, infos
         indices = np.flatnonzero(ended)
         final_obs = np.full(self.num_envs, None, dtype=object)
         for i in indices:
             final_obs[i] = step.observations[i].copy()
         final_info = _masked({**step.info, "episode_metrics": step.metrics}, ended)
-        observations = step.observations
-        observations[indices], started = self.world.reset([None] * len(indices), indices)
+        self._observations[indices], started = self.world.reset([None] * len(indices), indices)
         infos = _masked(step.info, ~ended)
         for key, values in started.items():
-            infos[key] = infos[key].copy()
-            infos[key][indices] = values
+            infos[key] = np.where(ended, _spread(values, ended), infos[key])
             infos[f"_{key}"] = np.ones(self.num_envs, dtype=bool)
         infos.update(final_obs=final_obs, _final_obs=ended, final_info=final_info, _final_info=ended)
-        return observations, step.rewards, step.terminated, step.truncated, infos
+        return self._observations.copy(), step.rewards, step.terminated, step.truncated, infos
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the environments go on, as flat named arrays."""
@@ -88,10 +95,18 @@ class RiskHighwayVectorEnv(VectorEnv):
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return to :meth:`get_state` exactly; returns the observations there."""
-        return self.world.set_state(state)
+        self._observations = self.world.set_state(state)
+        return self._observations.copy()
 
     def close_extras(self, **kwargs: Any) -> None:
         self.world.engine.close()
+
+
+def _spread(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Write the values of the masked environments where they belong among all."""
+    spread = np.zeros(mask.shape, dtype=values.dtype)
+    spread[mask] = values
+    return spread
 
 
 def _masked(values: Mapping[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
