@@ -1,0 +1,119 @@
+"""The configuration of :class:`racer.agents.distributional_sac.DistributionalSACLearner`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from racer.agents.validation import require_dims, require_range, require_scale, require_type
+from racer.core.errors import UsageError, unknown_name
+
+__all__ = ["DistributionalSACConfig"]
+
+
+@dataclass(frozen=True)
+class DistributionalSACConfig:
+    """Every key of the agent, checked when it is built.
+
+    Attributes:
+        actor_lr: Adam step size of the actor.
+        critic_lr: Adam step size of the critics.
+        temp_lr: Adam step size of the entropy temperature.
+        limits_lr: Adam step size of the learned action limit.
+        q_entropy_lagrange_lr: Adam step size of the critic-entropy multiplier.
+        actor_hidden_dims: widths of the actor's hidden layers.
+        critic_hidden_dims: widths of each critic's hidden layers.
+        discount: factor on the next step's return, in (0, 1].
+        num_qs: number of critics in the ensemble.
+        tau: share of the critic that moves into its target after every critic step, in (0, 1].
+        init_temperature: first value of the entropy temperature, above 0.
+        target_entropy: entropy (nats) the temperature steers to; None for minus half the number of actions.
+        num_atoms: atoms of each critic's distribution, at least 2.
+        q_min: return at the first atom.
+        q_max: return at the last atom, above ``q_min``.
+        cvar_risk: the actor maximises the mean of the worst ``1 - cvar_risk`` share of returns, in [0, 1].
+        critic_layer_norm: layer normalisation in the critics.
+        critic_weight_decay: decoupled weight decay of the critics' kernels, or None.
+        limits_weight_decay: decoupled weight decay of the learned limit, or None.
+        backup_entropy: whether the critics' target carries the entropy bonus of the next action.
+        independent_ensemble: each critic bootstraps from its own target (True), or all from the mixture.
+        cvar_limits: risk level of the learned limit: a number in [0, 1], or "cvar_risk" for the actor's.
+        q_entropy_target_diff: critic entropy on replayed actions may exceed that on out-of-distribution
+            actions by at most this (nats); None switches the multiplier off.
+        q_entropy_lagrange_init: first value of the multiplier, above 0.
+        learned_action: name of the action with a learned limit, or None.
+        learned_action_initial_limit: first value of the limit, in the action's own unit.
+        learned_action_limit_kind: "symmetric" or "upper"; None takes symmetric for steering, else upper.
+        pointnet_dims: widths of a PointNet's per-row layers; empty for no PointNet.
+        vehicle_features: numbers in one vehicle row of the observation.
+        observation_scale: factor on the observation: one number, one for each vehicle feature, or None.
+    """
+
+    actor_lr: float = 3e-4
+    critic_lr: float = 3e-4
+    temp_lr: float = 3e-4
+    limits_lr: float = 1e-5
+    q_entropy_lagrange_lr: float = 1e-3
+    actor_hidden_dims: tuple[int, ...] = (256, 256)
+    critic_hidden_dims: tuple[int, ...] = (256, 256)
+    discount: float = 0.99
+    num_qs: int = 2
+    tau: float = 0.005
+    init_temperature: float = 1.0
+    target_entropy: float | None = None
+    num_atoms: int = 101
+    q_min: float = -50.0
+    q_max: float = 50.0
+    cvar_risk: float = 0.8
+    critic_layer_norm: bool = True
+    critic_weight_decay: float | None = 1e-3
+    limits_weight_decay: float | None = 1e-3
+    backup_entropy: bool = False
+    independent_ensemble: bool = True
+    cvar_limits: float | str = "cvar_risk"
+    q_entropy_target_diff: float | None = -0.01
+    q_entropy_lagrange_init: float = 1e-3
+    learned_action: str | None = "steering"
+    learned_action_initial_limit: float = 0.2
+    learned_action_limit_kind: str | None = None
+    pointnet_dims: tuple[int, ...] = ()
+    vehicle_features: int = 6
+    observation_scale: float | tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("actor_lr", "critic_lr", "temp_lr", "limits_lr", "q_entropy_lagrange_lr"):
+            require_range(name, getattr(self, name), 0.0)
+        for name in ("init_temperature", "q_entropy_lagrange_init"):
+            require_range(name, getattr(self, name), 0.0, open_low=True)
+        for name in ("discount", "tau"):
+            require_range(name, getattr(self, name), 0.0, 1.0, open_low=True)
+        require_range("cvar_risk", self.cvar_risk, 0.0, 1.0)
+        for name in ("critic_weight_decay", "limits_weight_decay"):
+            if getattr(self, name) is not None:
+                require_range(name, getattr(self, name), 0.0)
+        for name in ("target_entropy", "q_entropy_target_diff"):
+            if getattr(self, name) is not None:
+                require_range(name, getattr(self, name))
+        require_range("learned_action_initial_limit", self.learned_action_initial_limit)
+        for name, least in (("num_qs", 1), ("num_atoms", 2), ("vehicle_features", 1)):
+            require_type(name, getattr(self, name), int)
+            require_range(name, getattr(self, name), least)
+        for name in ("critic_layer_norm", "backup_entropy", "independent_ensemble"):
+            require_type(name, getattr(self, name), bool)
+        require_dims("actor_hidden_dims", self.actor_hidden_dims)
+        require_dims("critic_hidden_dims", self.critic_hidden_dims)
+        require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)
+        require_scale(self.observation_scale, self.vehicle_features)
+        require_range("q_min", self.q_min)
+        require_range("q_max", self.q_max)
+        if not self.q_min < self.q_max:
+            raise UsageError(f"q_min must lie below q_max, got q_min={self.q_min} and q_max={self.q_max}")
+        if isinstance(self.cvar_limits, str):
+            if self.cvar_limits != "cvar_risk":
+                raise unknown_name("cvar_limits", self.cvar_limits, ["cvar_risk"])
+        else:
+            require_range("cvar_limits", self.cvar_limits, 0.0, 1.0)
+
+    @property
+    def limits_risk(self) -> float:
+        """CVaR level of the learned limit as a number."""
+        return self.cvar_risk if isinstance(self.cvar_limits, str) else self.cvar_limits

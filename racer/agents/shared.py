@@ -1,0 +1,70 @@
+"""What the learners of the SAC family share: shapes of observations, policy description, resetting."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from racer.agents.validation import Interfaces
+from racer.core.errors import UsageError, unknown_name
+from racer.networks.encoders import EncoderSpec
+from racer.networks.gaussian import LOG_STD_MAX, LOG_STD_MIN
+
+__all__ = ["observation_rows", "reset_components", "squashed_gaussian_spec"]
+
+
+def observation_rows(observations: np.ndarray, interfaces: Interfaces) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return observations as ``[N, D]`` float32, and the shape the actions should have.
+
+    Raises:
+        UsageError: the observations are neither ``[D]`` nor ``[N, D]``.
+    """
+    rows = np.asarray(observations, dtype=np.float32)
+    if rows.ndim not in (1, 2) or rows.shape[-1] != interfaces.observation_dim:
+        size = interfaces.observation_dim
+        raise UsageError(f"observations must be [{size}] or [N, {size}], got {list(rows.shape)}")
+    return np.atleast_2d(rows), (*rows.shape[:-1], interfaces.action_dim)
+
+
+def squashed_gaussian_spec(
+    interfaces: Interfaces, hidden_dims: tuple[int, ...], encoder: EncoderSpec, learned_action: str | None
+) -> dict[str, Any]:
+    """Describe a :class:`racer.networks.gaussian.GaussianActor` for the NumPy policy."""
+    scale = encoder.observation_scale
+    return {
+        "kind": "squashed_gaussian",
+        "trunk": {
+            "observation_dim": interfaces.observation_dim,
+            "hidden_dims": list(hidden_dims),
+            "activation": "relu",
+            "observation_scale": list(scale) if isinstance(scale, tuple) else scale,
+            "pointnet_dims": list(encoder.pointnet_dims),
+            "vehicle_features": encoder.vehicle_features,
+        },
+        "action_dim": interfaces.action_dim,
+        "log_std_min": LOG_STD_MIN,
+        "log_std_max": LOG_STD_MAX,
+        "action_names": list(interfaces.action_names),
+        "learned_action": learned_action,
+    }
+
+
+def reset_components(state: Any, fresh: Any, components: Collection[str], exclude: Collection[str]) -> Any:
+    """Return ``state`` with every component taken from ``fresh`` except those in ``exclude``.
+
+    Arrays are copied, so that donating the result leaves ``state`` usable.
+
+    Raises:
+        UsageError: ``exclude`` is a bare string or names an unknown component.
+    """
+    if isinstance(exclude, str):
+        raise UsageError(f"exclude takes a collection of component names, got the string {exclude!r}")
+    for name in exclude:
+        if name not in components:
+            raise unknown_name("agent component (exclude)", name, components)
+    taken = {name: getattr(fresh, name) for name in components if name not in exclude}
+    return jax.tree.map(jnp.copy, state._replace(**taken))
