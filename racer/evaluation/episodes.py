@@ -150,7 +150,8 @@ def check_spaces(env: gymnasium.Env | gymnasium.vector.VectorEnv, spec: Mapping[
 
     Args:
         env: a single or a vector environment.
-        spec: a policy's ``spec``; ``observation_dim`` and ``action_dim`` are compared where present.
+        spec: a policy's ``spec``; ``observation_dim`` (of the policy or its trunk) and ``action_dim`` are compared
+            where present.
 
     Raises:
         UsageError: the shapes differ; the message names both.
@@ -159,16 +160,15 @@ def check_spaces(env: gymnasium.Env | gymnasium.vector.VectorEnv, spec: Mapping[
         observation_space, action_space = env.single_observation_space, env.single_action_space
     else:
         observation_space, action_space = env.observation_space, env.action_space
-    for kind, space, key in (
-        ("observation", observation_space, "observation_dim"),
-        ("action", action_space, "action_dim"),
+    trunk = spec.get("trunk") or {}
+    for kind, space, dim in (
+        ("observation", observation_space, spec.get("observation_dim", trunk.get("observation_dim"))),
+        ("action", action_space, spec.get("action_dim")),
     ):
-        if spec.get(key) is None:
-            continue
-        expected, found = (int(spec[key]),), tuple(space.shape or ())
-        if found != expected:
+        found = tuple(space.shape or ())
+        if dim is not None and found != (int(dim),):
             raise UsageError(
-                f"{kind} shape mismatch: the checkpoint's policy was trained with {expected}, "
+                f"{kind} shape mismatch: the checkpoint's policy was trained with {(int(dim),)}, "
                 f"the environment has {found}"
             )
 

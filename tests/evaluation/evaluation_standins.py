@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from racer.agents.policy.squashed_gaussian import SquashedGaussianPolicy
+from racer.agents.policy.trunk import Trunk
+from racer.core.checkpoint import write_checkpoint
+from racer.envs.highway.config import resolve_config
 
 FRAME_SHAPE = (60, 200, 3)
 POLICY_HZ, FRAMES_PER_STEP = 5, 3
@@ -93,3 +99,32 @@ class FeedbackPolicy:
 
 
 FEEDBACK_PARAMS = {"weights": np.array([[0.3, 0.0], [-0.2, 0.5], [0.1, 0.1]], np.float32)}
+
+
+SMALL_ENV = {"engine": "highway-env", "vehicles_count": 3, "duration": 2, "screen_width": 300, "screen_height": 80}
+
+
+def write_tiny_checkpoint(run_dir: Path, step: int = 10, *, env_config=None, observation_dim: int = 90) -> Path:
+    """A checkpoint of an untrained squashed Gaussian policy for the RACER highway."""
+    rng = np.random.default_rng(step)
+    policy = SquashedGaussianPolicy(
+        trunk=Trunk(observation_dim, (8,), "relu", 0.01, (), 6),
+        action_dim=2, log_std_min=-5.0, log_std_max=2.0, action_names=("acceleration", "steering"),
+    )  # fmt: skip
+
+    def layer(rows: int, columns: int) -> dict[str, np.ndarray]:
+        kernel = rng.normal(0.0, 0.1, (rows, columns)).astype(np.float32)
+        return {"kernel": kernel, "bias": np.zeros(columns, np.float32)}
+
+    layers = {"trunk/hidden_0": layer(observation_dim, 8), "mean": layer(8, 2), "log_std": layer(8, 2)}
+    params = {f"{name}/{part}": array for name, parts in layers.items() for part, array in parts.items()}
+    params |= {"action_low": np.array([-1, -0.05], np.float32), "action_high": np.array([1, 0.05], np.float32)}
+    metadata = {
+        "policy_spec": policy.spec,
+        "env_config": resolve_config(SMALL_ENV if env_config is None else env_config),
+        "agent_name": "DistributionalSACLearner",
+        "agent_config": {"cvar_risk": 0.8, "hidden_dims": [8]},
+        "seed": 42,
+    }
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return write_checkpoint(run_dir, step, {"policy": params}, metadata)

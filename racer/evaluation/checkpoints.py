@@ -1,0 +1,137 @@
+"""A checkpoint as an evaluation sees it: the acting policy, its arrays and the world it was trained in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from racer.agents.policy import Policy, build_policy
+from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
+from racer.core.errors import unknown_name
+
+__all__ = ["TrainedPolicy", "config_differences", "load_policy", "resolve_checkpoint"]
+
+REQUIRED_METADATA = ("policy_spec", "env_config")
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """What a checkpoint says about its policy; enough to act without training flags, a config file or JAX.
+
+    Attributes:
+        policy: acts on NumPy arrays.
+        params: the policy's arrays.
+        env_config: the complete configuration of the training environment.
+        agent_name: the learner's class name, or None where the checkpoint does not say.
+        agent_config: the learner's complete configuration.
+        path: of the checkpoint folder.
+        step: transitions that the policy had learnt from.
+        seed: of the training run, or None.
+    """
+
+    policy: Policy
+    params: Mapping[str, np.ndarray]
+    env_config: Mapping[str, Any]
+    agent_name: str | None
+    agent_config: Mapping[str, Any]
+    path: Path
+    step: int
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """The checkpoint folder's name ("checkpoint_10000"), which videos are named after."""
+        return self.path.name
+
+
+def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
+
+    Raises:
+        CheckpointError: there is nothing there, or no valid checkpoint in the run.
+    """
+    found = Path(os.path.normpath(path))
+    if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
+        return latest_valid_checkpoint(found)
+    return found
+
+
+def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
+    """Read the acting policy of a checkpoint or run folder; only the policy's own file is read.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, newer than this version, no checkpoint at all, or its
+            policy arrays do not fit its policy specification.
+        UsageError: the policy is of an unknown kind.
+    """
+    folder = resolve_checkpoint(path)
+    checkpoint = read_checkpoint(folder, groups=["policy"])
+    metadata = checkpoint.metadata
+    for key in REQUIRED_METADATA:
+        if not isinstance(metadata.get(key), dict):
+            raise CheckpointError(f"checkpoint {str(folder)!r} cannot be evaluated: its manifest has no {key!r}")
+    policy = build_policy(metadata["policy_spec"])
+    params = checkpoint.groups["policy"]
+    _check_params(folder, policy, params)
+    return TrainedPolicy(
+        policy=policy,
+        params=params,
+        env_config=metadata["env_config"],
+        agent_name=metadata.get("agent_name"),
+        agent_config=metadata.get("agent_config") or {},
+        path=folder,
+        step=checkpoint.step,
+        seed=metadata.get("seed"),
+    )
+
+
+def config_differences(
+    agent_config: Mapping[str, Any], checked: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Compare the agent keys of a config file with those a checkpoint was trained with.
+
+    Returns:
+        key -> (in the file, in the checkpoint) for every key whose values differ.
+
+    Raises:
+        UsageError: the file has an agent key that the checkpoint's agent does not know.
+    """
+    differing = {}
+    for key, value in checked.items():
+        if key not in agent_config:
+            raise unknown_name("agent config key", key, agent_config)
+        if _comparable(value) != _comparable(agent_config[key]):
+            differing[key] = (value, agent_config[key])
+    return differing
+
+
+def _check_params(folder: Path, policy: Policy, params: Mapping[str, np.ndarray]) -> None:
+    """Act once on zeros, so that arrays that do not fit are found before any episode is run."""
+    dims = observation_dim(policy.spec)
+    if dims is None:
+        return
+    try:
+        policy.act(params, np.zeros((1, dims), np.float32), np.random.default_rng(0), deterministic=True)
+    except KeyError as error:
+        raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays lack {error.args[0]!r}") from error
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays do not fit it: {error}") from error
+
+
+def observation_dim(spec: Mapping[str, Any]) -> int | None:
+    """The length of the observation that a policy specification was made for, or None where any will do."""
+    found = spec.get("observation_dim", spec.get("trunk", {}).get("observation_dim"))
+    return None if found is None else int(found)
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_comparable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _comparable(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,200 @@
+"""The whole evaluation of a checkpoint: check everything first, evaluate, report, film."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from racer.agents.policy import build_policy
+from racer.core.errors import UsageError
+from racer.core.run_dir import check_writable
+from racer.evaluation.checkpoints import TrainedPolicy
+from racer.evaluation.episodes import (
+    FIRST_EVALUATION_SEED,
+    EpisodeResult,
+    EvaluationResult,
+    check_spaces,
+    evaluate_policy,
+    evaluation_seeds,
+    make_evaluation_env,
+)
+from racer.evaluation.metrics import check_cvar_level
+from racer.evaluation.report import format_table, write_evaluation
+from racer.evaluation.video import VIDEO_ENV_CONFIG, check_encoder, record_episode, video_name
+
+__all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "film_episodes"]
+
+Progress = Callable[[str, int], Callable[[EpisodeResult], None]]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to evaluate.
+
+    Attributes:
+        output_dir: folder for ``evaluation_metrics.json`` and the videos.
+        num_episodes: one per held-out seed.
+        first_seed: the seeds are ``first_seed, first_seed + 1, ...``.
+        num_envs: environments side by side; changes the speed only.
+        deterministic: the policy's mode, or samples.
+        cvar_level: level of the lower tail, as ``cvar_risk``.
+        num_videos: film the first episodes; 0 films none.
+        compare_random: evaluate uniformly random actions on the same seeds too.
+        env_overrides: environment keys that differ from the checkpoint's.
+    """
+
+    output_dir: Path
+    num_episodes: int = 20
+    first_seed: int = FIRST_EVALUATION_SEED
+    num_envs: int = 8
+    deterministic: bool = True
+    cvar_level: float = 0.8
+    num_videos: int = 0
+    compare_random: bool = False
+    env_overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationOutcome:
+    """What an evaluation found and wrote."""
+
+    result: EvaluationResult
+    random: EvaluationResult | None
+    table: str
+    metrics_path: Path
+    videos: tuple[Path, ...]
+
+
+def evaluate_checkpoint(
+    trained: TrainedPolicy,
+    options: EvaluationOptions,
+    *,
+    on_table: Callable[[str], None] = lambda table: None,
+    progress: Progress = lambda name, total: lambda episode: None,
+) -> EvaluationOutcome:
+    """Evaluate a trained policy and leave ``evaluation_metrics.json`` and the videos in the output folder.
+
+    Everything that can be wrong beforehand (folder, encoder, shapes, environment keys) is checked before the first
+    episode; the numbers are on disk before the first video.
+
+    Args:
+        trained: see :func:`racer.evaluation.checkpoints.load_policy`.
+        options: what to do.
+        on_table: called with the finished table, before filming.
+        progress: makes a callback for each finished episode from a name and a number of episodes.
+
+    Raises:
+        UsageError: an option, the folder, the encoder, the environment's keys or its shape is wrong.
+    """
+    seeds = evaluation_seeds(options.num_episodes, options.first_seed)
+    check_cvar_level(options.cvar_level)
+    if options.num_videos < 0 or options.num_envs < 1:
+        raise UsageError(
+            f"num_videos must not be negative and num_envs at least 1, got {options.num_videos} and {options.num_envs}"
+        )
+    folder = check_writable(options.output_dir, "output folder")
+    if options.num_videos:
+        check_encoder()
+    env_config = merge_config(trained.env_config, options.env_overrides)
+    action_space = _check_environment(env_config, trained)
+    described = {
+        "policy_file": os.fspath(trained.path),
+        "checkpoint_step": trained.step,
+        "training_seed": trained.seed,
+        "agent_name": trained.agent_name,
+        "agent_config": dict(trained.agent_config),
+        "env_overrides": dict(options.env_overrides),
+    }
+    common: dict[str, Any] = {"num_envs": options.num_envs, "cvar_level": options.cvar_level}
+    result = evaluate_policy(
+        trained.policy,
+        trained.params,
+        env_config,
+        seeds,
+        deterministic=options.deterministic,
+        configuration=described,
+        on_episode=progress("policy", len(seeds)),
+        **common,
+    )
+    random = None
+    if options.compare_random:
+        uniform = build_policy(
+            {"kind": "uniform", "action_low": action_space.low.tolist(), "action_high": action_space.high.tolist()}
+        )
+        # The mode of uniform actions is the middle of their range, which is no random policy.
+        random = evaluate_policy(
+            uniform, {}, env_config, seeds, deterministic=False, on_episode=progress("random", len(seeds)), **common
+        )
+    comparisons = {} if random is None else {"random": random}
+    table = format_table({trained.name: result, **comparisons})
+    metrics_path = write_evaluation(folder, result, comparisons)
+    on_table(table)
+    videos = film_episodes(
+        trained,
+        env_config,
+        seeds[: options.num_videos],
+        folder,
+        deterministic=options.deterministic,
+        on_episode=progress("video", min(options.num_videos, len(seeds))),
+    )
+    return EvaluationOutcome(result, random, table, metrics_path, tuple(videos))
+
+
+def film_episodes(
+    trained: TrainedPolicy,
+    env_config: Mapping[str, Any],
+    seeds: list[int],
+    folder: Path,
+    *,
+    deterministic: bool = True,
+    on_episode: Callable[[EpisodeResult], None] = lambda episode: None,
+) -> list[Path]:
+    """Film the episode of each seed as ``highway_eval_{checkpoint}_episode_{i}.mp4`` in ``folder``."""
+    paths: list[Path] = []
+    if not seeds:
+        return paths
+    env = make_evaluation_env({**env_config, **VIDEO_ENV_CONFIG}, render_mode="rgb_array_list")
+    try:
+        for i, seed in enumerate(seeds):
+            path = folder / video_name(trained.name, i)
+            episode = record_episode(
+                path,
+                trained.policy,
+                trained.params,
+                env,
+                seed,
+                policy_name=" / ".join(part for part in trained.path.parts[-2:] if part),
+                episode=i,
+                deterministic=deterministic,
+            )
+            on_episode(episode)
+            paths.append(path)
+    finally:
+        env.close()
+    return paths
+
+
+def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Put overrides over a configuration; nested mappings are merged key by key."""
+    merged = dict(base)
+    for key, value in overrides.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge_config(merged[key], value) if nested else value
+    return merged
+
+
+def _check_environment(env_config: Mapping[str, Any], trained: TrainedPolicy) -> gymnasium.spaces.Box:
+    """Build one environment to find wrong keys and shapes; returns its action space."""
+    env = make_evaluation_env(env_config)
+    try:
+        check_spaces(env, trained.policy.spec)
+        if not isinstance(env.action_space, gymnasium.spaces.Box):
+            raise UsageError(f"the policy takes continuous actions, the environment has {env.action_space}")
+        return env.action_space
+    finally:
+        env.close()

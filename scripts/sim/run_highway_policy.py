@@ -1,0 +1,131 @@
+"""Evaluate a trained policy on racer/RiskHighway-v0 and film it.
+
+A checkpoint is enough: it holds the policy and the complete configuration of the environment it was trained in. The
+episodes start from a fixed list of held-out seeds, so two evaluations of one checkpoint give the same numbers.
+Writes evaluation_metrics.json and highway_eval_{checkpoint}_episode_{i}.mp4 into --video_output_dir.
+
+    python scripts/sim/run_highway_policy.py --policy_file policies/highway_run_42/checkpoint_10000 --num_episodes 20
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from racer.core.cli import run_program
+from racer.core.errors import UsageError
+from racer.envs.highway.config import ENGINES
+from racer.evaluation.checkpoints import TrainedPolicy, config_differences, load_policy
+from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EpisodeResult
+from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "policy_file", None, "Checkpoint folder to evaluate, or a run folder, which means its newest valid checkpoint."
+)
+config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Training config, optional: its agent keys are compared with the checkpoint's and differences are reported; the "
+    "checkpoint's values count. The environment stays the checkpoint's, except for keys overridden on the command "
+    "line, as in --config.env.vehicles_count=20.",
+    lock_config=False,
+    accept_new_attributes=True,
+)
+flags.DEFINE_string(
+    "engine", None, f"Simulator to evaluate on, one of {', '.join(ENGINES)}; none takes the checkpoint's."
+)
+flags.DEFINE_integer("num_episodes", 20, "Episodes to run, one for each held-out seed.")
+flags.DEFINE_bool("render", True, "Film episodes; --render=false evaluates only.")
+flags.DEFINE_string("video_output_dir", "./evaluation_videos", "Folder for evaluation_metrics.json and the videos.")
+flags.DEFINE_integer("num_videos", 3, "How many episodes to film, from the first seed on.")
+flags.DEFINE_integer("seed", FIRST_EVALUATION_SEED, "First seed of the list: episode i starts from seed + i.")
+flags.DEFINE_integer("num_envs", 8, "Environments stepped side by side. Changes the speed, not the numbers.")
+flags.DEFINE_bool("deterministic", True, "Take the policy's most likely action; false samples from it.")
+flags.DEFINE_float(
+    "cvar_level",
+    0.8,
+    "Level of the lower tail of returns, counted as cvar_risk: 0.8 is the mean of the worst 20 %, 0 the plain mean.",
+)
+flags.DEFINE_bool("compare_random", False, "Also run uniformly random actions on the same seeds, side by side.")
+
+NO_AGENT_KEYS = ("model_cls", "agent", "env")
+
+
+def main() -> int:
+    """Evaluate as the flags say."""
+    if not FLAGS.policy_file:
+        raise UsageError("--policy_file is missing: name a checkpoint folder or a run folder")
+    trained = load_policy(FLAGS.policy_file)
+    if FLAGS.config is not None:
+        report_config_differences(trained, FLAGS.config.to_dict())
+    overrides = env_overrides()
+    if FLAGS.engine is not None:
+        overrides["engine"] = FLAGS.engine
+    options = EvaluationOptions(
+        output_dir=Path(FLAGS.video_output_dir),
+        num_episodes=FLAGS.num_episodes,
+        first_seed=FLAGS.seed,
+        num_envs=FLAGS.num_envs,
+        deterministic=FLAGS.deterministic,
+        cvar_level=FLAGS.cvar_level,
+        num_videos=FLAGS.num_videos if FLAGS.render else 0,
+        compare_random=FLAGS.compare_random,
+        env_overrides=overrides,
+    )
+    outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
+    print(f"metrics: {outcome.metrics_path}")
+    for path in outcome.videos:
+        print(f"video:   {path}")
+    return 0
+
+
+def report_config_differences(trained: TrainedPolicy, config: Mapping[str, Any]) -> None:
+    """Say on standard error where a config file disagrees with the checkpoint; an unknown key is an error."""
+    agent = {key: value for key, value in config.items() if key not in NO_AGENT_KEYS}
+    name = config.get("model_cls")
+    if name and trained.agent_name and name != trained.agent_name:
+        print(f"note: --config is for {name}, the checkpoint holds {trained.agent_name}", file=sys.stderr)
+        return
+    if not trained.agent_config:
+        return
+    for key, (here, there) in config_differences(trained.agent_config, agent).items():
+        print(f"note: --config has {key} = {here!r}, the checkpoint was trained with {there!r}", file=sys.stderr)
+
+
+def env_overrides() -> dict[str, Any]:
+    """Collect the ``--config.env.<key>=<value>`` of the command line as a nested mapping."""
+    found: dict[str, Any] = {}
+    if FLAGS.config is None:
+        return found
+    for name, value in config_flags.get_override_values(FLAGS["config"]).items():
+        first, *rest = name.split(".")
+        if first != "env" or not rest:
+            continue
+        level = found
+        for part in rest[:-1]:
+            level = level.setdefault(part, {})
+        level[rest[-1]] = value
+    return found
+
+
+def progress_bar(name: str, total: int) -> Callable[[EpisodeResult], None]:
+    """A progress bar on a terminal, and nothing elsewhere."""
+    bar = tqdm(total=total, desc=name, unit="episode", disable=None if total else True, leave=False)
+
+    def advance(episode: EpisodeResult) -> None:
+        bar.set_postfix_str(f"seed {episode.seed} {episode.end_reason} {episode.metrics['return']:.1f}")
+        bar.update()
+
+    return advance
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, doc=__doc__ or ""))

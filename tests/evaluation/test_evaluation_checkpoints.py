@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from evaluation_standins import write_tiny_checkpoint
+
+from racer.core.checkpoint import CheckpointError, write_checkpoint
+from racer.core.errors import UsageError
+from racer.evaluation.checkpoints import config_differences, load_policy, resolve_checkpoint
+from racer.evaluation.program import merge_config
+
+
+def test_loaded_policy_acts_and_knows_its_world(tmp_path):
+    path = write_tiny_checkpoint(tmp_path / "run", 10)
+    loaded = load_policy(path)
+    assert (loaded.name, loaded.step, loaded.seed) == ("checkpoint_10", 10, 42)
+    assert loaded.env_config["vehicles_count"] == 3
+    actions = loaded.policy.act(loaded.params, np.zeros((4, 90), np.float32), np.random.default_rng(0))
+    assert actions.shape == (4, 2)
+
+
+def test_run_folder_means_its_newest_valid_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    for step in (5, 20, 100):
+        write_tiny_checkpoint(run, step)
+    assert resolve_checkpoint(run).name == "checkpoint_100"
+    newest = run / "checkpoint_100" / "policy.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-3])
+    assert load_policy(f"{run}/").name == "checkpoint_20"
+
+
+def test_a_checkpoint_that_is_named_and_damaged_is_refused(tmp_path):
+    path = write_tiny_checkpoint(tmp_path / "run", 10)
+    file = path / "policy.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors.*SHA-256"):
+        load_policy(path)
+
+
+def test_a_manifest_without_what_acting_needs_is_refused(tmp_path):
+    path = write_checkpoint(tmp_path, 1, {"policy": {"a": np.zeros(1, np.float32)}}, {"env_config": {}})
+    with pytest.raises(CheckpointError, match="policy_spec"):
+        load_policy(path)
+
+
+@pytest.mark.parametrize(("change", "word"), [("missing", "mean/bias"), ("shape", "do not fit")])
+def test_arrays_that_do_not_fit_the_policy_are_named(tmp_path, change, word):
+    path = write_tiny_checkpoint(tmp_path / "run", 10)
+    params = safetensors.numpy.load_file(path / "policy.safetensors")
+    if change == "missing":
+        del params["mean/bias"]
+    else:
+        params["mean/kernel"] = np.zeros((5, 2), np.float32)
+    metadata = json.loads((path / "manifest.json").read_text())["metadata"]
+    broken = write_checkpoint(tmp_path / "broken", 10, {"policy": params}, metadata)
+    with pytest.raises(CheckpointError, match=word):
+        load_policy(broken)
+
+
+def test_config_differences_name_what_differs_and_refuse_the_unknown():
+    trained = {"cvar_risk": 0.8, "hidden_dims": [256, 256], "tau": 0.005}
+    assert config_differences(trained, {"cvar_risk": 0.8, "hidden_dims": (256, 256)}) == {}
+    assert config_differences(trained, {"cvar_risk": 0.5}) == {"cvar_risk": (0.5, 0.8)}
+    with pytest.raises(UsageError, match=r"cvar_rsk.*did you mean 'cvar_risk'"):
+        config_differences(trained, {"cvar_rsk": 0.5})
+
+
+def test_overrides_are_merged_into_nested_keys():
+    base = {"a": 1, "action": {"type": "ContinuousAction", "clip": True}}
+    assert merge_config(base, {"action": {"clip": False}}) == {
+        "a": 1, "action": {"type": "ContinuousAction", "clip": False},
+    }  # fmt: skip
+    assert base["action"]["clip"] is True
+
+
+def test_evaluation_needs_no_jax():
+    code = "import sys, racer.evaluation.program; sys.exit(bool({'jax', 'flax'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
