@@ -40,7 +40,8 @@ class DistributionalSACConfig:
         q_entropy_target_diff: critic entropy on replayed actions may exceed that on out-of-distribution
             actions by at most this (nats); None switches the multiplier off.
         q_entropy_lagrange_init: first value of the multiplier, above 0.
-        learned_action: name of the action with a learned limit, or None.
+        learned_action: name of the action with a learned limit; None, or "none" where only text can be typed,
+            learns no limit.
         learned_action_initial_limit: first value of the limit, in the action's own unit.
         learned_action_limit_kind: "symmetric" or "upper"; None takes symmetric for steering, else upper.
         pointnet_dims: widths of a PointNet's per-row layers; empty for no PointNet.
@@ -80,6 +81,8 @@ class DistributionalSACConfig:
     observation_scale: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.learned_action == "none":
+            object.__setattr__(self, "learned_action", None)
         for name in ("actor_lr", "critic_lr", "temp_lr", "limits_lr", "q_entropy_lagrange_lr"):
             require_range(name, getattr(self, name), 0.0)
         for name in ("init_temperature", "q_entropy_lagrange_init"):

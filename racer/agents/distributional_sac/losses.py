@@ -19,7 +19,6 @@ __all__ = [
     "lagrange_loss",
     "mixture_cvar",
     "policy_objective",
-    "temperature_loss",
 ]
 
 
@@ -98,11 +97,6 @@ def mixture_cvar(support: Support, logits: jax.Array, risk: float) -> jax.Array:
 def policy_objective(values: jax.Array, log_probs: jax.Array, temperature: jax.Array) -> jax.Array:
     """Return the loss ``mean(temperature * log pi - CVaR)`` that actor and limit descend, from ``[B]`` each."""
     return jnp.mean(temperature * log_probs - values)
-
-
-def temperature_loss(log_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
-    """Return ``temperature * (entropy - target)`` (Haarnoja et al. 2018, eq. 18); ``entropy`` is constant."""
-    return jnp.exp(log_temperature) * jax.lax.stop_gradient(entropy - target_entropy)
 
 
 def lagrange_loss(log_lagrange: jax.Array, entropy_difference: jax.Array, target_difference: float) -> jax.Array:

@@ -18,6 +18,7 @@ from racer.agents.distributional_sac import losses
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import ActionRange
 from racer.agents.state import Trainable, adamw, strong, trainable, tree_is_finite
+from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
 from racer.networks.categorical import Support
 from racer.networks.critics import EnsembleCritic
@@ -308,7 +309,7 @@ def _policy_step(
     if recipe.action_range.index is not None and config.limits_risk != config.cvar_risk:
         _, (_, limit_grads) = gradient(state.actor.params, state.limits.params, config.limits_risk)
     temp_value, temp_grads = jax.value_and_grad(
-        lambda params: losses.temperature_loss(params["log_value"], entropy, recipe.target_entropy)
+        lambda params: temperature_loss(params["log_value"], entropy, recipe.target_entropy)
     )(state.temp.params)
 
     accept = tree_is_finite((actor_grads, limit_grads, temp_grads))

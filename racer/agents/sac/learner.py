@@ -1,0 +1,102 @@
+"""The agent object: checks at the door, the compiled functions behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import jax
+import numpy as np
+
+from racer.agents.sac import update as compiled
+from racer.agents.sac.config import SACConfig
+from racer.agents.shared import observation_rows, reset_components, squashed_gaussian_spec
+from racer.agents.state import flatten_state, flax_params, restore_state
+from racer.agents.validation import Interfaces, checked_batch, checked_seed, config_from_mapping
+
+__all__ = ["SACLearner"]
+
+
+@dataclass(frozen=True)
+class SACLearner:
+    """Soft actor-critic; see :class:`racer.agents.protocol.Agent` for the verbs and docs/agents.md for the maths.
+
+    Attributes:
+        recipe: what does not change during training.
+        state: what does.
+    """
+
+    recipe: compiled.Recipe
+    state: compiled.LearnerState
+
+    config_class: ClassVar[type[SACConfig]] = SACConfig
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        action_names: Sequence[str] | None = None,
+        **config: Any,
+    ) -> SACLearner:
+        """See :meth:`racer.agents.protocol.Agent.create`."""
+        name = cls.__name__
+        checked = config_from_mapping(SACConfig, config, name)
+        interfaces = Interfaces.from_spaces(name, observation_space, action_space, action_names)
+        interfaces.check_rows(checked.vehicle_features, checked.pointnet_dims, checked.observation_scale)
+        recipe = compiled.Recipe(checked, interfaces)
+        return cls(recipe, compiled.initial_state(recipe, jax.random.PRNGKey(checked_seed(seed))))
+
+    def update(self, batch: Mapping[str, np.ndarray], utd_ratio: int) -> tuple[SACLearner, dict[str, jax.Array]]:
+        """Take ``utd_ratio`` critic steps and one policy step; this object's arrays are donated."""
+        arrays = checked_batch(batch, utd_ratio, self.recipe.interfaces)
+        state, info = compiled.update(self.recipe, self.state, arrays, utd_ratio)
+        return replace(self, state=state), info
+
+    def sample_actions(self, observations: np.ndarray) -> tuple[np.ndarray, SACLearner]:
+        """Draw actions; the returned agent carries the next random key."""
+        rows, shape = observation_rows(observations, self.recipe.interfaces)
+        actions, rng = compiled.sample(self.recipe, self.state.actor.params, self.state.rng, rows)
+        return np.array(actions).reshape(shape), replace(self, state=self.state._replace(rng=rng))
+
+    def eval_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Return the squashed mean actions."""
+        rows, shape = observation_rows(observations, self.recipe.interfaces)
+        actions = compiled.deterministic_actions(self.recipe, self.state.actor.params, rows)
+        return np.array(actions).reshape(shape)
+
+    @property
+    def policy_spec(self) -> dict[str, Any]:
+        """Description of the NumPy policy."""
+        return squashed_gaussian_spec(
+            self.recipe.interfaces, self.recipe.config.actor_hidden_dims, self.recipe.encoder, None
+        )
+
+    @property
+    def policy_params(self) -> dict[str, np.ndarray]:
+        """Actor parameters and the action range."""
+        bounds = self.recipe.action_range.numpy_bounds(np.float32(0.0))
+        return {**flax_params(self.state.actor.params), **bounds}
+
+    def reset(self, exclude: Collection[str] = ()) -> SACLearner:
+        """Re-initialise every component not named in ``exclude`` (names: ``COMPONENTS`` of the update module).
+
+        Raises:
+            UsageError: an unknown component.
+        """
+        rng, key = jax.random.split(self.state.rng)
+        fresh = compiled.initial_state(self.recipe, key)
+        state = reset_components(self.state, fresh, compiled.COMPONENTS, exclude)
+        return replace(self, state=state._replace(rng=rng))
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """Return the whole state as named copies."""
+        return flatten_state(self.state)
+
+    def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> SACLearner:
+        """Return this agent in the state of ``arrays``; see :func:`racer.agents.state.restore_state`."""
+        return replace(self, state=restore_state(self.state, arrays))

@@ -1,0 +1,89 @@
+"""RACER on the highway: risk-sensitive actor-critic with a learned steering limit.
+
+Every key can be overridden on the command line: ``--config.cvar_risk=0.5``.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Return the configuration with every key at its default."""
+    config = ml_collections.ConfigDict()
+
+    # Which agent learns: a name known to racer.agents, or "package.module:Class".
+    config.model_cls = "DistributionalSACLearner"
+
+    # Adam step size of the policy network.
+    config.actor_lr = 3e-4
+    # Adam step size of the critic ensemble.
+    config.critic_lr = 3e-4
+    # Adam step size of the entropy temperature.
+    config.temp_lr = 3e-4
+    # Adam step size of the learned action limit: slow, so that the range widens only on lasting evidence.
+    config.limits_lr = 1e-5
+    # Adam step size of the multiplier that keeps the critics uncertain about unseen actions.
+    config.q_entropy_lagrange_lr = 1e-3
+
+    # Widths of the policy's hidden layers.
+    config.actor_hidden_dims = (256, 256)
+    # Widths of each critic's hidden layers.
+    config.critic_hidden_dims = (256, 256)
+
+    # Factor on the next step's return.
+    config.discount = 0.99
+    # Critics in the ensemble.
+    config.num_qs = 2
+    # Share of the critics that moves into their targets after every gradient step.
+    config.tau = 0.005
+    # First value of the entropy temperature.
+    config.init_temperature = 1.0
+    # Policy entropy (nats) the temperature steers to; None: minus half the number of actions.
+    config.target_entropy = config_dict.placeholder(float)
+
+    # Atoms of each critic's return distribution.
+    config.num_atoms = 101
+    # Return at the first atom; worse returns count as this one.
+    config.q_min = -50.0
+    # Return at the last atom; better returns count as this one.
+    config.q_max = 50.0
+    # The policy maximises the mean of the worst (1 - cvar_risk) share of returns; 0 is risk-neutral.
+    config.cvar_risk = 0.8
+
+    # Layer normalisation in the critics.
+    config.critic_layer_norm = True
+    # Decoupled weight decay of the critics' kernels.
+    config.critic_weight_decay = 1e-3
+    # Decoupled weight decay of the learned limit.
+    config.limits_weight_decay = 1e-3
+    # Whether the critics' target carries the entropy bonus of the next action.
+    config.backup_entropy = False
+    # True: each critic bootstraps from its own target; False: all from the mixture of the targets.
+    config.independent_ensemble = True
+
+    # Risk level of the learned limit: a number in [0, 1], or "cvar_risk" for the policy's own.
+    config.cvar_limits = config_dict.FieldReference("cvar_risk", field_type=object)
+    # Largest excess (nats) of critic entropy on replayed actions over that on out-of-distribution actions.
+    config.q_entropy_target_diff = -0.01
+    # First value of the multiplier of that constraint.
+    config.q_entropy_lagrange_init = 1e-3
+
+    # Name of the action with a learned limit; "none": no limit is learned.
+    config.learned_action = "steering"
+    # First value of the limit: steering starts in [-0.2, 0.2].
+    config.learned_action_initial_limit = 0.2
+    # "symmetric" keeps the action in [-limit, limit], "upper" in [low, limit]; None: symmetric for steering.
+    config.learned_action_limit_kind = config_dict.placeholder(str)
+
+    # Widths of a PointNet's layers over vehicle rows; () feeds the flat observation to the first layer.
+    config.pointnet_dims = ()
+    # Numbers in one vehicle row of the observation.
+    config.vehicle_features = 6
+    # Factor on the observation: one number, one for each vehicle feature, or None.
+    config.observation_scale = config_dict.FieldReference(None, field_type=object)
+
+    # Weight of the safety reward in the training reward (read by the environment, not by the agent).
+    config.safety_penalty = 0.01
+
+    # config.env: environment overrides belong here.
+    return config

@@ -1,0 +1,60 @@
+"""Soft actor-critic on the highway: the risk-neutral comparison.
+
+Every key can be overridden on the command line: ``--config.discount=0.98``.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Return the configuration with every key at its default."""
+    config = ml_collections.ConfigDict()
+
+    # Which agent learns: a name known to racer.agents, or "package.module:Class".
+    config.model_cls = "SACLearner"
+
+    # Adam step size of the policy network.
+    config.actor_lr = 3e-4
+    # Adam step size of the critic ensemble.
+    config.critic_lr = 3e-4
+    # Adam step size of the entropy temperature.
+    config.temp_lr = 3e-4
+
+    # Widths of the policy's hidden layers.
+    config.actor_hidden_dims = (256, 256)
+    # Widths of each critic's hidden layers.
+    config.critic_hidden_dims = (256, 256)
+
+    # Factor on the next step's return.
+    config.discount = 0.99
+    # Critics in the ensemble.
+    config.num_qs = 2
+    # Critics, drawn anew for every minibatch, whose minimum is the target's value; None: all of them.
+    config.num_min_qs = config_dict.placeholder(int)
+    # Share of the critics that moves into their targets after every gradient step.
+    config.tau = 0.005
+    # First value of the entropy temperature.
+    config.init_temperature = 1.0
+    # Policy entropy (nats) the temperature steers to; None: minus half the number of actions.
+    config.target_entropy = config_dict.placeholder(float)
+
+    # Layer normalisation in the critics.
+    config.critic_layer_norm = False
+    # Decoupled weight decay of the critics' kernels; None: none.
+    config.critic_weight_decay = config_dict.placeholder(float)
+    # Whether the critics' target carries the entropy bonus of the next action.
+    config.backup_entropy = True
+
+    # Widths of a PointNet's layers over vehicle rows; () feeds the flat observation to the first layer.
+    config.pointnet_dims = ()
+    # Numbers in one vehicle row of the observation.
+    config.vehicle_features = 6
+    # Factor on the observation: one number, one for each vehicle feature, or None.
+    config.observation_scale = config_dict.FieldReference(None, field_type=object)
+
+    # Weight of the safety reward in the training reward (read by the environment, not by the agent).
+    config.safety_penalty = 0.01
+
+    # config.env: environment overrides belong here.
+    return config
