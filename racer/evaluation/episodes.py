@@ -200,7 +200,8 @@ def evaluate_policy(
         env_id: gymnasium id of the environment.
         configuration: further entries for the result's ``configuration``.
         on_episode: called once per finished episode, in no particular order (progress bars).
-        make_vector_env: builds the vector environment from a number of environments, in place of ``env_id``.
+        make_vector_env: builds the vector environment from a number of environments, in place of ``env_id``. It
+            resets within the step (SAME_STEP) and understands ``reset(options={"reset_mask": ...})``.
 
     Raises:
         UsageError: no seeds, a wrong level, an unknown environment key.
@@ -218,10 +219,7 @@ def evaluate_policy(
         env = gymnasium.make_vec(env_id, num_envs=num_envs, config=dict(env_config))
     try:
         check_spaces(env, getattr(policy, "spec", {}))
-        episodes: list[EpisodeResult] = []
-        for start in range(0, len(seeds), num_envs):
-            wave = seeds[start : start + num_envs]
-            episodes += _run_wave(policy, params, env, wave, deterministic, on_episode)
+        episodes = _run_seeds(policy, params, env, seeds, deterministic, on_episode)
     finally:
         env.close()
     aggregate = aggregate_episodes([episode.metrics for episode in episodes], cvar_level=cvar_level)
@@ -237,7 +235,7 @@ def evaluate_policy(
     return EvaluationResult(tuple(episodes), aggregate, described)
 
 
-def _run_wave(
+def _run_seeds(
     policy: ActingPolicy,
     params: Mapping[str, np.ndarray],
     env: gymnasium.vector.VectorEnv,
@@ -245,27 +243,37 @@ def _run_wave(
     deterministic: bool,
     on_episode: Callable[[EpisodeResult], None] | None,
 ) -> list[EpisodeResult]:
-    """Run the episodes of at most ``num_envs`` seeds; environments left over or done idle with zero actions."""
-    padded: list[int | None] = [*seeds, *[seeds[-1]] * (env.num_envs - len(seeds))]
-    rngs = [np.random.default_rng(seed) for seed in seeds]
+    """Run one episode per seed; an environment that ends goes on with the next seed, and idles when none is left.
+
+    There are at least as many seeds as environments.
+    """
     results: list[EpisodeResult | None] = [None] * len(seeds)
-    observations, _ = env.reset(seed=padded)  # type: ignore[arg-type]  # a list is gymnasium's documented form
+    running: list[int | None] = list(range(env.num_envs))  # which of the seeds each environment runs
+    started = env.num_envs
+    rngs = [np.random.default_rng(seed) for seed in seeds]
+    observations, _ = env.reset(seed=list(seeds[:started]))  # type: ignore[arg-type]  # a list is documented
     actions = np.zeros((env.num_envs, *(env.single_action_space.shape or ())), dtype=np.float32)
-    while any(result is None for result in results):
-        for i, rng in enumerate(rngs):
-            if results[i] is None:
-                actions[i] = _act(policy, params, observations[i], rng, deterministic)
-            else:
-                actions[i] = 0
+    while any(index is not None for index in running):
+        for i, index in enumerate(running):
+            actions[i] = 0.0 if index is None else _act(policy, params, observations[i], rngs[index], deterministic)
         observations, _, terminated, truncated, infos = env.step(actions)
-        for i, seed in enumerate(seeds):
-            if results[i] is None and (terminated[i] or truncated[i]):
-                metrics = infos["final_info"]["episode_metrics"]
-                values = {name: float(metrics[name][i]) for name in EPISODE_METRICS}
-                result = _episode_result(seed, values, bool(terminated[i]))
-                results[i] = result
-                if on_episode is not None:
-                    on_episode(result)
+        restart: list[int | None] = [None] * env.num_envs
+        for i, index in enumerate(running):
+            if index is None or not (terminated[i] or truncated[i]):
+                continue
+            metrics = infos["final_info"]["episode_metrics"]
+            values = {name: float(metrics[name][i]) for name in EPISODE_METRICS}
+            result = _episode_result(seeds[index], values, bool(terminated[i]))
+            results[index], running[i] = result, None
+            if on_episode is not None:
+                on_episode(result)
+            if started < len(seeds):
+                running[i], restart[i] = started, seeds[started]
+                started += 1
+        mask = np.array([seed is not None for seed in restart])
+        if mask.any():
+            options = {"reset_mask": mask}
+            observations, _ = env.reset(seed=restart, options=options)  # type: ignore[arg-type]
     return [result for result in results if result is not None]
 
 
