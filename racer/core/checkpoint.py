@@ -98,7 +98,7 @@ def write_checkpoint(
         for group, arrays in groups.items():
             if not _GROUP.match(group):
                 raise ValueError(f"checkpoint group {group!r} must be lower-case letters, digits and '_'")
-            data = safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+            data = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
             files[f"{group}.safetensors"] = _write_durably(temporary / f"{group}.safetensors", data)
         manifest = {"format": FORMAT_VERSION, "step": step, "files": files, "metadata": strict(dict(metadata))}
         _write_durably(temporary / MANIFEST, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())

@@ -55,7 +55,7 @@ def check_fields(config: Any, where: str) -> None:
                 raise unknown_name(f"value for {name}:", str(value), map(str, rule["choices"]))
             continue
         bounds = (rule.get("low"), rule.get("high"), rule.get("above"))
-        if value is None or isinstance(value, bool | str) or all(b is None for b in bounds):
+        if value is None or all(b is None for b in bounds):
             continue
         _check_number(name, value, *bounds)
 
@@ -77,7 +77,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def _check_number(name: str, value: Any, low: float | None, high: float | None, above: float | None) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UsageError(f"{name} must be a finite number, not {value!r}")
     wrong = (
         (low is not None and value < low)

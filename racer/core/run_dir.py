@@ -12,7 +12,16 @@ from typing import Any
 
 from racer.core.errors import UsageError
 
-__all__ = ["check_run_name", "check_writable", "fsync_folder", "open_run", "read_json", "strict", "write_json"]
+__all__ = [
+    "check_run_name",
+    "check_vacant",
+    "check_writable",
+    "fsync_folder",
+    "open_run",
+    "read_json",
+    "strict",
+    "write_json",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
@@ -39,6 +48,17 @@ def check_writable(folder: Path, what: str) -> Path:
     return folder
 
 
+def check_vacant(folder: Path) -> None:
+    """Refuse a run folder that holds something already.
+
+    Raises:
+        UsageError: naming the folder and the two ways on.
+    """
+    occupied = any(folder.iterdir()) if folder.is_dir() else folder.exists()
+    if occupied:
+        raise UsageError(f"run folder {str(folder)!r} exists: use --resume {folder}, or another --run_name")
+
+
 def open_run(root: Path, name: str, *, resume: bool) -> Path:
     """Return the folder of a run, new or resumed.
 
@@ -46,11 +66,10 @@ def open_run(root: Path, name: str, *, resume: bool) -> Path:
         UsageError: if it exists and ``resume`` is off, or does not exist and ``resume`` is on.
     """
     folder = root / check_run_name(name)
-    occupied = folder.exists() and any(folder.iterdir()) if folder.is_dir() else folder.exists()
-    if resume and not occupied:
+    if not resume:
+        check_vacant(folder)
+    elif not folder.is_dir():
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
-    if occupied and not resume:
-        raise UsageError(f"run folder {str(folder)!r} exists: use --resume {folder}, or another --run_name")
     return check_writable(folder, "run folder")
 
 

@@ -1,0 +1,89 @@
+"""Saving and restoring a training run: what goes into which group of a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from racer.agents.protocol import Agent
+from racer.core.checkpoint import (
+    Checkpoint,
+    latest_valid_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    remove_unfinished,
+    write_checkpoint,
+)
+from racer.core.errors import RacerError
+from racer.training.run_spec import RunSpec
+
+__all__ = ["CheckpointSaver", "policy_metadata", "resume_checkpoint"]
+
+log = logging.getLogger(__name__)
+
+
+def policy_metadata(spec: RunSpec, agent: Agent) -> dict[str, Any]:
+    """Return what evaluation needs to know of a policy besides its parameters."""
+    return {
+        "agent_name": spec.agent_name,
+        "agent_config": spec.agent_config,
+        "env_config": spec.env_config,
+        "seed": spec.seed,
+        "policy_spec": agent.policy_spec,
+    }
+
+
+class CheckpointSaver:
+    """Writes checkpoints of a run and keeps the newest few.
+
+    A full disk does not end the run at once: the failure is reported, training goes on with the older checkpoints
+    intact, and only ``max_failures`` failures in a row raise.
+
+    Args:
+        run_dir: the run's folder.
+        spec: written into every checkpoint.
+        keep: number of checkpoints kept; older ones are deleted.
+        max_failures: failed saves in a row that end the run.
+    """
+
+    def __init__(self, run_dir: Path, spec: RunSpec, *, keep: int, max_failures: int = 3) -> None:
+        self._run_dir, self._spec, self._keep, self._max_failures = run_dir, spec, keep, max_failures
+        self._failures = 0
+        remove_unfinished(run_dir)
+
+    def save(
+        self, step: int, agent: Agent, groups: Mapping[str, Mapping[str, NDArray[Any]]], metadata: Mapping[str, Any]
+    ) -> Path | None:
+        """Save the agent, its policy and further groups; returns the folder, or None where the disk refused.
+
+        Raises:
+            RacerError: after ``max_failures`` failures in a row.
+        """
+        everything = {"policy": agent.policy_params, "agent": agent.state_arrays(), **groups}
+        try:
+            path = write_checkpoint(
+                self._run_dir, step, everything, {**policy_metadata(self._spec, agent), **metadata}
+            )
+            prune_checkpoints(self._run_dir, self._keep)
+        except OSError as error:
+            self._failures += 1
+            log.warning("checkpoint of step %d was not written: %s", step, error.strerror or error)
+            if self._failures >= self._max_failures:
+                raise RacerError(
+                    f"no checkpoint could be written {self._failures} times in a row in {str(self._run_dir)!r}: "
+                    f"{error.strerror or error}"
+                ) from error
+            return None
+        self._failures = 0
+        return path
+
+
+def resume_checkpoint(run_dir: Path) -> Checkpoint:
+    """Read the newest valid checkpoint of a run, warning of damaged newer ones."""
+    return read_checkpoint(latest_valid_checkpoint(run_dir))
+
+

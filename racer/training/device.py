@@ -1,0 +1,38 @@
+"""Choosing where the learner runs, before JAX is imported."""
+
+from __future__ import annotations
+
+import os
+
+from racer.core.errors import UsageError
+
+__all__ = ["choose_device", "learner_device"]
+
+
+def choose_device(name: str) -> None:
+    """Make JAX use "cpu", "gpu", or what it finds ("auto"). Call before anything imports JAX's backends.
+
+    Raises:
+        UsageError: a GPU was asked for and JAX sees none.
+    """
+    if name == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        return
+    if name == "gpu":
+        import jax
+
+        try:
+            jax.devices("gpu")
+        except RuntimeError as error:
+            seen = jax.default_backend()
+            raise UsageError(
+                f"flag --device is 'gpu', but JAX sees no GPU (only {seen}); pip install racer[gpu], or --device cpu"
+            ) from error
+
+
+def learner_device() -> str:
+    """Name the device that JAX computes on."""
+    import jax
+
+    device = jax.devices()[0]
+    return f"{device.platform} ({device.device_kind})"

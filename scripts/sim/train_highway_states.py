@@ -1,0 +1,55 @@
+"""Train an off-policy agent on highway states in one process.
+
+Steps, inserts, samples and updates in one fixed order: what the distributed program does with many processes, to be
+read and debugged in one. A stopped run goes on with --resume policies/<run> as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from absl import flags
+
+from racer.core.cli import run_program
+from racer.core.metrics import MetricsLogger, wandb_mode
+from racer.training.checkpointing import CheckpointSaver, resume_checkpoint
+from racer.training.device import choose_device, learner_device
+from racer.training.evaluation_hook import make_evaluation
+from racer.training.flags import define_dataclass_flags, define_run_flags, options_from_flags, plan_run
+from racer.training.off_policy import OffPolicyConfig, OffPolicyTrainer
+from racer.training.signals import StopSignals
+
+PROGRAM = "train_highway_states"
+
+define_run_flags()
+define_dataclass_flags(OffPolicyConfig)
+
+
+def main() -> int:
+    """Run what the flags describe; returns the exit code."""
+    values = flags.FLAGS
+    wandb_mode()
+    choose_device(values.device)
+    plan = plan_run(PROGRAM, (OffPolicyConfig,))
+    config = options_from_flags(OffPolicyConfig, plan.options)
+    checkpoint = resume_checkpoint(plan.folder) if plan.resumed else None
+    trainer = OffPolicyTrainer(plan.spec, config, checkpoint)
+    run_dir = plan.open()
+    print(f"run {run_dir}: {plan.spec.agent_name} on {plan.spec.env_config['engine']}, learner on {learner_device()}")
+    metrics = MetricsLogger(run_dir, plan.options, truncate_after=trainer.step if plan.resumed else None)
+    saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
+    evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
+    with StopSignals() as stop:
+        try:
+            trainer.run(run_dir, metrics, saver, stop=stop.event, evaluate=evaluate, progress=values.progress)
+        finally:
+            metrics.close()
+    ending = "stopped" if stop.exit_code else "finished"
+    print(f"{ending} at step {trainer.step}; go on with --resume {run_dir}")
+    return stop.exit_code
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    sys.exit(run_program(main, doc=__doc__))

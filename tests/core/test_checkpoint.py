@@ -1,0 +1,232 @@
+"""Checkpoints are whole or refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from racer.core.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    latest_valid_checkpoint,
+    list_checkpoints,
+    prune_checkpoints,
+    read_checkpoint,
+    remove_unfinished,
+    write_checkpoint,
+)
+
+GROUPS = {
+    "policy": {"layer/kernel": np.arange(12, dtype=np.float32).reshape(3, 4)},
+    "agent": {
+        "key": np.array([7, 2**32 - 1], dtype=np.uint32),
+        "count": np.array(3, dtype=np.int64),
+        "value": np.array([0.1, np.nan, -0.0]),
+        "flag": np.array([True, False]),
+        "empty": np.zeros((0, 4), np.float32),
+        "words": np.array([2**64 - 1], dtype=np.uint64),
+    },
+}
+
+
+def save(run_dir: Path, step: int) -> Path:
+    return write_checkpoint(run_dir, step, GROUPS, {"note": "x", "seed": 3})
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(save(tmp_path, 5))
+    assert checkpoint.step == 5
+    assert checkpoint.metadata == {"note": "x", "seed": 3}
+    for group, arrays in GROUPS.items():
+        assert set(checkpoint.groups[group]) == set(arrays)
+        for name, array in arrays.items():
+            got = checkpoint.groups[group][name]
+            assert got.dtype == array.dtype
+            assert got.shape == array.shape
+            assert got.tobytes() == array.tobytes()
+            assert got.flags.writeable
+    assert set(read_checkpoint(checkpoint.path, ["policy"]).groups) == {"policy"}
+
+
+def test_every_flipped_byte_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    for file in sorted(path.iterdir()):
+        original = file.read_bytes()
+        for position in range(0, len(original), 7):
+            damaged = bytearray(original)
+            damaged[position] ^= 0x10
+            file.write_bytes(bytes(damaged))
+            try:
+                checkpoint = read_checkpoint(path)
+            except CheckpointError as error:
+                assert file.name in str(error) or "checkpoint" in str(error)
+            else:
+                # Only the manifest's own step and metadata are outside its sums.
+                assert file.name == "manifest.json"
+                assert checkpoint.groups["agent"]["count"] == 3
+        file.write_bytes(original)
+    read_checkpoint(path)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete", "manifest", "empty"])
+def test_damage_falls_back_loudly(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
+    old, new = save(tmp_path, 10), save(tmp_path, 20)
+    target = new / "agent.safetensors"
+    if harm == "truncate":
+        target.write_bytes(target.read_bytes()[:-3])
+    elif harm == "delete":
+        target.unlink()
+    elif harm == "manifest":
+        (new / "manifest.json").write_text("{")
+    else:
+        for file in new.iterdir():
+            file.unlink()
+    with caplog.at_level(logging.WARNING):
+        assert latest_valid_checkpoint(tmp_path) == old
+    assert "checkpoint_20" in caplog.text
+
+
+def test_no_valid_checkpoint_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no folder named"):
+        latest_valid_checkpoint(tmp_path)
+    (save(tmp_path, 1) / "policy.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors"):
+        latest_valid_checkpoint(tmp_path)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return (os.system, (f"touch {marker}",))
+
+    path = save(tmp_path, 1)
+    (path / "agent.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+    bare = tmp_path / "policy.pkl"
+    bare.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError, match="pickle is never loaded"):
+        read_checkpoint(bare)
+    assert not marker.exists()
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["format"] = 99
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="newer than this version"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/b.safetensors", "x.npy"])
+def test_manifest_cannot_point_elsewhere(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"] = {name: {"bytes": 1, "sha256": "0" * 64}}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="malformed"):
+        read_checkpoint(path)
+
+
+def test_missing_checkpoint_names_its_neighbours(tmp_path: Path) -> None:
+    save(tmp_path, 30)
+    with pytest.raises(CheckpointError, match="holds checkpoint_30"):
+        read_checkpoint(checkpoint_path(tmp_path, 31))
+
+
+def test_retention_never_deletes_the_last_valid_one(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (checkpoint_path(tmp_path, 3) / "agent.safetensors").write_bytes(b"")
+    prune_checkpoints(tmp_path, keep=1)
+    assert checkpoint_path(tmp_path, 2) in list_checkpoints(tmp_path)
+    assert latest_valid_checkpoint(tmp_path) == checkpoint_path(tmp_path, 2)
+    assert checkpoint_path(tmp_path, 1) not in list_checkpoints(tmp_path)
+
+
+def test_failed_write_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            save(tmp_path, 2)
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 1)]
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_kill_during_save_keeps_the_previous_one(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    code = """
+        import os, sys, time
+        from pathlib import Path
+        import numpy as np
+        import racer.core.checkpoint as c
+        def slow(*args):
+            print("saving", flush=True)
+            time.sleep(60)
+        c.fsync_folder = slow
+        c.write_checkpoint(Path(sys.argv[1]), 2, {"agent": {"x": np.zeros(10)}}, {})
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "saving"
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+    assert list(tmp_path.glob(".unfinished*"))
+    assert latest_valid_checkpoint(tmp_path) == checkpoint_path(tmp_path, 1)
+    assert remove_unfinished(tmp_path)
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+@pytest.mark.slow
+def test_thousands_of_mutated_checkpoints(tmp_path: Path) -> None:
+    """Error or correct load; never a crash, a hang or wrong values."""
+    path, rng = save(tmp_path, 1), np.random.default_rng(0)
+    originals = {file: file.read_bytes() for file in path.iterdir()}
+    loaded = 0
+    for _ in range(5000):
+        file = list(originals)[rng.integers(len(originals))]
+        data = bytearray(originals[file])
+        for _ in range(rng.integers(1, 6)):
+            kind, at = rng.integers(4), int(rng.integers(len(data)) if data else 0)
+            if kind == 0 and data:
+                data[at] = rng.integers(256)
+            elif kind == 1:
+                del data[at:]
+            elif kind == 2:
+                data[at:at] = rng.bytes(int(rng.integers(1, 40)))
+            else:
+                del data[at : at + int(rng.integers(1, 20))]
+        file.write_bytes(bytes(data))
+        begun = time.monotonic()
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError:
+            pass
+        else:
+            loaded += 1
+            for group, arrays in checkpoint.groups.items():
+                for name, array in arrays.items():
+                    assert array.tobytes() == GROUPS[group][name].tobytes()
+        assert time.monotonic() - begun < 5
+        file.write_bytes(originals[file])
+    assert loaded < 5000
