@@ -1,0 +1,43 @@
+"""How the kernels are compiled: plain IEEE float64, no fast-math, no contraction, one cache for all of them.
+
+Only the entry points are cached on disk; the functions that they call are compiled into them. Numba decides
+whether a cache entry is fresh from the file of the entry point alone, so an edit of a *called* function would
+leave stale machine code behind. The entry points are therefore stamped with a digest of every source file of
+this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+__all__ = ["entry", "kernel", "source_digest"]
+
+
+@cache
+def source_digest() -> str:
+    """Return the digest of this package's source files, the stamp of the compiled code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that only other compiled functions call."""
+    return numba.njit(fastmath=False, error_model="numpy", nogil=True)(function)
+
+
+def entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that Python calls: it releases the GIL and is cached on disk."""
+    dispatcher = numba.njit(fastmath=False, error_model="numpy", nogil=True, cache=True)(function)
+    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(index, "_source_stamp"):
+        index._source_stamp = source_digest()
+    return dispatcher

@@ -1,0 +1,198 @@
+"""The entry points: whole batches of environments, one call (AbstractEnv.step, Road.act, Road.step).
+
+Every entry point works on environments ``first <= e < last`` of the batch, so that threads can share one; they
+hold no lock and allocate only their scratch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from racer.envs.highway.simulator.collision import collide_all
+from racer.envs.highway.simulator.compiled import entry, kernel
+from racer.envs.highway.simulator.controller import drive_meta_ego, meta_action
+from racer.envs.highway.simulator.kinematics import integrate
+from racer.envs.highway.simulator.layout import (
+    ACCELERATION,
+    COS,
+    DT,
+    EGO_KIND,
+    EGO_MAX_SPEED,
+    EGO_META,
+    EGO_MIN_SPEED,
+    HEADING,
+    LANE,
+    LANES,
+    MAX_SPEED,
+    MIN_SPEED,
+    OBSERVED_ROWS,
+    POLICY_DT,
+    SIN,
+    SPEC_FEATURES,
+    SPEC_ROWS,
+    STEERING,
+    STEPS,
+    TIME,
+    TIMER,
+    VEHICLES,
+    X,
+    Y,
+)
+from racer.envs.highway.simulator.lanes import closest_lane
+from racer.envs.highway.simulator.neighbours import sort_vehicles
+from racer.envs.highway.simulator.numeric import cosine, sine
+from racer.envs.highway.simulator.observation import observe
+from racer.envs.highway.simulator.reset import populate
+from racer.envs.highway.simulator.reward import judge
+from racer.envs.highway.simulator.traffic import drive_traffic
+
+
+@kernel
+def advance_frame(
+    real: np.ndarray,
+    whole: np.ndarray,
+    rank: np.ndarray,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    changing: np.ndarray,
+    corners: np.ndarray,
+    reals: np.ndarray,
+    wholes: np.ndarray,
+) -> None:
+    """One simulation frame: every decision in list order, then every motion, then the collisions."""
+    n = wholes[VEHICLES]
+    dt = reals[DT]
+    lanes = wholes[LANES]
+    if wholes[EGO_KIND] == EGO_META:
+        drive_meta_ego(real, whole)
+    drive_traffic(real, whole, rank, xs, ys, changing, reals, wholes)
+    integrate(real, whole, 0, dt, reals[EGO_MIN_SPEED], reals[EGO_MAX_SPEED], lanes)
+    for vehicle in range(1, n):
+        real[TIMER, vehicle] += dt
+        integrate(real, whole, vehicle, dt, MIN_SPEED, MAX_SPEED, lanes)
+    sort_vehicles(real, whole, rank, xs, ys, n)
+    collide_all(real, whole, xs, ys, changing, corners, reals, wholes)
+
+
+@entry
+def step_batch(
+    first: int,
+    last: int,
+    frames: int,
+    begin: bool,
+    finish: bool,
+    real: np.ndarray,
+    whole: np.ndarray,
+    clock: np.ndarray,
+    rng: np.ndarray,
+    command: np.ndarray,
+    reals: np.ndarray,
+    wholes: np.ndarray,
+    target_speeds: np.ndarray,
+    spec: np.ndarray,
+    ranges: np.ndarray,
+    result: np.ndarray,
+    observations: np.ndarray,
+) -> None:
+    """Advance environments by ``frames`` frames of a policy step.
+
+    Args:
+        begin: this is the step's first part: the clock advances and the action is applied.
+        finish: this is its last part: the reward and the observation are written.
+        command: ``[E, 2]``: acceleration (m/s2) and steering (rad), or the meta-action in column 0.
+        observations: ``[E, K, F]`` float32, written where ``finish``.
+    """
+    n = wholes[VEHICLES]
+    rank = np.empty(n, np.int64)
+    changing = np.empty(2 * n, np.int64)
+    xs = np.empty(n)
+    ys = np.empty(n)
+    corners = np.empty((2, 5, 2))
+    rows = np.empty((observations.shape[1], observations.shape[2]))
+    for e in range(first, last):
+        sort_vehicles(real[e], whole[e], rank, xs, ys, n)
+        if begin:
+            clock[e, TIME] += reals[POLICY_DT]
+            if frames > 0:
+                if wholes[EGO_KIND] == EGO_META:
+                    meta_action(real[e], whole[e], np.int64(command[e, 0]), target_speeds, wholes[LANES])
+                else:
+                    real[e, ACCELERATION, 0] = command[e, 0]
+                    real[e, STEERING, 0] = command[e, 1]
+        for _ in range(frames):
+            advance_frame(real[e], whole[e], rank, xs, ys, changing, corners, reals, wholes)
+        clock[e, STEPS] += frames
+        if finish:
+            judge(real[e], whole[e], clock[e, TIME], reals, wholes, result[e])
+            result[e, OBSERVED_ROWS] = observe(
+                real[e], whole[e], rng[e], n, spec, ranges, rows, changing, xs, observations[e]
+            )
+
+
+@entry
+def reset_batch(
+    indices: np.ndarray,
+    real: np.ndarray,
+    whole: np.ndarray,
+    clock: np.ndarray,
+    rng: np.ndarray,
+    reals: np.ndarray,
+    wholes: np.ndarray,
+    target_speeds: np.ndarray,
+    spec: np.ndarray,
+    ranges: np.ndarray,
+    result: np.ndarray,
+    observations: np.ndarray,
+) -> None:
+    """Draw new scenes for the environments ``indices`` and write their first observations."""
+    n = wholes[VEHICLES]
+    seen = np.empty(n, np.int64)
+    distances = np.empty(n)
+    rows = np.empty((observations.shape[1], observations.shape[2]))
+    for e in indices:
+        populate(real[e], whole[e], rng[e], reals, wholes, target_speeds)
+        clock[e, TIME] = 0.0
+        clock[e, STEPS] = 0.0
+        judge(real[e], whole[e], 0.0, reals, wholes, result[e])
+        result[e, OBSERVED_ROWS] = observe(
+            real[e], whole[e], rng[e], n, spec, ranges, rows, seen, distances, observations[e]
+        )
+
+
+@entry
+def observe_batch(
+    real: np.ndarray,
+    whole: np.ndarray,
+    rng: np.ndarray,
+    wholes: np.ndarray,
+    spec: np.ndarray,
+    ranges: np.ndarray,
+    observations: np.ndarray,
+) -> None:
+    """Write the observations ``[E, K, F]`` that another specification gives of the present states."""
+    n = wholes[VEHICLES]
+    seen = np.empty(n, np.int64)
+    distances = np.empty(n)
+    rows = np.empty((observations.shape[1], observations.shape[2]))
+    for e in range(observations.shape[0]):
+        observe(real[e], whole[e], rng[e], n, spec, ranges, rows, seen, distances, observations[e])
+
+
+@entry
+def settle_scene(
+    e: int,
+    real: np.ndarray,
+    whole: np.ndarray,
+    clock: np.ndarray,
+    reals: np.ndarray,
+    wholes: np.ndarray,
+    result: np.ndarray,
+) -> None:
+    """Derive what a hand-made scene leaves out: the headings' cosines, the closest lanes, the reward."""
+    for vehicle in range(wholes[VEHICLES]):
+        heading = real[e, HEADING, vehicle]
+        real[e, COS, vehicle] = cosine(heading)
+        real[e, SIN, vehicle] = sine(heading)
+        x, y = real[e, X, vehicle], real[e, Y, vehicle]
+        whole[e, LANE, vehicle] = closest_lane(x, y, heading, wholes[LANES])
+    judge(real[e], whole[e], clock[e, TIME], reals, wholes, result[e])
