@@ -84,8 +84,8 @@ class OffPolicyTrainer:
         self.agent = create_agent(spec, env.single_observation_space, env.single_action_space, seed=int(agent_seed))
         self.policy = build_policy(self.agent.policy_spec)
         action_space = env.single_action_space
-        self._random_policy = build_policy({"kind": "uniform", "action_dim": int(action_space.shape[0])})
         self._params = self.agent.policy_params
+        self._random_policy = build_policy(random_policy_spec(action_space, self._params))
         self.buffer = RingReplayBuffer(
             config.replay_buffer_size,
             env.single_observation_space.shape or (),
@@ -201,6 +201,17 @@ class OffPolicyTrainer:
         collector = dict(checkpoint.groups["collector"])
         self._rng = generator_from_array(collector.pop("rng"))
         self.collector.restore(collector)
+
+
+def random_policy_spec(action_space: Any, policy_params: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Describe the policy of the warm-up: uniform over the actions that the agent's own policy may take.
+
+    A learned limit that confines the policy confines the warm-up too; full random steering leaves the road within
+    two steps and shows nothing of driving.
+    """
+    low = policy_params.get("action_low", action_space.low)
+    high = policy_params.get("action_high", action_space.high)
+    return {"kind": "uniform", "action_low": np.asarray(low).tolist(), "action_high": np.asarray(high).tolist()}
 
 
 def _bar_values(values: Mapping[str, float], rates: Mapping[str, float]) -> dict[str, Any]:

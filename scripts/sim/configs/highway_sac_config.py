@@ -6,6 +6,8 @@ Every key can be overridden on the command line: ``--config.discount=0.98``.
 import ml_collections
 from ml_collections import config_dict
 
+from racer.training.config_files import environment_config
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Return the configuration with every key at its default."""
@@ -56,5 +58,6 @@ def get_config() -> ml_collections.ConfigDict:
     # Weight of the safety reward in the training reward (read by the environment, not by the agent).
     config.safety_penalty = 0.01
 
-    # config.env: environment overrides belong here.
+    # The world: every key of racer/RiskHighway-v0 with its default (racer/envs/highway/config.py explains each).
+    config.env = environment_config()
     return config
