@@ -1,0 +1,46 @@
+# make train and make test set everything up themselves; nothing but Python 3.11+ and make is needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev,plot
+STAMP := $(VENV)/.installed
+RUN ?= quickstart-$(shell date +%Y%m%d-%H%M%S)
+STEPS ?= 60000
+WORKERS ?= 1
+
+.PHONY: help setup train test test-slow lint clean
+
+help:
+	@echo "make setup      set up $(VENV)"
+	@echo "make train      train with worker processes, then evaluate on video (STEPS=$(STEPS) WORKERS=$(WORKERS))"
+	@echo "make test       lint, type-check and run the everyday tests"
+	@echo "make test-slow  run the long tests"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("RACER needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $(STAMP)
+
+train: setup
+	$(BIN)/python scripts/sim/train_highway_distributed.py \
+	  --config scripts/sim/configs/highway_distributional_config.py \
+	  --run_name $(RUN) --max_steps $(STEPS) --num_workers $(WORKERS)
+	$(BIN)/python scripts/sim/run_highway_policy.py --policy_file policies/$(RUN) \
+	  --num_episodes 20 --num_videos 2 --video_output_dir evaluation_videos/$(RUN) --compare_random
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
