@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 
 from racer.agents.policy import Policy, build_policy
 from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
-from racer.core.errors import unknown_name
 
 __all__ = ["TrainedPolicy", "config_differences", "load_policy", "resolve_checkpoint"]
 
@@ -91,23 +90,35 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
 
 
 def config_differences(
-    agent_config: Mapping[str, Any], checked: Mapping[str, Any]
-) -> dict[str, tuple[Any, Any]]:
-    """Compare the agent keys of a config file with those a checkpoint was trained with.
+    trained: TrainedPolicy,
+    agent_name: str,
+    agent_config: Mapping[str, Any],
+    env_config: Mapping[str, Any],
+    *,
+    ignore: Collection[str] = (),
+) -> list[str]:
+    """Say key by key where a config file, completed with its defaults, differs from a checkpoint.
 
-    Returns:
-        key -> (in the file, in the checkpoint) for every key whose values differ.
-
-    Raises:
-        UsageError: the file has an agent key that the checkpoint's agent does not know.
+    Args:
+        trained: the checkpoint.
+        agent_name: the agent that the file is for.
+        agent_config: its complete agent configuration.
+        env_config: its complete environment configuration.
+        ignore: environment keys to leave out, as they are overridden on purpose.
     """
-    differing = {}
-    for key, value in checked.items():
-        if key not in agent_config:
-            raise unknown_name("agent config key", key, agent_config)
-        if _comparable(value) != _comparable(agent_config[key]):
-            differing[key] = (value, agent_config[key])
-    return differing
+    if trained.agent_name is not None and agent_name != trained.agent_name:
+        return [f"--config is for {agent_name}, the checkpoint holds {trained.agent_name}"]
+    found = []
+    for label, file, stored, left_out in (
+        ("", agent_config, trained.agent_config, ()),
+        ("env.", env_config, trained.env_config, ignore),
+    ):
+        for key in sorted(file.keys() & stored.keys() - set(left_out)):
+            if _comparable(file[key]) != _comparable(stored[key]):
+                found.append(
+                    f"--config has {label}{key} = {file[key]!r}, the checkpoint {stored[key]!r}, which counts"
+                )
+    return found
 
 
 def _check_params(folder: Path, policy: Policy, params: Mapping[str, np.ndarray]) -> None:

@@ -10,7 +10,7 @@ Writes evaluation_metrics.json and highway_eval_{checkpoint}_episode_{i}.mp4 int
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ flags.DEFINE_string(
 config_flags.DEFINE_config_file(
     "config",
     None,
-    "Training config, optional: its agent keys are compared with the checkpoint's and differences are reported; the "
-    "checkpoint's values count. The environment stays the checkpoint's, except for keys overridden on the command "
-    "line, as in --config.env.vehicles_count=20.",
+    "Training config, optional: it is checked and compared with the checkpoint, and differences are reported; the "
+    "checkpoint's values count, of the agent and of the environment. Only environment keys overridden on the command "
+    "line change the evaluation, as in --config.env.vehicles_count=20.",
     lock_config=False,
     accept_new_attributes=True,
 )
@@ -56,17 +56,15 @@ flags.DEFINE_float(
 )
 flags.DEFINE_bool("compare_random", False, "Also run uniformly random actions on the same seeds, side by side.")
 
-NO_AGENT_KEYS = ("model_cls", "agent", "env")
-
 
 def main() -> int:
     """Evaluate as the flags say."""
     if not FLAGS.policy_file:
         raise UsageError("--policy_file is missing: name a checkpoint folder or a run folder")
     trained = load_policy(FLAGS.policy_file)
-    if FLAGS.config is not None:
-        report_config_differences(trained, FLAGS.config.to_dict())
     overrides = env_overrides()
+    if FLAGS.config is not None:
+        report_config_differences(trained, overrides)
     if FLAGS.engine is not None:
         overrides["engine"] = FLAGS.engine
     options = EvaluationOptions(
@@ -87,17 +85,15 @@ def main() -> int:
     return 0
 
 
-def report_config_differences(trained: TrainedPolicy, config: Mapping[str, Any]) -> None:
-    """Say on standard error where a config file disagrees with the checkpoint; an unknown key is an error."""
-    agent = {key: value for key, value in config.items() if key not in NO_AGENT_KEYS}
-    name = config.get("model_cls")
-    if name and trained.agent_name and name != trained.agent_name:
-        print(f"note: --config is for {name}, the checkpoint holds {trained.agent_name}", file=sys.stderr)
-        return
-    if not trained.agent_config:
-        return
-    for key, (here, there) in config_differences(trained.agent_config, agent).items():
-        print(f"note: --config has {key} = {here!r}, the checkpoint was trained with {there!r}", file=sys.stderr)
+def report_config_differences(trained: TrainedPolicy, overridden: Collection[str]) -> None:
+    """Say on standard error where the config file disagrees with the checkpoint; an unknown key is an error."""
+    from racer.training.run_spec import spec_from_config  # brings JAX, which the evaluation itself does without
+
+    spec = spec_from_config(FLAGS.config, seed=0)
+    for line in config_differences(
+        trained, spec.agent_name, spec.agent_config, spec.env_config, ignore=overridden
+    ):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def env_overrides() -> dict[str, Any]:

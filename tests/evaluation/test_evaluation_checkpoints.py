@@ -8,7 +8,6 @@ import safetensors.numpy
 from evaluation_standins import write_tiny_checkpoint
 
 from racer.core.checkpoint import CheckpointError, write_checkpoint
-from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import config_differences, load_policy, resolve_checkpoint
 from racer.evaluation.program import merge_config
 
@@ -62,12 +61,20 @@ def test_arrays_that_do_not_fit_the_policy_are_named(tmp_path, change, word):
         load_policy(broken)
 
 
-def test_config_differences_name_what_differs_and_refuse_the_unknown():
-    trained = {"cvar_risk": 0.8, "hidden_dims": [256, 256], "tau": 0.005}
-    assert config_differences(trained, {"cvar_risk": 0.8, "hidden_dims": (256, 256)}) == {}
-    assert config_differences(trained, {"cvar_risk": 0.5}) == {"cvar_risk": (0.5, 0.8)}
-    with pytest.raises(UsageError, match=r"cvar_rsk.*did you mean 'cvar_risk'"):
-        config_differences(trained, {"cvar_rsk": 0.5})
+def test_config_differences_name_what_differs(tmp_path):
+    trained = load_policy(write_tiny_checkpoint(tmp_path / "run", 10))
+    agent, env = dict(trained.agent_config), dict(trained.env_config)
+    name = trained.agent_name
+    assert config_differences(trained, name, agent, env) == []
+    assert config_differences(trained, name, agent | {"hidden_dims": (8,)}, env) == []
+    (line,) = config_differences(trained, name, agent | {"cvar_risk": 0.5}, env)
+    assert "cvar_risk = 0.5, the checkpoint 0.8" in line
+    (line,) = config_differences(trained, name, agent, env | {"vehicles_count": 9})
+    assert "env.vehicles_count = 9, the checkpoint 3" in line
+    assert config_differences(trained, name, agent, env | {"vehicles_count": 9}, ignore=["vehicles_count"]) == []
+    (line,) = config_differences(trained, "SACLearner", {}, {})
+    assert "SACLearner" in line
+    assert "DistributionalSACLearner" in line
 
 
 def test_overrides_are_merged_into_nested_keys():

@@ -12,6 +12,7 @@ from evaluation_standins import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "sim" / "run_highway_policy.py"
+CONFIG = ROOT / "scripts" / "sim" / "configs" / "highway_distributional_config.py"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -60,17 +61,12 @@ def test_same_numbers_again_without_video_and_with_other_batches(checkpoint, tmp
 
 
 def test_config_is_compared_and_only_overrides_touch_the_environment(checkpoint, tmp_path):
-    config = tmp_path / "config.py"
-    config.write_text(
-        "from ml_collections import ConfigDict\n"
-        "def get_config():\n"
-        "    return ConfigDict({'model_cls': 'DistributionalSACLearner', 'cvar_risk': 0.5,\n"
-        "                       'env': {'vehicles_count': 9}})\n"
-    )
-    done = run("--policy_file", str(checkpoint), "--config", str(config), "--num_episodes", "1", "--render=false",
-               "--config.env.lanes_count=2", "--video_output_dir", str(tmp_path / "out"))  # fmt: skip
+    done = run("--policy_file", str(checkpoint), "--config", str(CONFIG), "--config.cvar_risk=0.5", "--num_episodes=1",
+               "--config.env.lanes_count=2", "--render=false", "--video_output_dir", str(tmp_path / "out"))  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "cvar_risk = 0.5, the checkpoint was trained with 0.8" in done.stderr
+    assert "cvar_risk = 0.5, the checkpoint 0.8" in done.stderr
+    assert "env.vehicles_count = 50, the checkpoint 3" in done.stderr
+    assert "lanes_count" not in done.stderr
     used = json.loads((tmp_path / "out" / "evaluation_metrics.json").read_text())["configuration"]["env_config"]
     assert (used["vehicles_count"], used["lanes_count"]) == (3, 2)
 
@@ -133,6 +129,12 @@ def test_unwritable_folder_and_missing_encoder_are_found_first(checkpoint, tmp_p
 def test_wrong_values(checkpoint, tmp_path, arguments, words):
     done = run("--policy_file", str(checkpoint), "--video_output_dir", str(tmp_path / "out"), *arguments)
     assert_refused(done, *words)
+
+
+def test_unknown_keys_of_agent_and_environment_name_the_nearest(checkpoint, tmp_path):
+    start = ["--policy_file", str(checkpoint), "--video_output_dir", str(tmp_path / "out"), "--config", str(CONFIG)]
+    assert_refused(run(*start, "--config.cvar_rsk=0.5"), "cvar_rsk", "'cvar_risk'")
+    assert_refused(run(*start, "--config.env.vehicles_cont=5"), "vehicles_cont", "'vehicles_count'")
 
 
 def test_malformed_config_names_its_line(checkpoint, tmp_path):
