@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from racer.core.errors import RacerError, UsageError
 from racer.replay.experience import Experience
@@ -37,7 +37,9 @@ class Collector:
 
     Args:
         env: a gymnasium vector environment that resets itself (SAME_STEP, or NEXT_STEP whose resetting steps are
-            dropped) and knows the ``reset_mask`` option of gymnasium's own vector environments.
+            dropped). Where it knows the ``reset_mask`` option of gymnasium's own vector environments (others say so
+            with ``metadata["reset_mask"] = True``), a value that is not finite resets its sub-environment only;
+            elsewhere all are reset, and the neighbours' episodes count as truncated.
         seed: seeds the first reset; sub-environment ``i`` gets ``seed + i``.
         max_nonfinite: rows that are not finite, without a finite one between, after which collecting raises.
 
@@ -61,6 +63,8 @@ class Collector:
         self._same_step = AutoresetMode(mode) == AutoresetMode.SAME_STEP
         if AutoresetMode(mode) == AutoresetMode.DISABLED:
             raise UsageError("vector environment must reset itself; its autoreset mode is DISABLED")
+        known = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+        self._masked_reset = known or bool(env.metadata.get("reset_mask", False))
         self._observation_shape = env.single_observation_space.shape or ()
         self._action_shape = env.single_action_space.shape or ()
         self._nonfinite_run = 0
@@ -181,6 +185,9 @@ class Collector:
             needs_reset |= ~finite & ~dones
         else:
             needs_reset |= ~finite
+        if needs_reset.any() and not self._masked_reset:
+            needs_reset[:] = True
+            dones = np.ones_like(dones)
         self._replace_nonfinite(needs_reset, following)
         return rewards, 1.0 - terminated.astype(np.float32), dones.astype(np.float32)
 
@@ -212,7 +219,9 @@ class Collector:
         for _ in range(_RESET_TRIES):
             if not rows.any():
                 return
-            observations[rows] = self._call_reset(rows, None)[rows]
+            if not self._masked_reset:
+                rows = np.ones_like(rows)
+            observations[rows] = self._call_reset(rows if self._masked_reset else None, None)[rows]
             self._resetting[rows] = False
             self._returns[rows] = 0.0
             self._lengths[rows] = 0
@@ -231,9 +240,7 @@ class Collector:
             raise self._fault("reset", error) from error
         return np.array(observations, np.float32)
 
-    def _finish_episodes(
-        self, ended: np.ndarray, infos: Mapping[str, Any], episodes: list[dict[str, float]]
-    ) -> None:
+    def _finish_episodes(self, ended: np.ndarray, infos: Mapping[str, Any], episodes: list[dict[str, float]]) -> None:
         source = infos.get("final_info", {}) if self._same_step else infos
         metrics = source.get("episode_metrics", {}) if isinstance(source, Mapping) else {}
         for i in np.flatnonzero(ended):

@@ -104,7 +104,12 @@ class StatefulVectorEnv(SyncVectorEnv):
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         for env, row in zip(self.envs, state["rows"], strict=True):
             toy = env.unwrapped
-            toy.seed_given, toy.episode, toy.t, toy.last = int(row[0]), int(row[1]), int(row[2]), float(row[3])
+            toy.seed_given, toy.episode, toy.t, toy.last = (
+                int(row[0]),
+                int(row[1]),
+                int(row[2]),
+                float(row[3]),
+            )
 
 
 def toy_vector(

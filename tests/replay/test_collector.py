@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toy_envs import FaultyEnv, StatefulVectorEnv, toy_vector
 
 from racer.core.errors import UsageError
@@ -48,9 +48,7 @@ def test_next_step_autoreset_gives_the_same_transitions_without_the_resetting_ro
 
 def test_episode_statistics_join_own_counts_with_the_environments():
     got = Collector(toy_vector(2, length=3), seed=0).collect(6, constant(0.5))
-    assert got.episodes == [
-        {"return": 1.5, "length": 3.0, "speed": 10.0 * number} for number in (1, 1, 2, 2)
-    ]
+    assert got.episodes == [{"return": 1.5, "length": 3.0, "speed": 10.0 * number} for number in (1, 1, 2, 2)]
 
 
 def test_extras_are_time_major():
@@ -84,6 +82,27 @@ def test_a_neighbour_is_not_reset_with_the_bad_environment():
     got = Collector(env, seed=0).collect(10, constant(0.5))
     np.testing.assert_array_equal(got.observations[:, 1, 2], np.arange(10))
     assert (got.observations[:, 0, 2] <= 2).all()
+
+
+def test_neighbours_are_truncated_where_single_environments_cannot_be_reset():
+    class WholeResetEnv(SyncVectorEnv):
+        """Ignores the mask, like a vector environment that does not know it."""
+
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed)
+
+        @property
+        def unwrapped(self):
+            return object()
+
+    env = toy_vector(2, length=50, vector=WholeResetEnv)
+    env.envs[0] = FaultyEnv("nan", at=3, length=50)
+    got = Collector(env, seed=0).collect(10, constant(0.5))
+    np.testing.assert_array_equal(got.observations[:, 1, 2], [0, 1, 2] * 3 + [0])
+    np.testing.assert_array_equal(got.dones[:, 1], [0, 0, 1] * 3 + [0])
+    np.testing.assert_array_equal(got.next_observations[:, 1, 2], [1, 2, 3] * 3 + [1])
+    assert got.masks[:, 1].all()
+    assert got.valid[:, 1].all()
 
 
 def test_gives_up_after_the_limit_in_a_row():

@@ -1,0 +1,465 @@
+"""Starts workers, listens to them, and replaces those that die, hang or go silent.
+
+One thread owns every socket and every process. Other threads reach it through a queue of calls and a wake-up socket, so
+there is no lock that a worker's fate could leave held.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import selectors
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from racer.core.errors import RacerError, UsageError
+from racer.distributed.channels import Parameters, WorkerBatch
+from racer.distributed.config import ServiceConfig
+from racer.distributed.frames import BrokenFrame, Frame, FrameReader, FrameWriter, Kind
+from racer.distributed.launch import describe_exit, kill_process, start_process
+from racer.distributed.worker import WorkerStart
+from racer.replay.collector import NonFiniteData
+
+__all__ = ["Supervisor", "WorkerCrashLoop", "WorkerHistory"]
+
+_LOG = logging.getLogger("racer.distributed")
+_TICK = 0.1
+_FRAMES_A_TURN = 8
+_LATE_TICK = 1.0
+_EXIT_GRACE = 2.0
+
+
+class WorkerCrashLoop(RacerError):
+    """A worker failed more often than restarts are allowed; the message ends with the root cause."""
+
+
+@dataclass
+class WorkerHistory:
+    """What outlives a worker's process, and is saved with a checkpoint.
+
+    Attributes:
+        incarnation: number of the next process; distinct for all processes that ever served this worker.
+        rounds_done: last lock-step round delivered.
+        state: of the worker after that round.
+    """
+
+    incarnation: int = 0
+    rounds_done: int = 0
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class _Slot:
+    """One worker: its present process, if any, and its record."""
+
+    index: int
+    history: WorkerHistory
+    process: subprocess.Popen[bytes] | None = None
+    sock: socket.socket | None = None
+    reader: FrameReader = field(default_factory=FrameReader)
+    writer: FrameWriter = field(default_factory=FrameWriter)
+    incarnation: int = -1
+    ready: bool = False
+    last_heard: float = 0.0
+    retry_at: float = 0.0
+    failed_at: float | None = None
+    failures: deque[float] = field(default_factory=deque)
+    cause: str | None = None
+    category: str = "error"
+    pending: int = 0
+    delivered: bool = False
+    watched: int = 0
+
+
+class Supervisor:
+    """The learner's end of both channels, and the guardian of the workers behind them.
+
+    Implements ``ExperienceReceiver`` and ``ParameterPublisher``.
+
+    Args:
+        env_factory: builds a worker's vector environment; pickled by value to our own children only.
+        policy_spec: what :func:`racer.agents.policy.build_policy` takes.
+        config: of the service.
+        epoch: of the service; batches of another epoch are dropped.
+        histories: of an earlier life, to go on with their incarnations and states.
+    """
+
+    def __init__(
+        self,
+        env_factory: Callable[[], VectorEnv],
+        policy_spec: Mapping[str, Any],
+        config: ServiceConfig,
+        *,
+        epoch: int = 1,
+        histories: list[WorkerHistory] | None = None,
+    ) -> None:
+        self.config = config
+        self.epoch = epoch
+        self._env_factory = env_factory
+        self._policy_spec = dict(policy_spec)
+        histories = histories or [WorkerHistory() for _ in range(config.num_workers)]
+        self._slots = [_Slot(index, history) for index, history in enumerate(histories)]
+        self._counts: Counter[str] = Counter()
+        self._slowest_recovery = 0.0
+        self._queue: deque[WorkerBatch] = deque()
+        self._arrived = threading.Condition()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._parameters: bytearray | None = None
+        self._failure: Exception | None = None
+        self._seen_tracebacks: set[str] = set()
+        self._started = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def histories(self) -> list[WorkerHistory]:
+        """What a later life needs of each worker."""
+        return [slot.history for slot in self._slots]
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it was started before; a supervisor runs once."""
+        return self._started
+
+    def start(self) -> None:
+        """Start the workers and return; they build their environments meanwhile."""
+        if self._started:
+            raise RuntimeError("a supervisor runs once")
+        self._started = True
+        self._selector = selectors.DefaultSelector()
+        self._wake_ours, self._wake_theirs = socket.socketpair()
+        self._wake_ours.setblocking(False)
+        self._wake_theirs.setblocking(False)
+        self._selector.register(self._wake_theirs, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every worker, killing those that do not end in time, and release everything. Idempotent."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._stopping = True
+        self._wake()
+        thread.join()
+        self._selector.close()
+        self._wake_ours.close()
+        self._wake_theirs.close()
+        self._counts["dropped_batches"] += len(self._queue)
+        self._queue.clear()
+
+    def get(self, timeout: float) -> WorkerBatch | None:
+        """Return the oldest batch or None; taking it gives its worker a credit. See ``ExperienceReceiver``."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: bool(self._queue) or self._failure is not None, timeout)
+            if not self._queue:
+                return None
+            batch = self._queue.popleft()
+        self._call(lambda: self._acknowledge(self._slots[batch.worker]))
+        return batch
+
+    @property
+    def depth(self) -> int:
+        """Batches that wait to be taken."""
+        return len(self._queue)
+
+    def publish(self, parameters: Parameters) -> None:
+        """Send to every worker, and to those started later. See ``ParameterPublisher``."""
+        block = parameters.to_bytes()
+        self._call(lambda: self._broadcast(block))
+
+    def raise_if_failed(self) -> None:
+        """Raise what ended the service, if something did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def metrics(self) -> dict[str, float]:
+        """Return counts since the start, and what is now."""
+        return {
+            "queue_depth": float(self.depth),
+            "workers_alive": float(sum(slot.ready and slot.process is not None for slot in self._slots)),
+            "worker_restarts": float(self._counts["restarts"]),
+            "worker_failures": float(self._counts["failures"]),
+            "dropped_batches": float(self._counts["dropped_batches"]),
+            "slowest_recovery_seconds": self._slowest_recovery,
+        }
+
+    def worker_pids(self) -> list[int | None]:
+        """Return the process id of each worker, None for one that is being replaced."""
+        return [slot.process.pid if slot.process is not None else None for slot in self._slots]
+
+    # Everything below runs on the supervisor's own thread.
+
+    def _call(self, function: Callable[[], None]) -> None:
+        self._calls.append(function)
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_ours.send(b"\0")
+        except OSError:
+            # Full: it is about to wake anyway. Closed: there is nobody to wake.
+            pass
+
+    def _run(self) -> None:
+        try:
+            last_tick = time.monotonic()
+            while not self._stopping:
+                for key, _ in self._selector.select(_TICK):
+                    self._serve(key.data)
+                self._drain_calls()
+                now = time.monotonic()
+                if now - last_tick > _LATE_TICK:
+                    # It is we who were held up (a suspended process, a long hold of the interpreter lock).
+                    for slot in self._slots:
+                        slot.last_heard += now - last_tick
+                last_tick = now
+                for slot in self._slots:
+                    self._tend(slot, now)
+        except Exception as error:
+            _LOG.exception("supervisor failed")
+            self._fail(error)
+        finally:
+            self._end_all()
+
+    def _drain_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
+
+    def _fail(self, error: Exception) -> None:
+        with self._arrived:
+            if self._failure is None:
+                self._failure = error
+            self._arrived.notify_all()
+        self._stopping = True
+
+    def _serve(self, slot: _Slot | None) -> None:
+        if slot is None:
+            try:
+                self._wake_theirs.recv(4096)
+            except BlockingIOError:
+                pass
+        elif slot.sock is not None:
+            self._read(slot)
+            self._flush(slot)
+
+    def _read(self, slot: _Slot) -> None:
+        try:
+            for _ in range(_FRAMES_A_TURN):
+                if slot.sock is None or (frame := slot.reader.read(slot.sock)) is None:
+                    return
+                slot.last_heard = time.monotonic()
+                self._take(slot, frame)
+        except EOFError:
+            self._hang_up(slot)
+        except BrokenFrame as error:
+            slot.cause = slot.cause or f"sent {error}"
+            self._hang_up(slot)
+
+    def _take(self, slot: _Slot, frame: Frame) -> None:
+        if frame.kind == Kind.READY:
+            self._on_ready(slot)
+        elif frame.kind == Kind.EXPERIENCE:
+            batch = WorkerBatch.from_bytes(frame.body)
+            expected = (slot.index, slot.incarnation, self.epoch)
+            if (batch.worker, batch.incarnation, batch.epoch) != expected:
+                self._counts["dropped_batches"] += 1
+                return
+            slot.delivered = True
+            slot.pending += 1
+            if batch.round:
+                slot.history.rounds_done = batch.round
+                slot.history.state = {name: value.copy() for name, value in batch.state.items()}
+            with self._arrived:
+                self._queue.append(batch)
+                self._arrived.notify_all()
+        elif frame.kind == Kind.ERROR:
+            report = json.loads(bytes(frame.body))
+            slot.cause, slot.category = report["summary"], report["category"]
+            if slot.cause not in self._seen_tracebacks and len(self._seen_tracebacks) < 100:
+                self._seen_tracebacks.add(report["summary"])
+                _LOG.error("worker %d:\n%s", slot.index, report["traceback"].rstrip())
+
+    def _on_ready(self, slot: _Slot) -> None:
+        slot.ready = True
+        if slot.failed_at is not None:
+            self._slowest_recovery = max(self._slowest_recovery, time.monotonic() - slot.failed_at)
+            slot.failed_at = None
+
+    def _acknowledge(self, slot: _Slot) -> None:
+        slot.pending -= 1
+        slot.writer.push(Kind.ACKNOWLEDGE)
+        self._flush(slot)
+
+    def _broadcast(self, block: bytearray) -> None:
+        self._parameters = block
+        for slot in self._slots:
+            if slot.sock is not None:
+                slot.writer.push(Kind.PARAMETERS, block)
+                self._flush(slot)
+
+    def _flush(self, slot: _Slot) -> None:
+        if slot.sock is None:
+            slot.writer = FrameWriter()
+            return
+        try:
+            slot.writer.flush(slot.sock)
+        except EOFError:
+            # Reading goes on: what the worker wrote before it died is still in the socket.
+            slot.writer = FrameWriter()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if slot.writer.pending else 0)
+        if wanted != slot.watched:
+            self._selector.modify(slot.sock, wanted, slot)
+            slot.watched = wanted
+
+    def _hang_up(self, slot: _Slot) -> None:
+        if slot.sock is not None:
+            self._selector.unregister(slot.sock)
+            slot.sock.close()
+            slot.sock = None
+
+    def _tend(self, slot: _Slot, now: float) -> None:
+        """Look after one worker: start it, notice its end, end its silence."""
+        if slot.process is None:
+            if now >= slot.retry_at and not self._stopping:
+                self._launch(slot)
+            return
+        code = slot.process.poll()
+        if code is not None:
+            # Whole batches that it wrote before its end count; then the socket closes by itself or is closed here.
+            while slot.sock is not None and self._has_input(slot):
+                self._read(slot)
+            self._hang_up(slot)
+            slot.process = None
+            self._on_failure(slot, slot.cause or describe_exit(code), now)
+            return
+        limit = self.config.step_timeout if slot.ready else self.config.startup_timeout
+        if slot.sock is None:
+            limit = min(limit, _EXIT_GRACE)
+        if now - slot.last_heard > limit:
+            doing = (
+                "in an environment's step or reset (step_timeout)" if slot.ready else "at its start (startup_timeout)"
+            )
+            slot.cause = slot.cause or f"gave no sign of life for {limit:g} s {doing}"
+            kill_process(slot.process)
+
+    @staticmethod
+    def _has_input(slot: _Slot) -> bool:
+        try:
+            return slot.sock is not None and bool(slot.sock.recv(1, socket.MSG_PEEK))
+        except (BlockingIOError, ConnectionError):
+            return False
+
+    def _launch(self, slot: _Slot) -> None:
+        history = slot.history
+        slot.incarnation = history.incarnation
+        history.incarnation += 1
+        start = WorkerStart(
+            env_factory=self._env_factory,
+            policy_spec=self._policy_spec,
+            worker=slot.index,
+            incarnation=slot.incarnation,
+            stream=history.rounds_done if self.config.deterministic else slot.incarnation,
+            epoch=self.epoch,
+            seed=self.config.seed,
+            steps=self.config.worker_steps_per_iteration,
+            credit_limit=self.config.credits,
+            outstanding=slot.pending,
+            lock_step=self.config.deterministic,
+            rounds_done=history.rounds_done,
+            state=history.state,
+            heartbeat_interval=min(0.5, self.config.step_timeout / 4),
+            max_nonfinite=self.config.max_nonfinite_transitions,
+        )
+        message = cloudpickle.dumps(start)
+        try:
+            slot.process, slot.sock = start_process()
+        except OSError as error:
+            self._on_failure(slot, f"cannot be started: {error}", time.monotonic())
+            return
+        slot.reader, slot.writer = FrameReader(), FrameWriter()
+        slot.ready, slot.cause, slot.category = False, None, "error"
+        slot.last_heard = time.monotonic()
+        slot.watched = selectors.EVENT_READ
+        self._selector.register(slot.sock, selectors.EVENT_READ, slot)
+        if slot.failures:
+            self._counts["restarts"] += 1
+        slot.writer.push(Kind.START, message)
+        if self._parameters is not None:
+            slot.writer.push(Kind.PARAMETERS, self._parameters)
+        self._flush(slot)
+
+    def _on_failure(self, slot: _Slot, cause: str, now: float) -> None:
+        """Decide between a restart and the end."""
+        config = self.config
+        self._counts["failures"] += 1
+        cause = f"worker {slot.index}: {cause}"
+        if slot.category == "usage":
+            self._fail(UsageError(slot.cause or cause))
+            return
+        if slot.category == "nonfinite":
+            self._fail(NonFiniteData(cause))
+            return
+        slot.failed_at = slot.failed_at or now
+        slot.failures.append(now)
+        while slot.failures and now - slot.failures[0] > config.restart_window:
+            slot.failures.popleft()
+        count = len(slot.failures)
+        limit = config.max_restarts
+        if not slot.delivered:
+            limit = min(limit, config.max_start_failures - 1)
+        if count > limit:
+            self._fail(
+                WorkerCrashLoop(
+                    f"worker {slot.index} failed {count} times within {config.restart_window:g} s "
+                    f"(allowed: {limit}); last cause: {cause}"
+                )
+            )
+            return
+        delay = min(config.restart_backoff_max, config.restart_backoff * 2.0 ** min(count - 1, 30))
+        slot.retry_at = now + delay
+        _LOG.warning("%s; restarting it in %.2g s (failure %d of %d allowed)", cause, delay, count, limit)
+
+    def _end_all(self) -> None:
+        """Ask every worker to stop, wait for a while, kill the rest, close everything."""
+        for slot in self._slots:
+            slot.writer.push(Kind.STOP)
+            self._flush(slot)
+        deadline = time.monotonic() + self.config.stop_grace
+        alive = [slot for slot in self._slots if slot.process is not None]
+        while alive and time.monotonic() < deadline:
+            for key, _ in self._selector.select(0.05):
+                if key.data is None:
+                    self._serve(None)
+                else:
+                    self._discard(key.data)
+            alive = [slot for slot in alive if slot.process is not None and slot.process.poll() is None]
+        for slot in self._slots:
+            if slot.process is not None:
+                if slot.process.poll() is None:
+                    kill_process(slot.process)
+                slot.process.wait()
+                slot.process = None
+            self._hang_up(slot)
+
+    def _discard(self, slot: _Slot) -> None:
+        """Read and drop what a stopping worker still sends, so that it is not held up."""
+        if slot.sock is None:
+            return
+        try:
+            while (frame := slot.reader.read(slot.sock)) is not None:
+                self._counts["dropped_batches"] += frame.kind == Kind.EXPERIENCE
+        except (EOFError, BrokenFrame):
+            self._hang_up(slot)
+            return
+        self._flush(slot)
