@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
-from racer.envs.highway.config import highway_config
+from racer.envs.highway.config import action_names, highway_config
 from racer.envs.highway.engine import Scenes, scene_observation, shows_scene
 from racer.envs.highway.simulator import HighwaySimulator
 
@@ -27,7 +28,7 @@ class CompiledEngine:
         self.simulator = HighwaySimulator(
             highway_config(config), num_envs, fast=config["scenario"] == "highway-fast-v0"
         )
-        self.single_action_space = self.simulator.single_action_space
+        self.single_action_space = action_space(config["action"])
         shared = shows_scene(config["observation"])
         scene = scene_observation(config["observation"])
         self._scene_spec = None if shared else self.simulator.observation_spec(scene)
@@ -70,3 +71,13 @@ class CompiledEngine:
             on_road=simulator.ego_on_road[chosen].copy(),
             lateral_offset=simulator.ego_lateral_offset[chosen].copy(),
         )
+
+
+def action_space(action: Mapping[str, Any]) -> spaces.Space:
+    """Return the action space of one environment (highway_env/envs/common/action.py)."""
+    axes = int(action.get("longitudinal", True)) + int(action.get("lateral", True))
+    if action["type"] == "ContinuousAction":
+        return spaces.Box(-1.0, 1.0, (len(action_names(action)),), np.float32)
+    if action["type"] == "DiscreteAction":
+        return spaces.Discrete(int(action.get("actions_per_axis", 3)) ** axes)
+    return spaces.Discrete(5 if axes == 2 else 3)

@@ -122,7 +122,7 @@ RISK_OVERRIDES: dict[str, Any] = {
 
 RACER_DEFAULTS: dict[str, Any] = {
     # which simulator: the exact compiled one, or highway-env itself
-    "engine": "highway-env",
+    "engine": "compiled",
     # which of highway-env's two ids the remaining defaults and the collision rule come from
     "scenario": "highway-v0",
     # the reward that step() returns: "training" (safety-shaped) or "base" (highway-env's own)
