@@ -6,6 +6,7 @@ there is no lock that a worker's fate could leave held.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import selectors
@@ -205,11 +206,9 @@ class Supervisor:
         self._wake()
 
     def _wake(self) -> None:
-        try:
+        # Full: it is about to wake anyway. Closed: there is nobody to wake.
+        with contextlib.suppress(OSError):
             self._wake_ours.send(b"\0")
-        except OSError:
-            # Full: it is about to wake anyway. Closed: there is nobody to wake.
-            pass
 
     def _run(self) -> None:
         try:
@@ -226,7 +225,7 @@ class Supervisor:
                 last_tick = now
                 for slot in self._slots:
                     self._tend(slot, now)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the boundary of the thread: the learner's thread raises it
             _LOG.exception("supervisor failed")
             self._fail(error)
         finally:
@@ -245,10 +244,8 @@ class Supervisor:
 
     def _serve(self, slot: _Slot | None) -> None:
         if slot is None:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 self._wake_theirs.recv(4096)
-            except BlockingIOError:
-                pass
         elif slot.sock is not None:
             self._read(slot)
             self._flush(slot)

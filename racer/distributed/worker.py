@@ -1,8 +1,9 @@
 """The environment worker: one process, one thread, several environments, no JAX.
 
-It is started with the interpreter itself rather than with :mod:`multiprocessing`: a fresh process inherits no lock and no
-thread of the learner (forking after JAX is loaded deadlocks), does not import the learner's main script (which loads JAX),
-leaves no tracker process behind, and has its thread limits in the environment before NumPy is loaded.
+It is started with the interpreter itself rather than with :mod:`multiprocessing`: a fresh process inherits no lock
+and no thread of the learner (forking after JAX is loaded deadlocks), does not import the learner's main script
+(which loads JAX), leaves no tracker process behind, and has its thread limits in the environment before NumPy is
+loaded.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ class Link(Protocol):
 def worker_streams(seed: int, worker: int, stream: int) -> tuple[int, np.random.Generator]:
     """Return the environments' seed (31 bit) and the policy's random stream.
 
-    They are functions of (seed, worker, stream). A worker's stream is its incarnation, so that a restarted worker does not
-    repeat what its predecessor did. In lock step it is the number of rounds already delivered, so that the numbers depend
-    on the rounds in which workers died and not on how often.
+    They are functions of (seed, worker, stream). A worker's stream is its incarnation, so that a restarted worker
+    does not repeat what its predecessor did. In lock step it is the number of rounds already delivered, so that the
+    numbers depend on the rounds in which workers died and not on how often.
     """
     environment, policy = np.random.SeedSequence([seed, worker, stream]).spawn(2)
     return int(environment.generate_state(1)[0] >> 1), np.random.Generator(np.random.PCG64(policy))

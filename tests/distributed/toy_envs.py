@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,14 @@ def toy_vector(
 ) -> SyncVectorEnv:
     """Build ``num_envs`` of ``cls``."""
     return vector([lambda: cls(**kwargs)] * num_envs, autoreset_mode=mode)
+
+
+class NoJaxEnv(ToyEnv):
+    """Raises where JAX is loaded or more than one BLAS thread is allowed."""
+
+    def step(self, action):
+        loaded = sorted(name for name in ("jax", "jaxlib", "flax") if name in sys.modules)
+        threads = {os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        if loaded or threads != {"1"}:
+            raise RuntimeError(f"loaded: {loaded}, threads: {threads}")
+        return super().step(action)

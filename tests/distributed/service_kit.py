@@ -1,0 +1,52 @@
+"""Builds small services for the tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+from racer.distributed.config import OffPolicyConfig, ServiceConfig
+from racer.distributed.consumers import OffPolicyConsumer
+from racer.distributed.service import ActorLearnerService, ServiceState
+from toy_agent import ToyAgent
+from toy_envs import OBSERVATION_SIZE, toy_vector
+
+QUICK = {"worker_steps_per_iteration": 8, "max_queue_size": 8, "restart_backoff": 0.05, "stop_grace": 2.0}
+SMALL = {
+    "replay_buffer_size": 5000,
+    "batch_size": 16,
+    "utd_ratio": 4,
+    "experience_batch_size": 32,
+    "learner_update_ratio": 2,
+    "start_training": 64,
+}
+
+
+def make_consumer(**changes: Any) -> OffPolicyConsumer:
+    """An off-policy consumer for the toy environments."""
+    return OffPolicyConsumer(OffPolicyConfig(**{**SMALL, **changes}), (OBSERVATION_SIZE,), (1,), seed=5)
+
+
+def make_service(
+    factory: Callable[[], Any] | None = None,
+    *,
+    agent: ToyAgent | None = None,
+    consumer: Any = None,
+    state: ServiceState | None = None,
+    **config: Any,
+) -> ActorLearnerService:
+    """A service of two workers with two toy environments each, unless told otherwise."""
+    return ActorLearnerService(
+        factory or functools.partial(toy_vector, 2),
+        agent or ToyAgent(),
+        consumer or make_consumer(),
+        ServiceConfig(**{**QUICK, **config}),
+        state=state,
+    )
+
+
+def children() -> list[int]:
+    """Living child processes of this one."""
+    return [child.pid for child in psutil.Process().children(recursive=True)]

@@ -1,0 +1,113 @@
+"""The worker's loop without a process: what it acts with, what it sends, when it stops."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from racer.agents.policy import params_to_bytes
+from racer.distributed.channels import Parameters, StopRequested
+from racer.distributed.worker import EnvironmentWorker, WorkerStart, worker_streams
+from toy_agent import policy_spec
+from toy_envs import StatefulVectorEnv, toy_vector
+
+PARAMS = params_to_bytes({"w": np.ones(3, np.float32)})
+
+
+class ScriptedLink:
+    """Hands out the given parameters one by one and stops after ``batches``."""
+
+    def __init__(self, parameters, batches):
+        self.script, self.current, self.limit = list(parameters), None, batches
+        self.sent, self.log = [], []
+
+    def put(self, batch):
+        self.sent.append(batch)
+        self.log.append("put")
+        if len(self.sent) == self.limit:
+            raise StopRequested("enough")
+
+    def latest(self):
+        return self.current
+
+    def ready(self):
+        self.log.append("ready")
+
+    def beat(self):
+        self.log.append("beat")
+
+    def wait(self, timeout):
+        if not self.script:
+            raise StopRequested("nothing more comes")
+        self.current = self.script.pop(0)
+
+
+def start(**changes):
+    values = {
+        "env_factory": functools.partial(toy_vector, 2, vector=StatefulVectorEnv),
+        "policy_spec": policy_spec(),
+        "worker": 1,
+        "incarnation": 2,
+        "stream": 2,
+        "epoch": 3,
+        "seed": 4,
+        "steps": 5,
+        "credit_limit": 2,
+        **changes,
+    }
+    return WorkerStart(**values)
+
+
+def run(link, **changes):
+    with pytest.raises(StopRequested):
+        EnvironmentWorker(start(**changes), link).run()
+    return link.sent
+
+
+def test_batches_carry_who_made_them_and_with_what():
+    link = ScriptedLink([Parameters(0, 3)], batches=2)
+    first, second = run(link)
+    assert (first.worker, first.incarnation, first.epoch, first.policy_version, first.round) == (1, 2, 3, 0, 0)
+    assert first.experience.observations.shape == (5, 2, 4)
+    assert (np.abs(first.experience.actions) <= 1).all()
+    assert len(np.unique(first.experience.actions)) == 10
+    assert not (first.experience.actions == second.experience.actions).any()
+    # Ready is told once, after the first step; a sign of life before every step.
+    assert link.log == ["beat", "ready", *["beat"] * 0, *["beat"] * 4, "put", *["beat"] * 5, "put"]
+
+
+def test_version_of_the_parameters_that_acted():
+    assert [b.policy_version for b in run(ScriptedLink([Parameters(8, 3, 0, PARAMS)], batches=2))] == [8, 8]
+
+
+def test_lock_step_collects_once_a_round_and_skips_rounds_that_are_done():
+    rounds = [Parameters(1, 3, number, PARAMS) for number in (4, 5, 5, 6)]
+    link = ScriptedLink(rounds, batches=3)
+    sent = run(link, lock_step=True, rounds_done=4)
+    assert [batch.round for batch in sent] == [5, 6]
+
+
+def test_lock_step_successor_repeats_the_round_exactly():
+    rounds = [Parameters(number, 3, number, PARAMS) for number in (1, 2, 3)]
+    whole = run(ScriptedLink(rounds, batches=3), lock_step=True)
+    state = whole[1].state
+    assert state
+    redone = run(ScriptedLink(rounds[2:], batches=1), lock_step=True, rounds_done=2, state=state, incarnation=9, stream=2)
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        np.testing.assert_array_equal(getattr(redone[0].experience, name), getattr(whole[2].experience, name))
+    assert redone[0].experience.episodes == whole[2].experience.episodes
+
+
+def test_streams_differ_between_workers_and_incarnations():
+    seen = set()
+    for seed in range(2):
+        for worker in range(3):
+            for stream in range(3):
+                env_seed, rng = worker_streams(seed, worker, stream)
+                assert 0 <= env_seed < 2**31
+                seen.add((env_seed, rng.random()))
+                again_seed, again = worker_streams(seed, worker, stream)
+                assert (again_seed, again.random()) in seen
+    assert len(seen) == 18
+    assert len({env_seed for env_seed, _ in seen}) == 18
