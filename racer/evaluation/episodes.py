@@ -108,6 +108,7 @@ class EvaluationStep:
 
     Attributes:
         index: 1 for the first step.
+        observation: ``[D]``, the one that the action answers.
         action: ``[A]``.
         reward: training reward of the step.
         episode_return: sum of the rewards so far.
@@ -116,6 +117,7 @@ class EvaluationStep:
     """
 
     index: int
+    observation: np.ndarray
     action: np.ndarray
     reward: float
     episode_return: float
@@ -294,13 +296,14 @@ def run_episode(
     total, index, done = 0.0, 0, False
     while not done:
         action = _act(policy, params, observation, rng, deterministic)
+        seen = observation
         observation, reward, terminated, truncated, info = env.step(action)
         total, index, done = total + float(reward), index + 1, bool(terminated or truncated)
         result = None
         if done:
             values = {name: float(info["episode_metrics"][name]) for name in EPISODE_METRICS}
             result = _episode_result(seed, values, bool(terminated))
-        yield EvaluationStep(index, action, float(reward), total, info, result)
+        yield EvaluationStep(index, seen, action, float(reward), total, info, result)
 
 
 def _act(

@@ -1,0 +1,53 @@
+"""``python -m racer <command>``: what is not a training or an evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from racer.core.errors import RacerError, UsageError, unknown_name
+
+COMMANDS = ("plot",)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing its usage, so that wrong input is one line like everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code, 2 for wrong input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            raise unknown_name("command", arguments[0], COMMANDS)
+        return _run(arguments)
+    except RacerError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from racer.plotting.command import add_arguments, plot
+
+    parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    plot_parser = commands.add_parser("plot", help="draw runs as PNG files", allow_abbrev=False)
+    add_arguments(plot_parser)
+    known, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        options = [option for action in plot_parser._actions for option in action.option_strings]
+        raise unknown_name("flag", unknown[0].split("=")[0], options)
+    for path in plot(known):
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""``python -m racer plot RUN...``: pictures of runs, as PNG files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from racer.core.errors import UsageError
+from racer.core.run_dir import check_writable
+from racer.evaluation.episodes import FIRST_EVALUATION_SEED
+from racer.evaluation.metrics import check_cvar_level
+from racer.plotting.runs import RunGroup, group_runs, has_checkpoint, load_run
+
+__all__ = ["FIGURES", "add_arguments", "plot"]
+
+FIGURES = ("learning_curves", "return_histograms", "speed_against_collisions", "critic_distribution")
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command line of ``plot``."""
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folder (policies/<run>), evaluation folder, or an evaluation_metrics.json; runs that differ by the "
+        "seed only are drawn as one",
+    )
+    parser.add_argument("--output_dir", default="plots", help="folder for the PNG files (default: %(default)s)")
+    parser.add_argument(
+        "--figure", action="append", metavar="NAME",
+        help=f"draw only this one of {', '.join(FIGURES)}; may be repeated (default: all that the runs allow)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="NAME",
+        help="metric for the learning curves, a panel each; may be repeated (default: the usual ones)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cvar_level", type=float, default=None,
+        help="level marked in the histograms, counted as cvar_risk (default: the evaluation's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--smoothing", type=float, default=0.05,
+        help="share of a training curve's points in its running mean (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=FIRST_EVALUATION_SEED,
+        help="episode of the critic's picture (default: %(default)s)",
+    )  # fmt: skip
+
+
+def plot(arguments: argparse.Namespace) -> list[Path]:
+    """Draw what the arguments ask for; returns the files.
+
+    A figure that was named and cannot be drawn is an error; of those not named, what the runs do not allow is left
+    out.
+
+    Raises:
+        UsageError: a run is missing, a name is unknown, a value out of range, or nothing can be drawn.
+    """
+    from racer.core.errors import unknown_name
+    from racer.plotting.style import pyplot, save
+
+    wanted = arguments.figure or list(FIGURES)
+    for name in wanted:
+        if name not in FIGURES:
+            raise unknown_name("figure", name, FIGURES)
+    if arguments.cvar_level is not None:
+        check_cvar_level(arguments.cvar_level)
+    if not 0.0 <= arguments.smoothing < 1.0:
+        raise UsageError(f"smoothing must lie in [0, 1), got {arguments.smoothing}")
+    if arguments.seed < 0:
+        raise UsageError(f"seed must not be negative, got {arguments.seed}")
+    pyplot()
+    groups = group_runs([load_run(path) for path in arguments.runs])
+    folder = check_writable(Path(arguments.output_dir), "output folder")
+    paths: list[Path] = []
+    for name in wanted:
+        try:
+            figures = _draw(name, groups, arguments)
+        except UsageError as error:
+            if arguments.figure or arguments.metric:
+                raise
+            log.info("%s is left out: %s", name, error)
+            continue
+        paths += [save(figure, folder / f"{stem}.png") for stem, figure in figures]
+    if not paths:
+        raise UsageError("the runs allow none of the figures: train or evaluate first")
+    return paths
+
+
+def _draw(name: str, groups: Sequence[RunGroup], arguments: argparse.Namespace) -> list[tuple[str, Any]]:
+    from racer.plotting import figures
+
+    if name == "critic_distribution":
+        return _draw_critics(groups, arguments.seed)
+    draw: dict[str, Callable[[], Any]] = {
+        "learning_curves": lambda: figures.learning_curves(groups, arguments.metric, smoothing=arguments.smoothing),
+        "return_histograms": lambda: figures.return_histograms(groups, arguments.cvar_level),
+        "speed_against_collisions": lambda: figures.speed_against_collisions(groups),
+    }
+    return [(name, draw[name]())]
+
+
+def _draw_critics(groups: Sequence[RunGroup], seed: int) -> list[tuple[str, Any]]:
+    """One picture a run that holds a checkpoint with critics."""
+    from racer.plotting.critic import critic_figure, record_critic
+
+    found, reasons = [], []
+    for group in groups:
+        for run in group.runs:
+            if not has_checkpoint(run.path):
+                continue
+            try:
+                episode = record_critic(run.path, seed)
+            except UsageError as error:
+                reasons.append(str(error))
+                continue
+            found.append((f"critic_distribution_{run.name}_{episode.name}", critic_figure(episode)))
+    if not found:
+        raise UsageError(reasons[0] if reasons else "no run has a checkpoint to take critics from")
+    return found

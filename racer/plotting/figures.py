@@ -1,0 +1,244 @@
+"""The figures: learning curves, return histograms, speed against collisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from racer.core.errors import UsageError, unknown_name
+from racer.evaluation.metrics import lower_tail_cvar, proportion_interval
+from racer.plotting.runs import Curve, Evaluation, Run, RunGroup, mean_curve, smooth
+from racer.plotting.style import COLORS, pyplot
+
+__all__ = ["DEFAULT_CVAR_LEVEL", "learning_curves", "return_histograms", "speed_against_collisions"]
+
+DEFAULT_CVAR_LEVEL = 0.8
+INK = "#1c2733"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A panel of the learning curves: the same quantity in training and in evaluation."""
+
+    title: str
+    unit: str
+    training: str
+    evaluation: str
+    share: bool = False
+
+
+QUANTITIES = (
+    Quantity("Return", "training reward", "training/return", "evaluation/return"),
+    Quantity("Collisions", "share of episodes", "training/collision_rate", "evaluation/collision_rate", share=True),
+    Quantity("Forward speed", "m/s", "training/mean_forward_speed", "evaluation/mean_forward_speed"),
+    Quantity("Episode length", "steps", "training/length", "evaluation/length"),
+    Quantity("Lower tail", "CVaR of return", "training/cvar_return", "evaluation/cvar_return"),
+    Quantity("Violations", "share of steps", "training/violation_rate", "evaluation/safety_violation_rate", True),
+)
+
+
+def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, smoothing: float = 0.05) -> Any:
+    """Draw metrics over transitions: mean over the runs of a group, with a 95 % t interval from two runs on.
+
+    Args:
+        groups: runs that differ by the seed only, one colour each.
+        metrics: names to draw, a panel each; without them the usual quantities, training dashed, evaluation solid.
+        smoothing: share of a training curve's points in its running mean.
+
+    Raises:
+        UsageError: no run has a metric to draw, or a name that none of them logged.
+    """
+    known = {name for group in groups for run in group.runs for name in run.metric_names()}
+    for name in metrics:
+        if name not in known:
+            raise unknown_name("metric", name, known)
+    panels = [Quantity(name, "", name, name) for name in metrics] or [
+        quantity for quantity in QUANTITIES if {quantity.training, quantity.evaluation} & known
+    ]
+    if not panels:
+        raise UsageError("no run has metrics to draw")
+    plt = pyplot()
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.3 * rows + 0.5), squeeze=False)
+    for axis, quantity in zip(axes.flat, panels, strict=False):
+        for number, group in enumerate(groups):
+            _draw_quantity(axis, quantity, group, COLORS[number % len(COLORS)], smoothing)
+        axis.set_title(quantity.title)
+        axis.set_ylabel(quantity.unit)
+        axis.set_xlabel("transitions")
+        axis.xaxis.set_major_formatter(plt.FuncFormatter(_short_count))
+        if quantity.share:
+            axis.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+            axis.set_ylim(0.0, max(axis.get_ylim()[1], 0.1))
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    handles = [
+        plt.Line2D([], [], color=COLORS[i % len(COLORS)], linewidth=2.5, label=group.label)
+        for i, group in enumerate(groups)
+    ]
+    if any(q.training != q.evaluation for q in panels):
+        handles += [
+            plt.Line2D([], [], color="#5c6670", linestyle="--", linewidth=1.2, label="training"),
+            plt.Line2D([], [], color="#5c6670", marker="o", markersize=4, label="evaluation"),
+        ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    return figure
+
+
+def _draw_quantity(axis: Any, quantity: Quantity, group: RunGroup, color: str, smoothing: float) -> None:
+    for name, is_training in ((quantity.training, True), (quantity.evaluation, False)):
+        if not is_training and quantity.training == quantity.evaluation:
+            continue
+        curves = [curve for run in group.runs if (curve := run.curve(name)) is not None]
+        if not curves:
+            continue
+        if is_training:
+            curves = [smooth(curve, smoothing) for curve in curves]
+        curve = mean_curve(curves)
+        plain = is_training and quantity.training != quantity.evaluation
+        style = {"linestyle": "--", "linewidth": 1.2, "alpha": 0.8} if plain else {"linewidth": 2.0}
+        marker = {"marker": "o", "markersize": 3.5} if not is_training and len(curve.steps) <= 60 else {}
+        axis.plot(curve.steps, curve.values, color=color, **style, **marker)
+        band = curve if curve.low is not None else _logged_band(group.runs, name, curve)
+        if band is not None and band.low is not None and band.high is not None:
+            low, high = band.low, band.high
+            if quantity.share:
+                low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+            axis.fill_between(band.steps, low, high, color=color, alpha=0.10 if plain else 0.18, linewidth=0)
+
+
+def _logged_band(runs: Sequence[Run], name: str, curve: Curve) -> Curve | None:
+    """The interval over episodes that a single run's evaluations logged themselves."""
+    if len(runs) != 1:
+        return None
+    stem = {"evaluation/return": "evaluation/mean_return"}.get(name, name)
+    low, high = runs[0].curve(f"{stem}_low"), runs[0].curve(f"{stem}_high")
+    if low is None or high is None or not np.array_equal(low.steps, high.steps):
+        return None
+    return Curve(low.steps, curve.values, low.values, high.values)
+
+
+def return_histograms(groups: Sequence[RunGroup], cvar_level: float | None = None) -> Any:
+    """Draw the returns of every evaluation, its mean, and the lower tail that the CVaR averages.
+
+    Args:
+        groups: runs; their evaluation files are drawn, and beside them the random policy where it was run too.
+        cvar_level: level of the tail; the evaluation's own where None.
+
+    Raises:
+        UsageError: there is no evaluation among the runs.
+    """
+    shown = list(_evaluations(groups))
+    if not shown:
+        raise UsageError("no run has an evaluation_metrics.json to draw returns from")
+    plt = pyplot()
+    figure, axes = plt.subplots(len(shown), 1, figsize=(8.0, 2.5 * len(shown) + 0.6), sharex=True, squeeze=False)
+    pooled = [e.returns() for _, e, _ in shown] + [
+        e.returns(name) for _, e, _ in shown for name in (e.document.get("comparisons") or {})
+    ]
+    everything = np.concatenate(pooled)
+    low, high = float(everything.min()), float(everything.max())
+    width = max(high - low, 1e-6)
+    bins = np.linspace(low - 0.02 * width, high + 0.02 * width, int(np.clip(len(shown[0][1].returns()) / 2, 12, 40)))
+    for axis, (label, evaluation, color) in zip(axes[:, 0], shown, strict=True):
+        level = cvar_level if cvar_level is not None else evaluation.aggregate.get("cvar_level", DEFAULT_CVAR_LEVEL)
+        _draw_histogram(axis, evaluation, float(level), bins, color)
+        axis.set_title(label)
+        axis.set_ylabel("episodes")
+        axis.yaxis.get_major_locator().set_params(integer=True)
+    axes[-1, 0].set_xlabel("return of an episode")
+    return figure
+
+
+def _draw_histogram(axis: Any, evaluation: Evaluation, level: float, bins: np.ndarray, color: str) -> None:
+    returns = evaluation.returns()
+    worst = lower_tail_cvar(returns, level)
+    edge = float(np.quantile(returns, 1.0 - level, method="inverted_cdf")) if level < 1 else float(returns.min())
+    axis.hist(returns, bins=bins, color=color, alpha=0.85, label=f"{returns.size} episodes")
+    axis.axvspan(bins[0], edge, color=INK, alpha=0.07, linewidth=0, label=f"worst {1 - level:.0%} of episodes")
+    axis.axvline(worst, color=INK, linewidth=2.0, label=f"CVaR at level {level:g}: {worst:.1f}")
+    axis.axvline(returns.mean(), color=INK, linewidth=2.0, linestyle="--", label=f"mean: {returns.mean():.1f}")
+    for name in evaluation.document.get("comparisons") or {}:
+        others = evaluation.returns(name)
+        # Ticks below the bars: a narrow distribution would flatten the one that the picture is about.
+        axis.plot(
+            others, np.full(others.size, 0.03), "|", color="#8a94a0", markersize=9, alpha=0.7,
+            transform=axis.get_xaxis_transform(), label=f"{name}, each episode: mean {others.mean():.1f}",
+        )  # fmt: skip
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+
+
+def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
+    """Draw forward speed over the collision rate, a point a run, with the rate's 95 % interval.
+
+    The newest evaluation counts: of the evaluation files, or else of the metrics log.
+
+    Raises:
+        UsageError: no run was evaluated.
+    """
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(7.6, 5.0))
+    drawn = 0
+    for number, group in enumerate(groups):
+        color = COLORS[number % len(COLORS)]
+        points = [point for run in group.runs if (point := _trade_off(run)) is not None]
+        drawn += len(points)
+        for rate, speed, low, high in points:
+            bars = None if low is None or high is None else np.array([[max(rate - low, 0.0)], [max(high - rate, 0.0)]])
+            axis.errorbar(rate, speed, xerr=bars, fmt="o", color=color, markersize=6, alpha=0.75, elinewidth=1.0)
+        if len(points) > 1:
+            mean = np.mean([point[:2] for point in points], axis=0)
+            axis.plot(*mean, marker="D", markersize=11, color=color, markeredgecolor="white", markeredgewidth=1.5)
+        if points:
+            axis.plot([], [], "o", color=color, label=group.label)
+    if not drawn:
+        plt.close(figure)
+        raise UsageError("no run has an evaluation to take speed and collisions from")
+    axis.set_title("Speed against collisions")
+    axis.set_xlabel("episodes that end in a collision")
+    axis.set_ylabel("mean forward speed [m/s]")
+    axis.xaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+    axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
+    axis.margins(y=0.2)
+    axis.annotate(
+        "better", xy=(0.02, 0.98), xytext=(0.11, 0.90), xycoords="axes fraction", color="#5c6670",
+        arrowprops={"arrowstyle": "->", "color": "#5c6670"},
+    )  # fmt: skip
+    axis.legend(loc="lower right")
+    return figure
+
+
+def _trade_off(run: Run) -> tuple[float, float, float | None, float | None] | None:
+    """Collision rate, forward speed and the rate's interval of a run's newest evaluation."""
+    for evaluation in reversed(run.evaluations):
+        aggregate = evaluation.aggregate
+        rate, speed = aggregate.get("collision_rate"), aggregate.get("mean_forward_speed")
+        if rate is not None and speed is not None:
+            count = len(evaluation.document["episodes"])
+            low, high = proportion_interval(round(rate * count), count)
+            return float(rate), float(speed), low, high
+    rates, speeds = run.curve("evaluation/collision_rate"), run.curve("evaluation/mean_forward_speed")
+    if rates is None or speeds is None:
+        return None
+    return float(rates.values[-1]), float(speeds.values[-1]), None, None
+
+
+def _evaluations(groups: Sequence[RunGroup]) -> Iterator[tuple[str, Evaluation, str]]:
+    for number, group in enumerate(groups):
+        for run in group.runs:
+            for evaluation in run.evaluations:
+                stored = evaluation.document.get("configuration") or {}
+                step = stored.get("checkpoint_step")
+                label = run.name if step is None else f"{run.name}, checkpoint {step}"
+                yield label, evaluation, COLORS[number % len(COLORS)]
+
+
+def _short_count(value: float, _: Any = None) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
