@@ -1,0 +1,52 @@
+"""The critic's picture from a real checkpoint."""
+
+import numpy as np
+import pytest
+
+from racer.core.checkpoint import write_checkpoint
+from racer.core.errors import UsageError
+from racer.evaluation.checkpoints import load_policy
+from racer.evaluation.episodes import evaluate_policy, make_evaluation_env
+from racer.plotting.critic import record_critic
+from racer.training.checkpointing import policy_metadata
+from racer.training.run_spec import create_agent, spec_from_config
+
+SEED = 10_000
+ENV = {"engine": "highway-env", "vehicles_count": 3, "duration": 2}
+SMALL = {"actor_hidden_dims": (8,), "critic_hidden_dims": (8,)}
+
+
+def write_agent(folder, config):
+    spec = spec_from_config({"env": ENV, **SMALL, **config}, seed=1)
+    env = make_evaluation_env(spec.env_config)
+    agent = create_agent(spec, env.observation_space, env.action_space)
+    env.close()
+    groups = {"policy": agent.policy_params, "agent": agent.state_arrays()}
+    return agent, write_checkpoint(folder, 5, groups, policy_metadata(spec, agent))
+
+
+def test_recorded_distributions_are_those_of_the_critics(tmp_path):
+    config = {"model_cls": "DistributionalSACLearner", "num_atoms": 11, "q_min": -5.0, "q_max": 5.0}
+    agent, path = write_agent(tmp_path, config)
+    episode = record_critic(path, SEED)
+    assert episode.atoms.tolist() == np.linspace(-5.0, 5.0, 11).tolist()
+    assert len(episode.frames) == len(episode.rewards) == len(episode.probs)
+    np.testing.assert_allclose(episode.probs.sum(axis=1), 1.0, atol=1e-6)
+
+    trained = load_policy(path)
+    found = evaluate_policy(trained.policy, trained.params, trained.env_config, [SEED]).episodes[0]
+    assert episode.rewards.sum() == pytest.approx(found.metrics["return"])
+
+    env = make_evaluation_env(trained.env_config)
+    observation, _ = env.reset(seed=SEED)
+    env.close()
+    action = trained.policy.act(trained.params, observation[None], np.random.default_rng(0), deterministic=True)
+    logits = np.asarray(agent.recipe.logits(agent.state.critic.params, observation[None], action[None]))[:, 0, 0]
+    expected = np.mean([np.exp(row) / np.exp(row).sum() for row in logits], axis=0)
+    np.testing.assert_allclose(episode.probs[0], expected, atol=1e-5)
+
+
+def test_agents_without_a_distribution_are_named(tmp_path):
+    _, path = write_agent(tmp_path, {"model_cls": "SACLearner"})
+    with pytest.raises(UsageError, match="SACLearner"):
+        record_critic(path, SEED)
