@@ -36,7 +36,7 @@ __all__ = ["Supervisor", "WorkerCrashLoop", "WorkerHistory"]
 _LOG = logging.getLogger("racer.distributed")
 _TICK = 0.1
 _FRAMES_A_TURN = 8
-_LATE_TICK = 1.0
+_LATE_TICK = 0.5
 _EXIT_GRACE = 2.0
 
 
@@ -343,7 +343,7 @@ class Supervisor:
         limit = self.config.step_timeout if slot.ready else self.config.startup_timeout
         if slot.sock is None:
             limit = min(limit, _EXIT_GRACE)
-        if now - slot.last_heard > limit:
+        if now - slot.last_heard > limit and not self._has_input(slot):
             doing = (
                 "in an environment's step or reset (step_timeout)" if slot.ready else "at its start (startup_timeout)"
             )

@@ -93,7 +93,9 @@ def test_lock_step_successor_repeats_the_round_exactly():
     whole = run(ScriptedLink(rounds, batches=3), lock_step=True)
     state = whole[1].state
     assert state
-    redone = run(ScriptedLink(rounds[2:], batches=1), lock_step=True, rounds_done=2, state=state, incarnation=9, stream=2)
+    redone = run(
+        ScriptedLink(rounds[2:], batches=1), lock_step=True, rounds_done=2, state=state, incarnation=9, stream=2
+    )
     for name in ("observations", "actions", "rewards", "next_observations"):
         np.testing.assert_array_equal(getattr(redone[0].experience, name), getattr(whole[2].experience, name))
     assert redone[0].experience.episodes == whole[2].experience.episodes
