@@ -19,6 +19,7 @@ from racer.envs.highway.simulator.layout import (
     CRASHED,
     DIAGONAL,
     DT,
+    EGO,
     EGO_COLLISIONS_ONLY,
     HAS_IMPACT,
     IMPACT_X,
@@ -182,20 +183,20 @@ def collide(
     dt: float,
     last: np.ndarray,
     corners: np.ndarray,
-    shortcut: bool,
+    exhaustive: int,
 ) -> None:
     """Test one pair, ``first < second``: contact crashes both, a contact to come pushes both apart.
 
     Args:
         last: scratch ``[V]``, the pair that stored each car's impact.
         corners: scratch ``[2, 5, 2]``.
-        shortcut: take the cheap sufficient condition for no contact.
+        exhaustive: do without the cheap sufficient condition for no contact.
     """
     dx = real[X, second] - real[X, first]
     dy = real[Y, second] - real[Y, first]
     if math.sqrt(dx * dx + dy * dy) > DIAGONAL + real[SPEED, first] * dt:
         return
-    if shortcut and surely_apart(real, first, second, dt):
+    if not exhaustive and surely_apart(real, first, second, dt):
         return
     fill_polygon(real, first, corners[0])
     fill_polygon(real, second, corners[1])
@@ -229,12 +230,12 @@ def collide_all(
     dt = reals[DT]
     if wholes[EGO_COLLISIONS_ONLY]:
         for second in range(1, n):
-            collide(real, whole, 0, second, dt, last, corners, wholes[BRUTE_FORCE] == 0)
+            collide(real, whole, EGO, second, dt, last, corners, wholes[BRUTE_FORCE])
         return
     if wholes[BRUTE_FORCE]:
         for first in range(n - 1):
             for second in range(first + 1, n):
-                collide(real, whole, first, second, dt, last, corners, False)
+                collide(real, whole, first, second, dt, last, corners, wholes[BRUTE_FORCE])
         return
     fastest = 0.0
     for k in range(n):
@@ -246,4 +247,4 @@ def collide_all(
                 break
             if abs(ys[m] - ys[k]) <= reach:
                 u, v = whole[ORDER, k], whole[ORDER, m]
-                collide(real, whole, min(u, v), max(u, v), dt, last, corners, True)
+                collide(real, whole, min(u, v), max(u, v), dt, last, corners, wholes[BRUTE_FORCE])

@@ -31,7 +31,9 @@ def source_digest() -> str:
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that only other compiled functions call."""
-    return numba.njit(fastmath=False, error_model="numpy", nogil=True)(function)
+    return numba.njit(
+        fastmath=False, error_model="numpy", nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """NumPy's PCG64 generator over packed states, so that many environments draw inside compiled code.
 
 The draws and the state that they leave behind equal those of ``numpy.random.Generator`` (PCG XSL-RR 128/64,
-O'Neill 2014; bounded integers by Lemire 2019).
+O'Neill 2014; bounded integers by Lemire 2019; shuffles by masked rejection).
 """
 
 from __future__ import annotations
@@ -124,10 +124,23 @@ def integers(rng: np.ndarray, n: int) -> int:
 
 
 @kernel
+def interval_draw(rng: np.ndarray, greatest: int) -> int:
+    """Draw from [0, greatest] by masked rejection, as ``Generator.shuffle`` does."""
+    bound = np.uint64(greatest)
+    mask = bound
+    for shift in (1, 2, 4, 8, 16):
+        mask |= mask >> np.uint64(shift)
+    value = next_32(rng) & mask
+    while value > bound:
+        value = next_32(rng) & mask
+    return np.int64(value)
+
+
+@kernel
 def shuffle_rows(rng: np.ndarray, rows: np.ndarray, first: int, last: int) -> None:
     """``Generator.shuffle(rows[first:last])``, over the first axis of ``rows [K, F]``."""
     for i in range(last - first - 1, 0, -1):
-        j = integers(rng, i + 1)
+        j = interval_draw(rng, i)
         if j != i:
             for f in range(rows.shape[1]):
                 kept = rows[first + i, f]

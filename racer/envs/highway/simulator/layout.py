@@ -9,6 +9,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+# The ego's index as a typed number: a literal 0 would compile a second copy of every function it is passed to.
+EGO = np.int64(0)
+
+
 # rows of the float64 state
 X = 0  # m, along the road
 Y = 1  # m, across the road, lane k is centred on 4 k

@@ -14,6 +14,7 @@ from racer.envs.highway.simulator.compiled import kernel
 from racer.envs.highway.simulator.generator import shuffle_rows
 from racer.envs.highway.simulator.layout import (
     COS,
+    EGO,
     HEADING,
     LANE,
     LANE_WIDTH,
@@ -133,7 +134,7 @@ def observe(
             code = spec[SPEC_CODES + f]
             value = feature(real, whole, vehicle, code)
             if row > 0 and 1 <= code <= 4 and not spec[SPEC_ABSOLUTE]:
-                value -= feature(real, whole, 0, code)
+                value -= feature(real, whole, EGO, code)
             if spec[SPEC_NORMALIZE] and ranges[f, 2] != 0.0:
                 value = -1 + (value - ranges[f, 0]) * 2 / (ranges[f, 1] - ranges[f, 0])
                 if spec[SPEC_CLIP]:

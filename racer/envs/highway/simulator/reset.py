@@ -12,6 +12,7 @@ from racer.envs.highway.simulator.generator import integers, next_double, unifor
 from racer.envs.highway.simulator.lanes import closest_lane
 from racer.envs.highway.simulator.layout import (
     COS,
+    EGO,
     EGO_KIND,
     EGO_META,
     EGO_SPACING,
@@ -58,16 +59,20 @@ LATERAL_GAIN_LOW, LATERAL_GAIN_HIGH = KP_HEADING * KP_LATERAL - 1.5, KP_HEADING 
 
 @kernel
 def place(
-    real: np.ndarray, whole: np.ndarray, rng: np.ndarray, vehicle: int, speed: float, lane: int, spacing: float,
-    reals: np.ndarray, lanes: int,
-) -> None:
-    """Put a car in ``lane`` at ``speed`` m/s, ahead of all that stand already."""
+    real: np.ndarray,
+    whole: np.ndarray,
+    rng: np.ndarray,
+    vehicle: int,
+    speed: float,
+    lane: int,
+    spacing: float,
+    foremost: float,
+    reals: np.ndarray,
+    lanes: int,
+) -> float:
+    """Put a car in ``lane`` at ``speed`` m/s ahead of ``foremost`` (m); returns the new foremost x."""
     offset = spacing * (12 + 1.0 * speed) * reals[LANE_FACTOR]
-    x = 3 * offset
-    if vehicle > 0:
-        x = real[X, 0]
-        for other in range(1, vehicle):
-            x = max(x, real[X, other])
+    x = foremost if vehicle > 0 else 3 * offset
     x += offset * uniform(rng, 0.9, 1.1)
     real[X, vehicle] = x
     real[Y, vehicle] = LANE_WIDTH * lane
@@ -76,6 +81,7 @@ def place(
     whole[LANE, vehicle] = closest_lane(x, real[Y, vehicle], 0.0, lanes)
     whole[TARGET_LANE, vehicle] = whole[LANE, vehicle]
     whole[ORDER, vehicle] = vehicle
+    return x if vehicle == 0 else max(foremost, x)
 
 
 @kernel
@@ -110,7 +116,7 @@ def populate(
     lane = wholes[INITIAL_LANE]
     if lane < 0:
         lane = integers(rng, lanes)
-    place(real, whole, rng, 0, EGO_INITIAL_SPEED, lane, reals[EGO_SPACING], reals, lanes)
+    foremost = place(real, whole, rng, EGO, EGO_INITIAL_SPEED, lane, reals[EGO_SPACING], 0.0, reals, lanes)
     real[TARGET_SPEED, 0] = np.nan
     if wholes[EGO_KIND] == EGO_META:
         index = speed_to_index(EGO_INITIAL_SPEED, target_speeds)
@@ -120,7 +126,7 @@ def populate(
     for vehicle in range(1, n):
         lane = integers(rng, lanes)
         speed = uniform(rng, SLOWEST, FASTEST)
-        place(real, whole, rng, vehicle, speed, lane, reals[OTHER_SPACING], reals, lanes)
+        foremost = place(real, whole, rng, vehicle, speed, lane, reals[OTHER_SPACING], foremost, reals, lanes)
         real[TARGET_SPEED, vehicle] = speed
         real[TIMER, vehicle] = (real[X, vehicle] + real[Y, vehicle]) * math.pi % LANE_CHANGE_DELAY
         if wholes[TRAFFIC_KIND] == TRAFFIC_LINEAR:

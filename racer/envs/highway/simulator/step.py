@@ -16,6 +16,7 @@ from racer.envs.highway.simulator.layout import (
     ACCELERATION,
     COS,
     DT,
+    EGO,
     EGO_KIND,
     EGO_MAX_SPEED,
     EGO_META,
@@ -66,7 +67,7 @@ def advance_frame(
     if wholes[EGO_KIND] == EGO_META:
         drive_meta_ego(real, whole)
     drive_traffic(real, whole, rank, xs, ys, changing, reals, wholes)
-    integrate(real, whole, 0, dt, reals[EGO_MIN_SPEED], reals[EGO_MAX_SPEED], lanes)
+    integrate(real, whole, EGO, dt, reals[EGO_MIN_SPEED], reals[EGO_MAX_SPEED], lanes)
     for vehicle in range(1, n):
         real[TIMER, vehicle] += dt
         integrate(real, whole, vehicle, dt, MIN_SPEED, MAX_SPEED, lanes)

@@ -269,7 +269,7 @@ def drive_traffic(
 ) -> None:
     """Let every car decide, in list order; a crashed car decides nothing. ``changing [2 V]`` is scratch."""
     n = wholes[VEHICLES]
-    count = 0
+    count = np.int64(0)
     for vehicle in range(0 if wholes[EGO_KIND] == EGO_META else 1, n):
         if whole[LANE, vehicle] != whole[TARGET_LANE, vehicle]:
             changing[count] = vehicle

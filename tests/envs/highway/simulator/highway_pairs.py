@@ -229,6 +229,8 @@ def random_scene(rng: np.random.Generator, vehicles: int, lanes: int) -> dict[st
         y = 2.0 * rng.integers(0, 2 * lanes, vehicles)
     if rng.random() < 0.3:
         speed = np.round(speed / 10) * 10
+    timer = rng.uniform(0, 1.2, vehicles)
+    timer[0] = 0.0  # the ego decides nothing by itself
     return {
         "x": x,
         "y": y,
@@ -236,7 +238,7 @@ def random_scene(rng: np.random.Generator, vehicles: int, lanes: int) -> dict[st
         "speed": speed,
         "crashed": rng.random(vehicles) < rng.choice([0.0, 0.0, 0.3]),
         "target_lane": rng.integers(0, lanes, vehicles),
-        "timer": rng.uniform(0, 1.2, vehicles),
+        "timer": timer,
     }
 
 
