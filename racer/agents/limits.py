@@ -65,7 +65,7 @@ class ActionRange:
             low = low.at[self.index].set(-limited)
         return low, high.at[self.index].set(limited)
 
-    def numpy_bounds(self, limit: np.ndarray) -> dict[str, np.ndarray]:
+    def numpy_bounds(self, limit: np.ndarray | np.floating) -> dict[str, np.ndarray]:
         """Return the box as the policy parameters ``action_low`` and ``action_high``."""
         low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         if self.index is not None:

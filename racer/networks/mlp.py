@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-__all__ = ["ACTIVATIONS", "LAYER_NORM_EPSILON", "MLP", "EnsembleMLP", "layer_norm"]
+__all__ = ["ACTIVATIONS", "LAYER_NORM_EPSILON", "MLP", "EnsembleMLP"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": jnp.tanh}
 LAYER_NORM_EPSILON = 1e-6
@@ -42,19 +42,16 @@ class MLP(nn.Module):
         return inputs
 
 
-def layer_norm(inputs: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Normalise the last axis to mean 0 and variance 1, then scale and shift (Ba et al. 2016, eq. 4).
+def rms_normalise(centred: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Finish a layer normalisation (Ba et al. 2016, eq. 4) of inputs whose last axis already has mean 0.
 
     Args:
-        inputs: ``[E, R, H]``.
+        centred: ``[E, R, H]``.
         scale: ``[E, H]``.
         bias: ``[E, H]``.
     """
-    mean = jnp.mean(inputs, axis=-1, keepdims=True)
-    centred = inputs - mean
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
-    return normal * scale[:, None, :] + bias[:, None, :]
+    return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale[:, None, :] + bias[:, None, :]
 
 
 class EnsembleMLP(nn.Module):
@@ -86,42 +83,59 @@ class EnsembleMLP(nn.Module):
             ``[E, K, B, O]``.
         """
         members, (num_actions, batch, action_dim) = self.num_members, actions.shape
-        width = self.hidden_dims[0]
-        feature_dim = features.shape[-1]
-        feature_kernel, action_kernel = self._input_kernels(feature_dim, action_dim, width)
         if features.ndim == 2:
-            from_features = jnp.einsum("bd,edh->ebh", features, feature_kernel)
-        else:
-            from_features = jnp.einsum("ebd,edh->ebh", features, feature_kernel)
+            # Broadcast first: XLA then keeps the member axis outermost and transposes nothing.
+            features = jnp.broadcast_to(features, (members, *features.shape))
         flat_actions = actions.reshape(num_actions * batch, action_dim)
-        from_actions = jnp.einsum("ra,eah->erh", flat_actions, action_kernel)
-        bias = self.param("hidden_0_bias", nn.initializers.zeros, (members, width))
-        hidden = from_actions.reshape(members, num_actions, batch, width) + from_features[:, None]
-        hidden = hidden.reshape(members, num_actions * batch, width) + bias[:, None, :]
-        hidden = self._activate(hidden, 0)
+        flat_actions = jnp.broadcast_to(flat_actions, (members, *flat_actions.shape))
+        width = self.hidden_dims[0]
+        feature_kernel, action_kernel, bias = self._input_layer(features.shape[-1], action_dim, width)
+        hidden = _products(flat_actions, action_kernel).reshape(members, num_actions, batch, width)
+        hidden = hidden + (_products(features, feature_kernel) + bias[:, None, :])[:, None]
+        hidden = self._activate(hidden.reshape(members, num_actions * batch, width), 0)
         for index, width in enumerate(self.hidden_dims[1:], start=1):
-            hidden = self._activate(self._dense(hidden, f"hidden_{index}", width), index)
-        out = self._dense(hidden, "output", self.out_dim)
+            kernel, bias = self._layer(f"hidden_{index}", hidden.shape[-1], width)
+            if self.use_layer_norm:
+                kernel, bias = _centred(kernel), _centred(bias)
+            hidden = self._activate(_products(hidden, kernel) + bias[:, None, :], index)
+        kernel, bias = self._layer("output", hidden.shape[-1], self.out_dim)
+        out = _products(hidden, kernel) + bias[:, None, :]
         return out.reshape(members, num_actions, batch, self.out_dim)
 
-    def _input_kernels(self, feature_dim: int, action_dim: int, width: int) -> tuple[jax.Array, jax.Array]:
-        """Create the first kernel in two parts whose fan-in is that of the whole."""
+    def _input_layer(self, feature_dim: int, action_dim: int, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Create the first kernel in two parts whose fan-in is that of the whole, and its bias."""
         shape = (self.num_members, feature_dim + action_dim, width)
-        return (
+        parts = (
             self.param("hidden_0_feature_kernel", lambda key: _stacked_init(key, shape)[:, :feature_dim]),
             self.param("hidden_0_action_kernel", lambda key: _stacked_init(key, shape)[:, feature_dim:]),
+            self.param("hidden_0_bias", nn.initializers.zeros, (self.num_members, width)),
         )
+        if not self.use_layer_norm:
+            return parts
+        return _centred(parts[0]), _centred(parts[1]), _centred(parts[2])
 
-    def _dense(self, inputs: jax.Array, name: str, width: int) -> jax.Array:
-        members, in_dim = self.num_members, inputs.shape[-1]
-        kernel = self.param(f"{name}_kernel", _stacked_init, (members, in_dim, width))
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, (members, width))
-        return jnp.einsum("erd,edh->erh", inputs, kernel) + bias[:, None, :]
+    def _layer(self, name: str, in_dim: int, width: int) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param(f"{name}_kernel", _stacked_init, (self.num_members, in_dim, width))
+        return kernel, self.param(f"{name}_bias", nn.initializers.zeros, (self.num_members, width))
 
     def _activate(self, inputs: jax.Array, index: int) -> jax.Array:
         if self.use_layer_norm:
             shape = (self.num_members, inputs.shape[-1])
             scale = self.param(f"norm_{index}_scale", nn.initializers.ones, shape)
             bias = self.param(f"norm_{index}_bias", nn.initializers.zeros, shape)
-            inputs = layer_norm(inputs, scale, bias)
+            inputs = rms_normalise(inputs, scale, bias)
         return ACTIVATIONS[self.activation](inputs)
+
+
+def _products(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``[E, R, D] x [E, D, H] -> [E, R, H]``."""
+    return jnp.einsum("erd,edh->erh", inputs, kernel)
+
+
+def _centred(parameter: jax.Array) -> jax.Array:
+    """Subtract the mean over the output features.
+
+    Layer normalisation subtracts that mean from every row of activations. The layer before it is linear, so
+    centring its kernel and bias gives the same result for less work: parameters are fewer than activations.
+    """
+    return parameter - jnp.mean(parameter, axis=-1, keepdims=True)
