@@ -110,7 +110,9 @@ def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -
     share, spread = successes / trials, z * z / trials
     centre = (share + spread / 2.0) / (1.0 + spread)
     half = z / (1.0 + spread) * math.sqrt(share * (1.0 - share) / trials + spread / (4.0 * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and at all trials one end is exact, where rounding would leave 1e-17.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    return low, 1.0 if successes == trials else min(1.0, centre + half)
 
 
 def aggregate_episodes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
         axis.set_xlabel("transitions")
         axis.xaxis.set_major_formatter(plt.FuncFormatter(_short_count))
         if quantity.share:
-            axis.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+            axis.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
             axis.set_ylim(0.0, max(axis.get_ylim()[1], 0.1))
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
@@ -175,56 +175,71 @@ def _draw_histogram(axis: Any, evaluation: Evaluation, level: float, bins: np.nd
 def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
     """Draw forward speed over the collision rate, a point a run, with the rate's 95 % interval.
 
-    The newest evaluation counts: of the evaluation files, or else of the metrics log.
+    The second panel counts leaving the road as well: a policy that leaves it early collides with nobody. The newest
+    evaluation counts: of the evaluation files, or else of the metrics log.
 
     Raises:
         UsageError: no run was evaluated.
     """
+    panels = {"episodes that end in a collision": "collision_rate", "episodes with a collision or off the road": ""}
     plt = pyplot()
-    figure, axis = plt.subplots(figsize=(7.6, 5.0))
+    figure, axes = plt.subplots(1, 2, figsize=(11.0, 4.6), sharey=True)
     drawn = 0
-    for number, group in enumerate(groups):
-        color = COLORS[number % len(COLORS)]
-        points = [point for run in group.runs if (point := _trade_off(run)) is not None]
-        drawn += len(points)
-        for rate, speed, low, high in points:
-            bars = None if low is None or high is None else np.array([[max(rate - low, 0.0)], [max(high - rate, 0.0)]])
-            axis.errorbar(rate, speed, xerr=bars, fmt="o", color=color, markersize=6, alpha=0.75, elinewidth=1.0)
-        if len(points) > 1:
-            mean = np.mean([point[:2] for point in points], axis=0)
-            axis.plot(*mean, marker="D", markersize=11, color=color, markeredgecolor="white", markeredgewidth=1.5)
-        if points:
-            axis.plot([], [], "o", color=color, label=group.label)
+    for axis, (label, rate) in zip(axes, panels.items(), strict=True):
+        for number, group in enumerate(groups):
+            points = [point for run in group.runs if (point := _trade_off(run, rate)) is not None]
+            _draw_trade_off(axis, points, COLORS[number % len(COLORS)], group.label)
+            drawn += len(points)
+        axis.set_xlabel(label)
+        axis.xaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
+        axis.set_xlim(min(-0.02, axis.get_xlim()[0]), max(axis.get_xlim()[1], 0.1))
+        axis.margins(y=0.2)
+        axis.annotate(
+            "better", xy=(0.02, 0.98), xytext=(0.11, 0.88), xycoords="axes fraction", color="#5c6670",
+            arrowprops={"arrowstyle": "->", "color": "#5c6670"},
+        )  # fmt: skip
     if not drawn:
         plt.close(figure)
         raise UsageError("no run has an evaluation to take speed and collisions from")
-    axis.set_title("Speed against collisions")
-    axis.set_xlabel("episodes that end in a collision")
-    axis.set_ylabel("mean forward speed [m/s]")
-    axis.xaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0, decimals=0))
-    axis.set_xlim(left=min(-0.01, axis.get_xlim()[0]))
-    axis.margins(y=0.2)
-    axis.annotate(
-        "better", xy=(0.02, 0.98), xytext=(0.11, 0.90), xycoords="axes fraction", color="#5c6670",
-        arrowprops={"arrowstyle": "->", "color": "#5c6670"},
-    )  # fmt: skip
-    axis.legend(loc="lower right")
+    axes[0].set_title("Speed against collisions")
+    axes[0].set_ylabel("mean forward speed [m/s]")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(groups)))
     return figure
 
 
-def _trade_off(run: Run) -> tuple[float, float, float | None, float | None] | None:
-    """Collision rate, forward speed and the rate's interval of a run's newest evaluation."""
+TradeOff = tuple[float, float, float | None, float | None]
+
+
+def _draw_trade_off(axis: Any, points: Sequence[TradeOff], color: str, label: str) -> None:
+    for rate, speed, low, high in points:
+        bars = None if low is None or high is None else np.array([[max(rate - low, 0.0)], [max(high - rate, 0.0)]])
+        axis.errorbar(rate, speed, xerr=bars, fmt="o", color=color, markersize=6, alpha=0.75, elinewidth=1.0)
+    if len(points) > 1:
+        mean = np.mean([point[:2] for point in points], axis=0)
+        axis.plot(*mean, marker="D", markersize=11, color=color, markeredgecolor="white", markeredgewidth=1.5)
+    if points:
+        axis.plot([], [], "o", color=color, label=label)
+
+
+def _trade_off(run: Run, rate_name: str) -> TradeOff | None:
+    """A rate, forward speed and the rate's interval of a run's newest evaluation; no name: the rate of failures."""
+
+    def rate_of(values: Mapping[str, Any]) -> float | None:
+        found = values.get(rate_name or "success_rate")
+        return None if found is None else float(found if rate_name else 1.0 - found)
+
     for evaluation in reversed(run.evaluations):
-        aggregate = evaluation.aggregate
-        rate, speed = aggregate.get("collision_rate"), aggregate.get("mean_forward_speed")
+        rate, speed = rate_of(evaluation.aggregate), evaluation.aggregate.get("mean_forward_speed")
         if rate is not None and speed is not None:
             count = len(evaluation.document["episodes"])
             low, high = proportion_interval(round(rate * count), count)
-            return float(rate), float(speed), low, high
-    rates, speeds = run.curve("evaluation/collision_rate"), run.curve("evaluation/mean_forward_speed")
-    if rates is None or speeds is None:
-        return None
-    return float(rates.values[-1]), float(speeds.values[-1]), None, None
+            return rate, float(speed), low, high
+    for row in reversed(run.rows):
+        values = {name.removeprefix("evaluation/"): v for name, v in row.items() if name.startswith("evaluation/")}
+        rate, speed = rate_of(values), values.get("mean_forward_speed")
+        if rate is not None and speed is not None:
+            return rate, float(speed), None, None
+    return None
 
 
 def _evaluations(groups: Sequence[RunGroup]) -> Iterator[tuple[str, Evaluation, str]]:

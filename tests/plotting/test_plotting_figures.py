@@ -100,6 +100,22 @@ def test_trade_off_shows_each_run_and_the_group_mean(groups):
     assert intervals[-1] == pytest.approx(proportion_interval(3, 10))
 
 
+def test_trade_off_counts_leaving_the_road_beside_it(groups):
+    # No episode of the stand-ins is a success, though few collide.
+    figure = speed_against_collisions(groups[1:])
+    assert points_of(figure.axes[0], COLORS[0])[0] == (0.0, 24.0)
+    assert points_of(figure.axes[1], COLORS[0])[0] == (1.0, 24.0)
+
+
+def test_trade_off_falls_back_to_the_newest_line_of_the_log(tmp_path):
+    rows = [
+        {"step": s, "evaluation/collision_rate": 0.1 * s, "evaluation/mean_forward_speed": 30.0 + s} for s in (1, 2)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"step": 3}]))
+    axis = speed_against_collisions(group_runs([load_run(tmp_path)])).axes[0]
+    assert points_of(axis, COLORS[0])[0] == pytest.approx((0.2, 32.0))
+
+
 def points_of(axis, color):
     return [
         (float(x), float(y))
