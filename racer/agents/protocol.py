@@ -8,12 +8,12 @@ An agent is immutable to its user: every call that changes something returns the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 
-__all__ = ["BATCH_FIELDS", "Agent"]
+__all__ = ["BATCH_FIELDS", "Agent", "OnPolicyAgent"]
 
 BATCH_FIELDS = ("observations", "actions", "rewards", "masks", "dones", "next_observations")
 
@@ -82,4 +82,58 @@ class Agent(Protocol):
         Raises:
             UsageError: a field is missing, is not known, or differs in shape or dtype; all are listed.
         """
+        ...
+
+
+@runtime_checkable
+class OnPolicyAgent(Protocol):
+    """A learner that wants whole rollouts of its own recent policies.
+
+    Its verbs are those of :class:`Agent`, except that ``update`` takes rollouts. Programs choose their loop by the
+    class attribute ``on_policy``, which off-policy agents need not have.
+    """
+
+    on_policy: ClassVar[bool]
+
+    @property
+    def rollout_length(self) -> int:
+        """Steps of every environment in a rollout."""
+        ...
+
+    def check_num_envs(self, num_envs: int) -> None:
+        """Raise UsageError unless the agent can learn from rollouts of ``num_envs`` environments."""
+        ...
+
+    def update(self, rollouts: Mapping[str, np.ndarray]) -> tuple[OnPolicyAgent, dict[str, Any]]:
+        """Learn from rollouts ``[T, N, ...]``: ``BATCH_FIELDS``, ``valid`` and the policy's extras by name."""
+        ...
+
+    def sample_actions(self, observations: np.ndarray) -> tuple[np.ndarray, OnPolicyAgent]:
+        """See :meth:`Agent.sample_actions`."""
+        ...
+
+    def eval_actions(self, observations: np.ndarray) -> np.ndarray:
+        """See :meth:`Agent.eval_actions`."""
+        ...
+
+    @property
+    def policy_spec(self) -> dict[str, Any]:
+        """See :attr:`Agent.policy_spec`."""
+        ...
+
+    @property
+    def policy_params(self) -> dict[str, np.ndarray]:
+        """See :attr:`Agent.policy_params`."""
+        ...
+
+    def reset(self, exclude: Collection[str] = ()) -> OnPolicyAgent:
+        """See :meth:`Agent.reset`."""
+        ...
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """See :meth:`Agent.state_arrays`."""
+        ...
+
+    def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> OnPolicyAgent:
+        """See :meth:`Agent.with_state_arrays`."""
         ...

@@ -14,6 +14,7 @@ __all__ = ["agent_class", "agent_config", "agent_names"]
 
 _AGENTS: dict[str, tuple[str, str]] = {
     "DistributionalSACLearner": ("racer.agents.distributional_sac", "DistributionalSACConfig"),
+    "PPOLearner": ("racer.agents.ppo", "PPOConfig"),
     "SACLearner": ("racer.agents.sac", "SACConfig"),
 }
 

@@ -1,4 +1,4 @@
-"""What the learners of the SAC family share: shapes of observations, policy description, resetting."""
+"""What the learners share: shapes of observations, policy description, resetting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from racer.core.errors import UsageError, unknown_name
 from racer.networks.encoders import EncoderSpec
 from racer.networks.gaussian import LOG_STD_MAX, LOG_STD_MIN
 
-__all__ = ["observation_rows", "reset_components", "squashed_gaussian_spec"]
+__all__ = ["observation_rows", "reset_components", "squashed_gaussian_spec", "trunk_spec"]
 
 
 def observation_rows(observations: np.ndarray, interfaces: Interfaces) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -30,21 +30,28 @@ def observation_rows(observations: np.ndarray, interfaces: Interfaces) -> tuple[
     return np.atleast_2d(rows), (*rows.shape[:-1], interfaces.action_dim)
 
 
+def trunk_spec(
+    observation_dim: int, hidden_dims: tuple[int, ...], encoder: EncoderSpec, activation: str
+) -> dict[str, Any]:
+    """Describe an actor's encoder and hidden layers for the NumPy policy."""
+    scale = encoder.observation_scale
+    return {
+        "observation_dim": observation_dim,
+        "hidden_dims": list(hidden_dims),
+        "activation": activation,
+        "observation_scale": list(scale) if isinstance(scale, tuple) else scale,
+        "pointnet_dims": list(encoder.pointnet_dims),
+        "vehicle_features": encoder.vehicle_features,
+    }
+
+
 def squashed_gaussian_spec(
     interfaces: Interfaces, hidden_dims: tuple[int, ...], encoder: EncoderSpec, learned_action: str | None
 ) -> dict[str, Any]:
     """Describe a :class:`racer.networks.gaussian.GaussianActor` for the NumPy policy."""
-    scale = encoder.observation_scale
     return {
         "kind": "squashed_gaussian",
-        "trunk": {
-            "observation_dim": interfaces.observation_dim,
-            "hidden_dims": list(hidden_dims),
-            "activation": "relu",
-            "observation_scale": list(scale) if isinstance(scale, tuple) else scale,
-            "pointnet_dims": list(encoder.pointnet_dims),
-            "vehicle_features": encoder.vehicle_features,
-        },
+        "trunk": trunk_spec(interfaces.observation_dim, hidden_dims, encoder, "relu"),
         "action_dim": interfaces.action_dim,
         "log_std_min": LOG_STD_MIN,
         "log_std_max": LOG_STD_MAX,

@@ -22,6 +22,7 @@ __all__ = [
     "checked_batch",
     "checked_seed",
     "config_from_mapping",
+    "flat_observation_dim",
     "require_dims",
     "require_range",
     "require_scale",
@@ -70,8 +71,7 @@ class Interfaces:
             raise UsageError(
                 f"{agent} acts in continuous spaces, got {type(action_space).__name__}; use a Box action space"
             )
-        if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
-            raise UsageError(f"{agent} observes flat arrays [D], got {observation_space}; flatten the observation")
+        observation_dim = flat_observation_dim(agent, observation_space)
         if len(action_space.shape) != 1:
             raise UsageError(f"{agent} takes actions [A], got shape {action_space.shape}")
         low, high = np.asarray(action_space.low, float), np.asarray(action_space.high, float)
@@ -82,7 +82,7 @@ class Interfaces:
         names = tuple(action_names or ())
         if names and (len(names) != low.size or len(set(names)) != len(names)):
             raise UsageError(f"{low.size} actions need as many different action_names, got {list(names)}")
-        return cls(observation_space.shape[0], tuple(low.tolist()), tuple(high.tolist()), names)
+        return cls(observation_dim, tuple(low.tolist()), tuple(high.tolist()), names)
 
     def check_rows(
         self,
@@ -97,6 +97,17 @@ class Interfaces:
                 f"observations of {self.observation_dim} numbers do not divide into rows of "
                 f"vehicle_features={vehicle_features}"
             )
+
+
+def flat_observation_dim(agent: str, observation_space: gym.Space) -> int:
+    """Return the number of values in an observation.
+
+    Raises:
+        UsageError: the space is not a one-dimensional Box.
+    """
+    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
+        raise UsageError(f"{agent} observes flat arrays [D], got {observation_space}; flatten the observation")
+    return observation_space.shape[0]
 
 
 def config_from_mapping(config_class: type[C], values: Mapping[str, Any], agent: str) -> C:

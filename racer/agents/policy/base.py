@@ -13,7 +13,10 @@ from racer.core.errors import UsageError, unknown_name
 __all__ = ["Policy", "build_policy", "checked_fields"]
 
 _KINDS: dict[str, tuple[str, str]] = {
+    "beta": ("racer.agents.policy.beta", "BetaPolicy"),
+    "categorical": ("racer.agents.policy.categorical", "CategoricalPolicy"),
     "squashed_gaussian": ("racer.agents.policy.squashed_gaussian", "SquashedGaussianPolicy"),
+    "tanh_gaussian": ("racer.agents.policy.tanh_gaussian", "TanhGaussianPolicy"),
     "uniform": ("racer.agents.policy.uniform", "UniformRandomPolicy"),
 }
 
@@ -34,7 +37,7 @@ class Policy(Protocol):
         rng: np.random.Generator,
         deterministic: bool = False,
     ) -> np.ndarray:
-        """Return actions ``[N, A]`` float32 for observations ``[N, D]``."""
+        """Return actions ``[N, A]`` float32 (of choices ``[N]`` int64) for observations ``[N, D]``."""
         ...
 
     def act_with_extras(
