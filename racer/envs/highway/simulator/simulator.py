@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from racer.envs.highway.simulator import layout as at
 from racer.envs.highway.simulator.config import Observation, Parameters, not_covered
 from racer.envs.highway.simulator.generator import seeded_state
 from racer.envs.highway.simulator.step import observe_batch, reset_batch, settle_scene, step_batch
+
+if TYPE_CHECKING:
+    from racer.envs.highway.simulator.drawing import SceneViewer
 
 __all__ = ["HighwaySimulator"]
 
@@ -80,6 +83,7 @@ class HighwaySimulator:
         self.parameters = parameters
         self.num_vehicles = int(parameters.wholes[at.VEHICLES])
         self._pool: ThreadPoolExecutor | None = None
+        self._viewer: SceneViewer | None = None
         self._allocate()
 
     def _allocate(self) -> None:
@@ -188,10 +192,26 @@ class HighwaySimulator:
             other.result()
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads and the viewer; both come back when they are needed."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+
+    def render(self, index: int) -> np.ndarray:
+        """Return the frame ``[H, W, 3]`` uint8 of environment ``index``, by highway-env's own viewer."""
+        if self._viewer is None:
+            # highway-env brings pygame and pandas, which nothing but drawing needs
+            from racer.envs.highway.simulator.drawing import SceneViewer
+
+            self._viewer = SceneViewer(self.config, self.parameters)
+        return self._viewer.draw(self.scene(index))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy without threads and viewer."""
+        return {**self.__dict__, "_pool": None, "_viewer": None}
 
     # observations
 
