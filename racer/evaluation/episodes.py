@@ -52,7 +52,7 @@ class ActingPolicy(Protocol):
         rng: np.random.Generator,
         deterministic: bool = False,
     ) -> np.ndarray:
-        """Return actions ``[N, A]`` for observations ``[N, D]``."""
+        """Return actions ``[N, A]`` (of choices ``[N]``) for observations ``[N, D]``."""
         ...
 
 
@@ -152,11 +152,11 @@ def check_spaces(env: gymnasium.Env | gymnasium.vector.VectorEnv, spec: Mapping[
 
     Args:
         env: a single or a vector environment.
-        spec: a policy's ``spec``; ``observation_dim`` (of the policy or its trunk) and ``action_dim`` are compared
-            where present.
+        spec: a policy's ``spec``; ``observation_dim`` (of the policy or its trunk), and ``action_dim`` or
+            ``num_choices``, are compared where present.
 
     Raises:
-        UsageError: the shapes differ; the message names both.
+        UsageError: the shapes or the kinds of action differ; the message names both.
     """
     if isinstance(env, gymnasium.vector.VectorEnv):
         observation_space, action_space = env.single_observation_space, env.single_action_space
@@ -173,6 +173,12 @@ def check_spaces(env: gymnasium.Env | gymnasium.vector.VectorEnv, spec: Mapping[
                 f"{kind} shape mismatch: the checkpoint's policy was trained with {(int(dim),)}, "
                 f"the environment has {found}"
             )
+    choices = spec.get("num_choices")
+    if choices is not None and getattr(action_space, "n", None) != choices:
+        raise UsageError(
+            f"action mismatch: the checkpoint's policy picks one of {choices} choices, "
+            f"the environment has {action_space}"
+        )
 
 
 def evaluate_policy(
@@ -254,10 +260,11 @@ def _run_seeds(
     started = env.num_envs
     rngs = [np.random.default_rng(seed) for seed in seeds]
     observations, _ = env.reset(seed=list(seeds[:started]))  # type: ignore[arg-type]  # a list is documented
-    actions = np.zeros((env.num_envs, *(env.single_action_space.shape or ())), dtype=np.float32)
+    idle = _idle_action(env.single_action_space)
+    actions = np.repeat(idle[None], env.num_envs, axis=0)
     while any(index is not None for index in running):
         for i, index in enumerate(running):
-            actions[i] = 0.0 if index is None else _act(policy, params, observations[i], rngs[index], deterministic)
+            actions[i] = idle if index is None else _act(policy, params, observations[i], rngs[index], deterministic)
         observations, _, terminated, truncated, infos = env.step(actions)
         restart: list[int | None] = [None] * env.num_envs
         for i, index in enumerate(running):
@@ -304,6 +311,13 @@ def run_episode(
             values = {name: float(info["episode_metrics"][name]) for name in EPISODE_METRICS}
             result = _episode_result(seed, values, bool(terminated))
         yield EvaluationStep(index, seen, action, float(reward), total, info, result)
+
+
+def _idle_action(space: gymnasium.Space) -> np.ndarray:
+    """Something valid for an environment that has no more episode to run: zeros, or the first choice."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return np.asarray(space.start, dtype=np.int64)
+    return np.zeros(space.shape or (), dtype=np.float32)
 
 
 def _act(

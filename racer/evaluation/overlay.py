@@ -75,7 +75,8 @@ class StepView:
         time_to_collision: s, inf when nothing closes.
         min_distance: m to the nearest observed vehicle, inf when there is none.
         episode_return: sum of training rewards so far.
-        actions: by the environment's names, each in [-1, 1].
+        actions: by the environment's names, each in [-1, 1]; empty where the action is a choice.
+        choice: the name of the choice, or empty.
     """
 
     speed: float
@@ -85,6 +86,7 @@ class StepView:
     min_distance: float
     episode_return: float
     actions: Mapping[str, float]
+    choice: str = ""
 
 
 def end_text(reason: str) -> tuple[str, Color]:
@@ -268,6 +270,9 @@ def _speed_card(canvas: _Canvas, box: Box, view: StepView | None) -> None:
         canvas.text(right - 16, y, _signed(value, 2), 16, TEXT, "rs")
         _bar(canvas, (left + 16, y + 9, right - 16, y + 17), value, -1.0, 1.0, BLUE)
         y += 50
+    if view.choice:
+        canvas.text(left + 16, y, "action", 15, MUTED)
+        canvas.text(left + 16, y + 32, view.choice, 24, BLUE)
 
 
 def _reward_card(canvas: _Canvas, box: Box, view: StepView | None) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 
-from racer.agents.policy import build_policy
+from racer.agents.policy.uniform import UniformRandomPolicy
 from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.episodes import (
     FIRST_EVALUATION_SEED,
+    ActingPolicy,
     EpisodeResult,
     EvaluationResult,
     check_spaces,
@@ -27,7 +29,7 @@ from racer.evaluation.metrics import check_cvar_level
 from racer.evaluation.report import format_table, write_evaluation
 from racer.evaluation.video import VIDEO_ENV_CONFIG, check_encoder, record_episode, video_name
 
-__all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "film_episodes"]
+__all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "film_episodes", "random_policy"]
 
 Progress = Callable[[str, int], Callable[[EpisodeResult], None]]
 
@@ -123,9 +125,7 @@ def evaluate_checkpoint(
     )
     random = None
     if options.compare_random:
-        uniform = build_policy(
-            {"kind": "uniform", "action_low": action_space.low.tolist(), "action_high": action_space.high.tolist()}
-        )
+        uniform = random_policy(action_space)
         # The mode of uniform actions is the middle of their range, which is no random policy.
         random = evaluate_policy(
             uniform, {}, env_config, seeds, deterministic=False, on_episode=progress("random", len(seeds)), **common
@@ -179,6 +179,41 @@ def film_episodes(
     return paths
 
 
+class RandomChoices:
+    """Uniformly random choices of a discrete action space; takes no parameters."""
+
+    def __init__(self, space: gymnasium.spaces.Discrete) -> None:
+        self._start, self._count = int(space.start), int(space.n)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Nothing to compare with an environment."""
+        return {}
+
+    def act(
+        self,
+        params: Mapping[str, np.ndarray],
+        observations: np.ndarray,
+        rng: np.random.Generator,
+        deterministic: bool = False,
+    ) -> np.ndarray:
+        """Return ``[N]`` choices."""
+        return self._start + rng.integers(self._count, size=len(observations))
+
+
+def random_policy(space: gymnasium.Space) -> ActingPolicy:
+    """The policy that knows nothing: uniform over a bounded box, or over the choices.
+
+    Raises:
+        UsageError: the space is neither.
+    """
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return RandomChoices(space)
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise UsageError(f"there are no uniformly random actions in {space}")
+    return UniformRandomPolicy(space.low, space.high)
+
+
 def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Put overrides over a configuration; nested mappings are merged key by key."""
     merged = dict(base)
@@ -188,13 +223,11 @@ def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
     return merged
 
 
-def _check_environment(env_config: Mapping[str, Any], trained: TrainedPolicy) -> gymnasium.spaces.Box:
+def _check_environment(env_config: Mapping[str, Any], trained: TrainedPolicy) -> gymnasium.Space:
     """Build one environment to find wrong keys and shapes; returns its action space."""
     env = make_evaluation_env(env_config)
     try:
         check_spaces(env, trained.policy.spec)
-        if not isinstance(env.action_space, gymnasium.spaces.Box):
-            raise UsageError(f"the policy takes continuous actions, the environment has {env.action_space}")
         return env.action_space
     finally:
         env.close()

@@ -18,7 +18,15 @@ from racer.core.errors import UsageError
 from racer.evaluation.episodes import ActingPolicy, EpisodeResult, EvaluationStep, run_episode
 from racer.evaluation.overlay import EpisodeTitle, Overlay, StepView
 
-__all__ = ["VIDEO_ENV_CONFIG", "check_encoder", "record_episode", "step_view", "video_name", "video_writer"]
+__all__ = [
+    "VIDEO_ENV_CONFIG",
+    "check_encoder",
+    "choice_name",
+    "record_episode",
+    "step_view",
+    "video_name",
+    "video_writer",
+]
 
 VIDEO_ENV_CONFIG: Mapping[str, Any] = {
     "screen_width": 1280,
@@ -99,9 +107,26 @@ def check_encoder() -> None:
         raise UsageError("no working H.264 video encoder: ffmpeg wrote an empty file; or pass --render=false")
 
 
-def step_view(step: EvaluationStep, action_names: tuple[str, ...]) -> StepView:
+META_ACTIONS: Mapping[tuple[bool, bool], tuple[str, ...]] = {
+    (True, True): ("lane left", "idle", "lane right", "faster", "slower"),
+    (True, False): ("slower", "idle", "faster"),
+    (False, True): ("lane left", "idle", "lane right"),
+}
+"""Names of highway-env's DiscreteMetaAction by (longitudinal, lateral); highway_env/envs/common/action.py."""
+
+
+def choice_name(action: Any, config: Mapping[str, Any]) -> str:
+    """Name a discrete action of an environment with the action configuration ``config``."""
+    axes = bool(config.get("longitudinal", True)), bool(config.get("lateral", True))
+    names = META_ACTIONS.get(axes, ()) if config.get("type") == "DiscreteMetaAction" else ()
+    number = int(action)
+    return names[number] if number < len(names) else f"choice {number}"
+
+
+def step_view(step: EvaluationStep, action_names: tuple[str, ...], action_config: Mapping[str, Any]) -> StepView:
     """Pick what the overlay shows out of a step's info."""
     info = step.info
+    discrete = np.ndim(step.action) == 0
     return StepView(
         speed=float(info["speed"]),
         forward_speed=float(info["forward_speed"]),
@@ -109,7 +134,8 @@ def step_view(step: EvaluationStep, action_names: tuple[str, ...]) -> StepView:
         time_to_collision=float(info["time_to_collision"]),
         min_distance=float(info["min_distance"]),
         episode_return=step.episode_return,
-        actions={name: float(value) for name, value in zip(action_names, step.action, strict=True)},
+        actions={} if discrete else {n: float(v) for n, v in zip(action_names, step.action, strict=True)},
+        choice=choice_name(step.action, action_config) if discrete else "",
     )
 
 
@@ -160,7 +186,7 @@ def record_episode(
         count = 0
         step: EvaluationStep | None = first
         while step is not None:
-            overlay.push(step_view(step, names))
+            overlay.push(step_view(step, names, config.get("action", {})))
             for frame in frames:
                 shown = overlay.compose(frame, count / fps)
                 writer.send(shown)

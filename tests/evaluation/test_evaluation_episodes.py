@@ -1,3 +1,4 @@
+import gymnasium
 import numpy as np
 import pytest
 from evaluation_standins import FEEDBACK_PARAMS, CountingEnv, FeedbackPolicy, counting_vector_env
@@ -75,6 +76,16 @@ def test_shape_mismatch_names_both_shapes():
         check_spaces(env, {"observation_dim": 90, "action_dim": 2})
     with pytest.raises(UsageError, match=r"action shape mismatch.*\(4,\).*\(2,\)"):
         check_spaces(env, {"observation_dim": 3, "action_dim": 4})
+
+
+def test_choices_and_continuous_actions_are_told_apart():
+    env = CountingEnv()
+    with pytest.raises(UsageError, match=r"one of 5 choices.*Box"):
+        check_spaces(env, {"observation_dim": 3, "num_choices": 5})
+    env.action_space = gymnasium.spaces.Discrete(5)
+    check_spaces(env, {"observation_dim": 3, "num_choices": 5})
+    with pytest.raises(UsageError, match=r"action shape mismatch.*\(2,\).*\(\)"):
+        check_spaces(env, {"observation_dim": 3, "action_dim": 2})
 
 
 def test_scalars_carry_metric_names():

@@ -1,11 +1,14 @@
 """The evaluation on the real environment."""
 
+import gymnasium
 import numpy as np
 import pytest
 from evaluation_standins import SMALL_ENV, write_tiny_checkpoint
 
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import evaluate_policy, make_evaluation_env, run_episode
+from racer.evaluation.program import random_policy
+from racer.evaluation.video import record_episode
 
 SEEDS = [10_000, 10_001, 10_002, 10_003, 10_004]
 
@@ -38,3 +41,26 @@ def test_highway_single_environment_gives_the_same_episode(trained, alone):
             np.testing.assert_allclose(steps[-1].episode_return, expected.metrics["return"], rtol=1e-12)
     finally:
         env.close()
+
+
+def test_discrete_actions_are_evaluated_and_filmed(tmp_path):
+    space = gymnasium.spaces.Discrete(5)
+    config = {**SMALL_ENV, "duration": 1, "action": {"type": "DiscreteMetaAction"}}
+    found = evaluate_policy(random_policy(space), {}, config, SEEDS[:3], num_envs=2, deterministic=False)
+    alone = evaluate_policy(random_policy(space), {}, config, SEEDS[:3], num_envs=1, deterministic=False)
+    assert found.episodes == alone.episodes
+    env = make_evaluation_env(config, render_mode="rgb_array_list")
+    try:
+        filmed = record_episode(
+            tmp_path / "a.mp4", random_policy(space), {}, env, SEEDS[0], policy_name="random", episode=0,
+            deterministic=False,
+        )  # fmt: skip
+    finally:
+        env.close()
+    assert filmed == found.episodes[0]
+
+
+def test_random_choices_cover_the_space():
+    policy = random_policy(gymnasium.spaces.Discrete(3, start=4))
+    drawn = policy.act({}, np.zeros((60, 1), np.float32), np.random.default_rng(0))
+    assert set(drawn.tolist()) == {4, 5, 6}

@@ -15,7 +15,7 @@ from evaluation_standins import (
 from racer.core.errors import UsageError
 from racer.evaluation.episodes import run_episode
 from racer.evaluation.overlay import PANEL_HEIGHT, EpisodeTitle, Overlay, StepView
-from racer.evaluation.video import check_encoder, record_episode, video_name, video_writer
+from racer.evaluation.video import check_encoder, choice_name, record_episode, video_name, video_writer
 
 FPS = POLICY_HZ * FRAMES_PER_STEP
 SEED = 10_003  # an odd seed: ends in a collision, after 4 + 3 steps
@@ -132,6 +132,14 @@ def compose(view: StepView | None, time: float = 0.0, end: str | None = None) ->
 def test_overlay_shows_each_number(change):
     before, after = compose(VIEW), compose(replace(VIEW, **change))
     assert np.abs(before.astype(int) - after.astype(int)).max() > 60
+
+
+def test_choices_are_named():
+    assert choice_name(np.int64(3), {"type": "DiscreteMetaAction"}) == "faster"
+    assert choice_name(0, {"type": "DiscreteMetaAction", "lateral": False}) == "slower"
+    assert choice_name(7, {"type": "DiscreteAction"}) == "choice 7"
+    chosen = [compose(replace(VIEW, actions={}, choice=name)) for name in ("faster", "idle")]
+    assert np.abs(chosen[0].astype(int) - chosen[1]).max() > 60
 
 
 def test_overlay_is_a_function_of_its_numbers():
