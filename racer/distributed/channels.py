@@ -45,7 +45,7 @@ class Parameters:
         version: publications so far; 0 stands for "no policy yet".
         epoch: which life of the service published it. A worker ignores another life's parameters.
         round: in lock step, the round to collect with exactly these parameters; else 0.
-        data: what :func:`racer.agents.policy.params_to_bytes` wrote. Empty: act uniformly at random.
+        data: what :func:`racer.agents.policy.params_to_bytes` wrote. Empty: act with the warm-up policy.
     """
 
     version: int

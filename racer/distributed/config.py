@@ -95,7 +95,7 @@ class OffPolicyConfig:
     experience_batch_size: int = option(128, "transitions that pay for learner_update_ratio update() calls", low=1)
     learner_update_ratio: int = option(4, "update() calls for each experience_batch_size transitions", low=1)
     start_training: int = option(
-        1000, "transitions of random actions inserted before the first update() call (warm-up)", low=1
+        1000, "transitions of random actions inserted before the first update() call (warm-up)", low=0
     )
 
     def __post_init__(self) -> None:

@@ -59,6 +59,8 @@ class ActorLearnerService:
         agent: what learns. ``agent.policy_spec`` and ``agent.policy_params`` are what workers act with.
         consumer: what is done with experience (off-policy or on-policy).
         config: processes, channels and supervision.
+        warmup_policy_spec: policy of the warm-up, for :func:`racer.agents.policy.build_policy`; None for actions drawn
+            uniformly from the whole action space.
         state: of an earlier service, to go on where it was. Its epoch is left behind: nothing that was on its way then
             can be taken for something of now.
 
@@ -73,12 +75,14 @@ class ActorLearnerService:
         consumer: Consumer,
         config: ServiceConfig,
         *,
+        warmup_policy_spec: Mapping[str, Any] | None = None,
         state: ServiceState | None = None,
     ) -> None:
         self.config = config
         self.consumer = consumer
         self._env_factory = env_factory
         self._policy_spec = agent.policy_spec
+        self._warmup_policy_spec = warmup_policy_spec
         self._histories = [WorkerHistory() for _ in range(config.num_workers)]
         self._restart_counts: dict[str, float] = {}
         epoch = 1 if state is None else int(state.counters["epoch"]) + 1
@@ -218,6 +222,7 @@ class ActorLearnerService:
             self._env_factory,
             self._policy_spec,
             self.config,
+            warmup_policy_spec=self._warmup_policy_spec,
             epoch=epoch,
             histories=copy.deepcopy(self._histories),
         )

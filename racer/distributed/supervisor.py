@@ -91,6 +91,7 @@ class Supervisor:
         env_factory: builds a worker's vector environment; pickled by value to our own children only.
         policy_spec: what :func:`racer.agents.policy.build_policy` takes.
         config: of the service.
+        warmup_policy_spec: see :class:`racer.distributed.worker.WorkerStart`.
         epoch: of the service; batches of another epoch are dropped.
         histories: of an earlier life, to go on with their incarnations and states.
     """
@@ -101,6 +102,7 @@ class Supervisor:
         policy_spec: Mapping[str, Any],
         config: ServiceConfig,
         *,
+        warmup_policy_spec: Mapping[str, Any] | None = None,
         epoch: int = 1,
         histories: list[WorkerHistory] | None = None,
     ) -> None:
@@ -108,6 +110,7 @@ class Supervisor:
         self.epoch = epoch
         self._env_factory = env_factory
         self._policy_spec = dict(policy_spec)
+        self._warmup_policy_spec = warmup_policy_spec
         histories = histories or [WorkerHistory() for _ in range(config.num_workers)]
         self._slots = [_Slot(index, history) for index, history in enumerate(histories)]
         self._counts: Counter[str] = Counter()
@@ -364,6 +367,7 @@ class Supervisor:
         start = WorkerStart(
             env_factory=self._env_factory,
             policy_spec=self._policy_spec,
+            warmup_policy_spec=self._warmup_policy_spec,
             worker=slot.index,
             incarnation=slot.incarnation,
             stream=history.rounds_done if self.config.deterministic else slot.incarnation,

@@ -45,6 +45,8 @@ class WorkerStart:
     Attributes:
         env_factory: builds the worker's vector environment.
         policy_spec: what :func:`racer.agents.policy.build_policy` takes.
+        warmup_policy_spec: the same, for the policy that acts while there are no parameters; None for actions drawn
+            uniformly from the whole action space.
         worker: index of the worker.
         incarnation: how often this worker had been started before.
         stream: names its random streams, see :func:`worker_streams`.
@@ -75,6 +77,7 @@ class WorkerStart:
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
     heartbeat_interval: float = 0.5
     max_nonfinite: int = 1000
+    warmup_policy_spec: Mapping[str, Any] | None = None
 
 
 class Link(Protocol):
@@ -117,7 +120,7 @@ class EnvironmentWorker:
         self.collector = Collector(start.env_factory(), env_seed, max_nonfinite=start.max_nonfinite)
         space: Any = self.collector.env.single_action_space
         uniform = {"kind": "uniform", "action_low": space.low.tolist(), "action_high": space.high.tolist()}
-        self._random_policy = build_policy(uniform)
+        self._warmup_policy = build_policy(start.warmup_policy_spec or uniform)
         self._policy = build_policy(start.policy_spec)
         self._params: dict[str, np.ndarray] = {}
         self._version = -1
@@ -158,7 +161,7 @@ class EnvironmentWorker:
 
     def _load(self, parameters: Parameters) -> Policy:
         if not parameters.data:
-            return self._random_policy
+            return self._warmup_policy
         if parameters.version != self._version:
             self._params, self._version = bytes_to_params(parameters.data), parameters.version
         return self._policy

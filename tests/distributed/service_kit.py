@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
+from toy_agent import ToyAgent
+from toy_envs import OBSERVATION_SIZE, toy_vector
+
 from racer.distributed.config import OffPolicyConfig, ServiceConfig
 from racer.distributed.consumers import OffPolicyConsumer
 from racer.distributed.service import ActorLearnerService, ServiceState
-from toy_agent import ToyAgent
-from toy_envs import OBSERVATION_SIZE, toy_vector
 
 QUICK = {"worker_steps_per_iteration": 8, "max_queue_size": 8, "restart_backoff": 0.05, "stop_grace": 2.0}
 SMALL = {

@@ -6,6 +6,7 @@ import socket
 
 import numpy as np
 import pytest
+
 from racer.distributed.frames import BrokenFrame, FrameReader, FrameWriter, Kind, decode_arrays, encode_arrays
 
 

@@ -6,15 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from service_kit import make_consumer
+from test_channels_local import make_batch
+from toy_agent import ToyAgent
+
 from racer.core.errors import UsageError
 from racer.distributed.channels import LocalExperienceChannel, LocalParameterChannel
 from racer.distributed.config import ServiceConfig
 from racer.distributed.consumers import OnPolicyConsumer
 from racer.distributed.learner import DistributedLearner, LearningDiverged
 from racer.distributed.statistics import MeanOfDicts, Throughput
-from service_kit import make_consumer
-from test_channels_local import make_batch
-from toy_agent import ToyAgent
 
 
 class Bench:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from racer.core.errors import UsageError
 from racer.distributed.config import OffPolicyConfig, ServiceConfig
 from racer.distributed.rate_limiter import RateLimiter
@@ -57,6 +58,6 @@ def test_settings_that_cannot_be_are_named(cls, values, named):
 def test_credits_never_exceed_the_queue():
     for workers in range(1, 9):
         config = ServiceConfig(num_workers=workers, max_queue_size=8)
-        assert 1 <= config.credits
+        assert config.credits >= 1
         assert config.credits * workers <= 8
     assert np.isclose(ServiceConfig().policy_update_frequency, 2.0)

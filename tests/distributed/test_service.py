@@ -8,12 +8,13 @@ import threading
 
 import numpy as np
 import pytest
-from racer.core.errors import UsageError
-from racer.distributed.consumers import OnPolicyConsumer
-from racer.distributed.service import Periodic
 from service_kit import children, make_consumer, make_service
 from toy_agent import ToyAgent
 from toy_envs import NoJaxEnv, StatefulVectorEnv, toy_vector
+
+from racer.core.errors import UsageError
+from racer.distributed.consumers import OnPolicyConsumer
+from racer.distributed.service import Periodic
 
 
 def open_files() -> int:
@@ -163,7 +164,7 @@ def test_a_wrong_environment_setting_is_reported_as_the_callers():
     def wrong():
         raise UsageError("unknown environment config key 'lane_cuont'; did you mean 'lanes_count'?")
 
-    with pytest.raises(UsageError, match="^unknown environment config key 'lane_cuont'; did you mean"):
+    with pytest.raises(UsageError, match=r"^unknown environment config key 'lane_cuont'; did you mean"):
         make_service(wrong).run(100)
     assert children() == []
 

@@ -6,11 +6,12 @@ import functools
 
 import numpy as np
 import pytest
+from toy_agent import policy_spec
+from toy_envs import StatefulVectorEnv, toy_vector
+
 from racer.agents.policy import params_to_bytes
 from racer.distributed.channels import Parameters, StopRequested
 from racer.distributed.worker import EnvironmentWorker, WorkerStart, worker_streams
-from toy_agent import policy_spec
-from toy_envs import StatefulVectorEnv, toy_vector
 
 PARAMS = params_to_bytes({"w": np.ones(3, np.float32)})
 
@@ -75,6 +76,22 @@ def test_batches_carry_who_made_them_and_with_what():
     assert not (first.experience.actions == second.experience.actions).any()
     # Ready is told once, after the first step; a sign of life before every step.
     assert link.log == ["beat", "ready", *["beat"] * 0, *["beat"] * 4, "put", *["beat"] * 5, "put"]
+
+
+def test_warm_up_acts_with_its_own_policy_and_then_no_more():
+    spec = {"kind": "uniform", "action_low": [0.5], "action_high": [0.6]}
+    link = ScriptedLink([Parameters(0, 3)], batches=2)
+    plain = link.put
+
+    def put(batch):
+        link.current = Parameters(1, 3, 0, PARAMS)
+        plain(batch)
+
+    link.put = put
+    first, second = run(link, warmup_policy_spec=spec)
+    assert (first.experience.actions >= 0.5).all()
+    assert (first.experience.actions <= 0.6).all()
+    assert (second.experience.actions < 0.5).any()
 
 
 def test_version_of_the_parameters_that_acted():

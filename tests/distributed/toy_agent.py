@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from racer.agents.policy import build_policy
 
 ACTION_SIZE = 1

@@ -10,9 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
-from racer.distributed.service import Periodic
 from service_kit import make_service
 from toy_envs import ToyEnv, toy_vector
+
+from racer.distributed.service import Periodic
 
 
 def main() -> int:

@@ -11,12 +11,13 @@ import time
 import numpy as np
 import psutil
 import pytest
-from racer.distributed.service import Periodic
-from racer.distributed.supervisor import WorkerCrashLoop
-from racer.replay import NonFiniteData
 from service_kit import QUICK, children, make_consumer, make_service
 from toy_agent import ToyAgent
 from toy_envs import FaultOnceEnv, FaultyEnv, StatefulVectorEnv, ToyEnv, toy_vector
+
+from racer.distributed.service import Periodic
+from racer.distributed.supervisor import WorkerCrashLoop
+from racer.replay import NonFiniteData
 
 REPLACED_WITHIN = 10.0
 
@@ -87,7 +88,7 @@ def test_a_worker_killed_in_mid_step_is_replaced_and_nothing_counted_is_lost():
 
 def test_a_successor_draws_new_random_numbers():
     done = Flag()
-    killed, kill = kill_at(200)
+    _, kill = kill_at(200)
     service = make_service()
     service.run(10**9, periodic=[kill, until_restarted(service, done)], stop_event=done)
     actions = service.consumer.buffer.state_arrays()["actions"]
@@ -144,7 +145,7 @@ def test_a_stopped_process_is_silent_and_replaced():
 
 def test_every_worker_failing_at_reset_ends_with_the_root_cause():
     service = make_service(functools.partial(toy_vector, 2, cls=FaultyEnv, fault="raise_at_reset"))
-    with pytest.raises(WorkerCrashLoop, match="failed in reset .*RuntimeError: the road file is missing$") as caught:
+    with pytest.raises(WorkerCrashLoop, match=r"failed in reset .*RuntimeError: the road file is missing$") as caught:
         service.run(1000)
     assert "\n" not in str(caught.value)
     assert children() == []
@@ -154,7 +155,7 @@ def test_a_crash_loop_backs_off_and_stops_after_the_limit_with_the_state_kept():
     service = make_service(
         functools.partial(toy_vector, 2, cls=FaultyEnv, fault="raise", at=30, length=40), max_restarts=2
     )
-    with pytest.raises(WorkerCrashLoop, match="failed 3 times .*wheel fell off$"):
+    with pytest.raises(WorkerCrashLoop, match=r"failed 3 times .*wheel fell off$"):
         service.run(10**9)
     assert service.transitions > 0
     assert service.state().counters["transitions"] == service.transitions == service.consumer.buffer.total_inserted
