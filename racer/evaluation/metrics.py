@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from racer.core.errors import UsageError
 
@@ -95,6 +95,8 @@ def lower_tail_cvar(values: Sequence[float] | np.ndarray, level: float) -> float
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Student t confidence interval of the mean of ``values`` ``[N]``; NaN on both sides for N < 2."""
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # slow to import, needed only here
+
     data = np.asarray(values, dtype=np.float64)
     if data.size < 2:
         return math.nan, math.nan
@@ -106,7 +108,7 @@ def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -
     """Wilson score interval of a share, which stays honest at 0 % and 100 % (Wilson 1927, JASA 22)."""
     if trials < 1:
         return math.nan, math.nan
-    z = float(stdtrit(math.inf, 0.5 + confidence / 2.0))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
     share, spread = successes / trials, z * z / trials
     centre = (share + spread / 2.0) / (1.0 + spread)
     half = z / (1.0 + spread) * math.sqrt(share * (1.0 - share) / trials + spread / (4.0 * trials))

@@ -16,18 +16,20 @@ ENV = {"engine": "highway-env", "vehicles_count": 3, "duration": 2}
 SMALL = {"actor_hidden_dims": (8,), "critic_hidden_dims": (8,)}
 
 
-def write_agent(folder, config):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    config = {"model_cls": "DistributionalSACLearner", "num_atoms": 11, "q_min": -5.0, "q_max": 5.0}
     spec = spec_from_config({"env": ENV, **SMALL, **config}, seed=1)
     env = make_evaluation_env(spec.env_config)
     agent = create_agent(spec, env.observation_space, env.action_space)
     env.close()
     groups = {"policy": agent.policy_params, "agent": agent.state_arrays()}
-    return agent, write_checkpoint(folder, 5, groups, policy_metadata(spec, agent))
+    metadata = policy_metadata(spec, agent)
+    return agent, groups, metadata, write_checkpoint(tmp_path_factory.mktemp("run"), 5, groups, metadata)
 
 
-def test_recorded_distributions_are_those_of_the_critics(tmp_path):
-    config = {"model_cls": "DistributionalSACLearner", "num_atoms": 11, "q_min": -5.0, "q_max": 5.0}
-    agent, path = write_agent(tmp_path, config)
+def test_recorded_distributions_are_those_of_the_critics(written):
+    agent, _, _, path = written
     episode = record_critic(path, SEED)
     assert episode.atoms.tolist() == np.linspace(-5.0, 5.0, 11).tolist()
     assert len(episode.frames) == len(episode.rewards) == len(episode.probs)
@@ -46,7 +48,15 @@ def test_recorded_distributions_are_those_of_the_critics(tmp_path):
     np.testing.assert_allclose(episode.probs[0], expected, atol=1e-5)
 
 
-def test_agents_without_a_distribution_are_named(tmp_path):
-    _, path = write_agent(tmp_path, {"model_cls": "SACLearner"})
+def test_agents_without_a_distribution_are_named(written, tmp_path):
+    _, groups, metadata, _ = written
+    path = write_checkpoint(tmp_path, 5, groups, {**metadata, "agent_name": "SACLearner"})
     with pytest.raises(UsageError, match="SACLearner"):
+        record_critic(path, SEED)
+
+
+def test_checkpoints_without_the_agent_are_named(written, tmp_path):
+    _, groups, metadata, _ = written
+    path = write_checkpoint(tmp_path, 5, {"policy": groups["policy"]}, metadata)
+    with pytest.raises(UsageError, match="no 'agent' group"):
         record_critic(path, SEED)
