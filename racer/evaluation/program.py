@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from racer.evaluation.report import format_table, write_evaluation
 from racer.evaluation.video import VIDEO_ENV_CONFIG, check_encoder, record_episode, video_name
 
 __all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "film_episodes", "random_policy"]
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int], Callable[[EpisodeResult], None]]
 
@@ -134,7 +137,7 @@ def evaluate_checkpoint(
     table = format_table({trained.name: result, **comparisons})
     metrics_path = write_evaluation(folder, result, comparisons)
     on_table(table)
-    videos = film_episodes(
+    films = film_episodes(
         trained,
         env_config,
         seeds[: options.num_videos],
@@ -142,7 +145,10 @@ def evaluate_checkpoint(
         deterministic=options.deterministic,
         on_episode=progress("video", min(options.num_videos, len(seeds))),
     )
-    return EvaluationOutcome(result, random, table, metrics_path, tuple(videos))
+    for (path, filmed), evaluated in zip(films, result.episodes, strict=False):
+        if filmed != evaluated:
+            log.warning("%s shows another course of seed %d than the one evaluated", path, filmed.seed)
+    return EvaluationOutcome(result, random, table, metrics_path, tuple(path for path, _ in films))
 
 
 def film_episodes(
@@ -153,11 +159,15 @@ def film_episodes(
     *,
     deterministic: bool = True,
     on_episode: Callable[[EpisodeResult], None] = lambda episode: None,
-) -> list[Path]:
-    """Film the episode of each seed as ``highway_eval_{checkpoint}_episode_{i}.mp4`` in ``folder``."""
-    paths: list[Path] = []
+) -> list[tuple[Path, EpisodeResult]]:
+    """Film the episode of each seed as ``highway_eval_{checkpoint}_episode_{i}.mp4`` in ``folder``.
+
+    Returns:
+        Each file with the episode that it shows.
+    """
+    films: list[tuple[Path, EpisodeResult]] = []
     if not seeds:
-        return paths
+        return films
     env = make_evaluation_env({**env_config, **VIDEO_ENV_CONFIG}, render_mode="rgb_array_list")
     try:
         for i, seed in enumerate(seeds):
@@ -173,10 +183,10 @@ def film_episodes(
                 deterministic=deterministic,
             )
             on_episode(episode)
-            paths.append(path)
+            films.append((path, episode))
     finally:
         env.close()
-    return paths
+    return films
 
 
 class RandomChoices:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from evaluation_standins import SMALL_ENV, write_tiny_checkpoint
 
+from racer.evaluation import program
 from racer.evaluation.checkpoints import load_policy
-from racer.evaluation.episodes import evaluate_policy, make_evaluation_env, run_episode
+from racer.evaluation.episodes import EpisodeResult, evaluate_policy, make_evaluation_env, run_episode
 from racer.evaluation.program import random_policy
 from racer.evaluation.video import record_episode
 
@@ -64,3 +65,17 @@ def test_random_choices_cover_the_space():
     policy = random_policy(gymnasium.spaces.Discrete(3, start=4))
     drawn = policy.act({}, np.zeros((60, 1), np.float32), np.random.default_rng(0))
     assert set(drawn.tolist()) == {4, 5, 6}
+
+
+def test_a_film_of_another_course_is_reported(trained, tmp_path, monkeypatch, caplog):
+    other = EpisodeResult(SEEDS[0], "collision", {})
+    monkeypatch.setattr(program, "record_episode", lambda *_, **__: other)
+    outcome = program.evaluate_checkpoint(trained, program.EvaluationOptions(tmp_path, num_episodes=1, num_videos=1))
+    assert "another course of seed 10000" in caplog.text
+    assert outcome.videos == (tmp_path / "highway_eval_checkpoint_3_episode_0.mp4",)
+
+
+def test_films_show_what_was_evaluated(trained, tmp_path, caplog):
+    outcome = program.evaluate_checkpoint(trained, program.EvaluationOptions(tmp_path, num_episodes=2, num_videos=1))
+    assert caplog.text == ""
+    assert [path.name for path in outcome.videos] == ["highway_eval_checkpoint_3_episode_0.mp4"]
