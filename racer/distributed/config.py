@@ -24,7 +24,10 @@ class ServiceConfig:
     )
     policy_update_frequency: float = option(2.0, "publications of the policy to the workers (Hz), at most", above=0.0)
     max_queue_size: int = option(
-        1000, "batches under way from workers to learner, in all; workers block at their equal share", low=1
+        16,
+        "batches under way from workers to learner, in all; workers block at their equal share. Where the learner is "
+        "the slower side, everything in the queue is old by the time it is taken: a long queue is a large policy lag",
+        low=1,
     )
     deterministic: bool = option(
         False,
