@@ -14,6 +14,7 @@ import optax
 from racer.core.errors import UsageError
 
 __all__ = [
+    "QUICK_TO_COMPILE",
     "Trainable",
     "adamw",
     "flatten_state",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 S = TypeVar("S")
+
+# For functions that run once: optimizing them takes longer than they will ever run.
+QUICK_TO_COMPILE: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0}
 
 
 class Trainable(NamedTuple):

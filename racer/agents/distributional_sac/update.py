@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from racer.agents.distributional_sac import losses
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import ActionRange
-from racer.agents.state import Trainable, adamw, strong, trainable, tree_is_finite
+from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
 from racer.networks.categorical import Support
@@ -121,7 +121,7 @@ class Recipe:
         }
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK_TO_COMPILE)
 def initial_state(recipe: Recipe, key: jax.Array) -> LearnerState:
     """Draw fresh parameters from ``key`` (``[2]`` uint32)."""
     config, interfaces = recipe.config, recipe.interfaces

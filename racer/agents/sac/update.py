@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from racer.agents.limits import ActionRange
 from racer.agents.sac import losses
 from racer.agents.sac.config import SACConfig
-from racer.agents.state import Trainable, adamw, strong, trainable, tree_is_finite
+from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
 from racer.networks.critics import EnsembleCritic
@@ -106,7 +106,7 @@ class Recipe:
         }
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK_TO_COMPILE)
 def initial_state(recipe: Recipe, key: jax.Array) -> LearnerState:
     """Draw fresh parameters from ``key`` (``[2]`` uint32)."""
     actor_key, critic_key, rng = jax.random.split(key, 3)
