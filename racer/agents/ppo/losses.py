@@ -42,9 +42,7 @@ def clipped_surrogate(
     return -jnp.minimum(ratio * advantages, clipped * advantages)
 
 
-def value_loss(
-    values: jax.Array, old_values: jax.Array, targets: jax.Array, value_clip: float | None
-) -> jax.Array:
+def value_loss(values: jax.Array, old_values: jax.Array, targets: jax.Array, value_clip: float | None) -> jax.Array:
     """Return half the squared error, or, clipped, the larger of it and that of a value near the old one.
 
     Args:

@@ -27,7 +27,9 @@ def checked_rollout(
     names = (*BATCH_FIELDS, "valid", *extras)
     missing = [name for name in names if name not in rollouts]
     if missing:
-        raise UsageError(f"rollout lacks: {', '.join(missing)} (the policy's act_with_extras gives log_probs and draws)")
+        raise UsageError(
+            f"rollout lacks: {', '.join(missing)} (the policy's act_with_extras gives log_probs and draws)"
+        )
     arrays = {name: np.asarray(rollouts[name]) for name in names}
     lead = arrays["rewards"].shape
     if len(lead) != 2:
@@ -45,7 +47,7 @@ def checked_rollout(
     config.check_rows(*lead)
     if head.discrete:
         chosen = arrays["actions"].astype(np.int32) - head.start
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < head.size):
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < head.size):
             raise UsageError(f"actions must lie in [{head.start}, {head.start + head.size}), as the action space says")
         arrays["draws"] = chosen
     del arrays["actions"]

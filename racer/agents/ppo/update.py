@@ -245,9 +245,7 @@ def _prepare(
 ) -> tuple[_Rows, Trainable, ValueScale, dict[str, jax.Array]]:
     """Compute values, advantages and the policy before the update; rescale the value network to the new returns."""
     config, scale, valid = recipe.config, state.value_scale, rollout["valid"]
-    policy_params, normal = recipe.policy_and_values(
-        state.actor.params, state.critic.params, rollout["observations"]
-    )
+    policy_params, normal = recipe.policy_and_values(state.actor.params, state.critic.params, rollout["observations"])
     following = recipe.values(state.actor.params, state.critic.params, rollout["next_observations"])
     values = scale.raw(normal)
     advantages = generalized_advantages(
@@ -291,7 +289,7 @@ def _minibatch_step(
     (_, report), grads = jax.value_and_grad(partial(_loss, recipe, rows, key), has_aux=True)(
         (carry.actor.params, carry.critic.params)
     )
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.max_grad_norm / jnp.maximum(norm, 1e-12)), grads)
     finite = tree_is_finite(grads)
     stop = jnp.zeros((), bool)
