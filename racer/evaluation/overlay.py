@@ -228,7 +228,7 @@ class Overlay:
             x, y = points[-1]
             canvas.box((x - 3, y - 3, x + 3, y + 3), color, 3)
         canvas.text(right - 8, bottom - 7, name, 12, MUTED, "rs")
-        canvas.text(right - 8, top + 14, f"max {high:.1f}" if values else "", 12, MUTED, "rs")
+        canvas.text(right - 8, top + 14, f"max {max(values):.1f}" if values else "", 12, MUTED, "rs")
 
 
 def _signed(value: float, digits: int) -> str:

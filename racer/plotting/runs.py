@@ -50,7 +50,7 @@ class Run:
 
     Attributes:
         path: as given.
-        name: the folder's name.
+        name: the folder's name; of a folder that holds evaluations only, the run that was evaluated.
         seed: of training, or None where nothing says.
         identity: equal for runs that differ by the seed only.
         rows: lines of ``metrics.jsonl``, in order.
@@ -117,7 +117,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         )
     described = _description(found, evaluations)
     seed = described.get("seed", _seed_of_name(found.name))
-    return Run(found, found.name, seed, _identity(described, found.name), rows, evaluations)
+    name = found.name if rows else _evaluated_run(evaluations) or found.name
+    return Run(found, name, seed, _identity(described, name), rows, evaluations)
 
 
 def group_runs(runs: Iterable[Run]) -> list[RunGroup]:
@@ -175,8 +176,15 @@ def _is_number(value: Any) -> bool:
 
 def _evaluation_run(path: Path, evaluation: Evaluation) -> Run:
     described = _description(path.parent, [evaluation])
-    name = path.parent.name or path.stem
+    name = _evaluated_run([evaluation]) or path.parent.name or path.stem
     return Run(path, name, described.get("seed"), _identity(described, name), (), (evaluation,))
+
+
+def _evaluated_run(evaluations: Sequence[Evaluation]) -> str:
+    """The run that evaluations are about, where they are all about one; otherwise nothing."""
+    files = {(evaluation.document.get("configuration") or {}).get("policy_file") for evaluation in evaluations}
+    names = {Path(file).parent.name if isinstance(file, str) else "" for file in files}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _description(folder: Path, evaluations: Sequence[Evaluation]) -> dict[str, Any]:

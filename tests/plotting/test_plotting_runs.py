@@ -100,12 +100,16 @@ def test_evaluation_files_are_found_and_identified(tmp_path):
     metrics = dict.fromkeys(EPISODE_METRICS, 0.0) | {"length": 2.0}
     episodes = tuple(EpisodeResult(i, "time_limit", metrics | {"return": float(i)}) for i in range(3))
     aggregate = aggregate_episodes([e.metrics for e in episodes], cvar_level=0.5)
-    configuration = {"agent_name": "SACLearner", "agent_config": {"tau": 0.005}, "env_config": {}, "training_seed": 9}
+    configuration = {
+        "agent_name": "SACLearner", "agent_config": {"tau": 0.005}, "env_config": {}, "training_seed": 9,
+        "policy_file": "policies/highway_run_9/checkpoint_100",
+    }  # fmt: skip
     path = write_evaluation(tmp_path / "run" / "evaluation", EvaluationResult(episodes, aggregate, configuration))
     from_folder, from_file = load_run(tmp_path / "run"), load_run(path)
     assert from_folder.evaluations[0].returns().tolist() == [0.0, 1.0, 2.0]
     assert from_folder.seed == from_file.seed == 9
     assert from_folder.identity == from_file.identity
+    assert from_folder.name == from_file.name == "highway_run_9"
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty"])
