@@ -38,9 +38,7 @@ class RiskHighwayEnv(gymnasium.Env):
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
         self.render_mode = render_mode
-        films = render_mode == "rgb_array_list"
-        rate = self.config["simulation_frequency" if films else "policy_frequency"]
-        self.metadata = {**type(self).metadata, "render_fps": rate}
+        self.metadata = {**type(self).metadata, "render_fps": self._frame_rate()}
         self._frames: list[NDArray[np.uint8]] = []
 
     def reset(
@@ -71,6 +69,13 @@ class RiskHighwayEnv(gymnasium.Env):
 
     def close(self) -> None:
         self.world.engine.close()
+
+    def _frame_rate(self) -> float:
+        """Frames a second of real time. highway-env simulates a whole number of frames a policy step."""
+        policy = self.config["policy_frequency"]
+        if self.render_mode != "rgb_array_list":
+            return policy
+        return self.config["simulation_frequency"] // policy * policy
 
     def _film(self) -> None:
         if self.render_mode == "rgb_array_list":
