@@ -134,15 +134,16 @@ class OffPolicyConsumer:
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """See :class:`Consumer`."""
-        counts = np.array([self.limiter.transitions, self.limiter.updates], np.int64)
-        return {**self.buffer.state_arrays(), "rate_limiter": counts}
+        counts = np.array([self.limiter.transitions, self.limiter.updates, self.buffer.nonfinite], np.int64)
+        return {**self.buffer.state_arrays(), "counts": counts}
 
     def load_state_arrays(self, state: Mapping[str, np.ndarray]) -> None:
         """See :class:`Consumer`."""
-        if "rate_limiter" not in state or state["rate_limiter"].shape != (2,):
-            raise UsageError("replay state has no rate_limiter counts")
+        if "counts" not in state or state["counts"].shape != (3,):
+            raise UsageError("replay state has no counts of transitions, updates and refused transitions")
         self.buffer.load_state_arrays(state)
-        self.limiter.transitions, self.limiter.updates = (int(value) for value in state["rate_limiter"])
+        transitions, updates, nonfinite = (int(value) for value in state["counts"])
+        self.limiter.transitions, self.limiter.updates, self.buffer.nonfinite = transitions, updates, nonfinite
 
 
 class OnPolicyConsumer:

@@ -54,10 +54,10 @@ class DistributedLearner:
         self.rounds = 0
         self.episodes = 0
         self.nonfinite_updates = 0
+        self.skipped_publications = 0
         self._experience = experience
         self._parameters = parameters
         self._nonfinite_run = 0
-        self._skipped_publications = 0
         self._random_published = False
         self._updates_published = -1
         self._next_publication = -float("inf")
@@ -137,7 +137,7 @@ class DistributedLearner:
                 self.version += 1
                 self._updates_published = self.updates
             else:
-                self._skipped_publications += 1
+                self.skipped_publications += 1
                 self._updates_published = self.updates
                 if not self.config.deterministic:
                     return
@@ -200,7 +200,7 @@ class DistributedLearner:
             "policy_lag_mean": float(np.mean(lags)) if lags else 0.0,
             "policy_lag_max": float(max(lags, default=0)),
             "nonfinite_updates": float(self.nonfinite_updates),
-            "skipped_publications": float(self._skipped_publications),
+            "skipped_publications": float(self.skipped_publications),
             **self._throughput.rates("steps_per_second"),
             **self.consumer.metrics(),
             **self._episode_means.take("episode/"),

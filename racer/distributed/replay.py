@@ -22,6 +22,9 @@ class DistributedReplayBuffer:
         observation_shape: shape of one observation.
         action_shape: shape of one action.
         seed: of the sampling stream.
+
+    Attributes:
+        nonfinite: transitions that were refused because a value was not finite (by workers or here).
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class DistributedReplayBuffer:
     ) -> None:
         self._ring = RingReplayBuffer(capacity, observation_shape, action_shape, seed=seed)
         self._lock = threading.Lock()
-        self._nonfinite = 0
+        self.nonfinite = 0
         self._by_worker: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -44,11 +47,6 @@ class DistributedReplayBuffer:
     def total_inserted(self) -> int:
         """Transitions ever inserted."""
         return self._ring.total_inserted
-
-    @property
-    def nonfinite(self) -> int:
-        """Transitions that were refused because a value was not finite (by workers or here)."""
-        return self._nonfinite
 
     @property
     def transitions_by_worker(self) -> dict[int, int]:
@@ -68,7 +66,7 @@ class DistributedReplayBuffer:
             rows = {name: values[finite] for name, values in rows.items()}
         with self._lock:
             inserted = self._ring.insert(rows, policy_versions=batch.policy_version)
-            self._nonfinite += refused + batch.experience.nonfinite
+            self.nonfinite += refused + batch.experience.nonfinite
             self._by_worker[batch.worker] = self._by_worker.get(batch.worker, 0) + inserted
         return inserted
 

@@ -20,7 +20,8 @@ from racer.distributed.supervisor import Supervisor, WorkerHistory
 __all__ = ["ActorLearnerService", "Periodic", "ServiceState"]
 
 _WAIT = 0.2
-_COUNTERS = ("transitions", "updates", "version", "rounds", "episodes", "nonfinite_updates")
+_COUNTERS = ("transitions", "updates", "version", "rounds", "episodes", "nonfinite_updates", "skipped_publications")
+_SUPERVISION = ("worker_restarts", "worker_failures", "dropped_batches")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class ActorLearnerService:
         self._policy_spec = agent.policy_spec
         self._warmup_policy_spec = warmup_policy_spec
         self._histories = [WorkerHistory() for _ in range(config.num_workers)]
-        self._restart_counts: dict[str, float] = {}
+        self._earlier = dict.fromkeys(_SUPERVISION, 0)
         epoch = 1 if state is None else int(state.counters["epoch"]) + 1
         self.supervisor = self._new_supervisor(epoch)
         self.learner = DistributedLearner(agent, consumer, self.supervisor, self.supervisor, config, epoch=epoch)
@@ -163,10 +164,7 @@ class ActorLearnerService:
 
     def metrics(self) -> dict[str, float]:
         """Return counters, and means since the last call; documented in ``docs/distributed.md``."""
-        supervision = self.supervisor.metrics()
-        for name, value in self._restart_counts.items():
-            supervision[name] += value
-        return {**self.learner.metrics(), **supervision}
+        return {**self.learner.metrics(), **self.supervisor.metrics(), **self._supervision()}
 
     def state(self) -> ServiceState:
         """Return copies of all that the service needs to go on, besides the agent.
@@ -177,6 +175,7 @@ class ActorLearnerService:
         self.learner.settle()
         histories = self._histories if self.config.deterministic else self.supervisor.histories
         counters: dict[str, Any] = {name: getattr(self.learner, name) for name in _COUNTERS}
+        counters |= {name: int(value) for name, value in self._supervision().items()}
         counters["epoch"] = self.learner.epoch
         counters["deterministic"] = self.config.deterministic
         counters["incarnations"] = [history.incarnation for history in histories]
@@ -217,6 +216,11 @@ class ActorLearnerService:
                 self._marks[number] = mark
                 duty.call(self)
 
+    def _supervision(self) -> dict[str, float]:
+        """Return the supervisor's counters, those of earlier lives included."""
+        now = self.supervisor.metrics()
+        return {name: now[name] + self._earlier[name] for name in _SUPERVISION}
+
     def _new_supervisor(self, epoch: int) -> Supervisor:
         return Supervisor(
             self._env_factory,
@@ -231,15 +235,14 @@ class ActorLearnerService:
         """Put a fresh supervisor in the place of one that has run."""
         if not self.supervisor.has_run:
             return
-        for name in ("worker_restarts", "worker_failures", "dropped_batches"):
-            self._restart_counts[name] = self._restart_counts.get(name, 0.0) + self.supervisor.metrics()[name]
+        self._earlier = {name: int(value) for name, value in self._supervision().items()}
         self.learner.epoch += 1
         self.supervisor = self._new_supervisor(self.learner.epoch)
         self.learner.connect(self.supervisor, self.supervisor)
 
     def _restore(self, state: ServiceState) -> None:
         counters = state.counters
-        missing = {*_COUNTERS, "epoch", "incarnations", "rounds_done", "deterministic"} - set(counters)
+        missing = {*_COUNTERS, *_SUPERVISION, "epoch", "incarnations", "rounds_done", "deterministic"} - set(counters)
         if missing:
             raise UsageError(f"service state has no {', '.join(sorted(missing))}")
         workers = len(counters["incarnations"])
@@ -251,6 +254,7 @@ class ActorLearnerService:
         self.consumer.load_state_arrays(state.replay)
         for name in _COUNTERS:
             setattr(self.learner, name, int(counters[name]))
+        self._earlier = {name: int(counters[name]) for name in _SUPERVISION}
         for worker, history in enumerate(self._histories[:workers]):
             history.incarnation = int(counters["incarnations"][worker])
             if self.config.deterministic:

@@ -11,23 +11,21 @@ import json
 import logging
 import selectors
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
-import numpy as np
 from gymnasium.vector import VectorEnv
 
 from racer.core.errors import RacerError, UsageError
 from racer.distributed.channels import Parameters, WorkerBatch
 from racer.distributed.config import ServiceConfig
-from racer.distributed.frames import BrokenFrame, Frame, FrameReader, FrameWriter, Kind
+from racer.distributed.frames import BrokenFrame, Frame, FrameWriter, Kind
 from racer.distributed.launch import describe_exit, kill_process, start_process
+from racer.distributed.slots import WorkerHistory, WorkerSlot
 from racer.distributed.worker import WorkerStart
 from racer.replay.collector import NonFiniteData
 
@@ -42,44 +40,6 @@ _EXIT_GRACE = 2.0
 
 class WorkerCrashLoop(RacerError):
     """A worker failed more often than restarts are allowed; the message ends with the root cause."""
-
-
-@dataclass
-class WorkerHistory:
-    """What outlives a worker's process, and is saved with a checkpoint.
-
-    Attributes:
-        incarnation: number of the next process; distinct for all processes that ever served this worker.
-        rounds_done: last lock-step round delivered.
-        state: of the worker after that round.
-    """
-
-    incarnation: int = 0
-    rounds_done: int = 0
-    state: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass
-class _Slot:
-    """One worker: its present process, if any, and its record."""
-
-    index: int
-    history: WorkerHistory
-    process: subprocess.Popen[bytes] | None = None
-    sock: socket.socket | None = None
-    reader: FrameReader = field(default_factory=FrameReader)
-    writer: FrameWriter = field(default_factory=FrameWriter)
-    incarnation: int = -1
-    ready: bool = False
-    last_heard: float = 0.0
-    retry_at: float = 0.0
-    failed_at: float | None = None
-    failures: deque[float] = field(default_factory=deque)
-    cause: str | None = None
-    category: str = "error"
-    pending: int = 0
-    delivered: bool = False
-    watched: int = 0
 
 
 class Supervisor:
@@ -112,7 +72,7 @@ class Supervisor:
         self._policy_spec = dict(policy_spec)
         self._warmup_policy_spec = warmup_policy_spec
         histories = histories or [WorkerHistory() for _ in range(config.num_workers)]
-        self._slots = [_Slot(index, history) for index, history in enumerate(histories)]
+        self._slots = [WorkerSlot(index, history) for index, history in enumerate(histories)]
         self._counts: Counter[str] = Counter()
         self._slowest_recovery = 0.0
         self._queue: deque[WorkerBatch] = deque()
@@ -245,7 +205,7 @@ class Supervisor:
             self._arrived.notify_all()
         self._stopping = True
 
-    def _serve(self, slot: _Slot | None) -> None:
+    def _serve(self, slot: WorkerSlot | None) -> None:
         if slot is None:
             with contextlib.suppress(BlockingIOError):
                 self._wake_theirs.recv(4096)
@@ -253,7 +213,7 @@ class Supervisor:
             self._read(slot)
             self._flush(slot)
 
-    def _read(self, slot: _Slot) -> None:
+    def _read(self, slot: WorkerSlot) -> None:
         try:
             for _ in range(_FRAMES_A_TURN):
                 if slot.sock is None or (frame := slot.reader.read(slot.sock)) is None:
@@ -266,7 +226,7 @@ class Supervisor:
             slot.cause = slot.cause or f"sent {error}"
             self._hang_up(slot)
 
-    def _take(self, slot: _Slot, frame: Frame) -> None:
+    def _take(self, slot: WorkerSlot, frame: Frame) -> None:
         if frame.kind == Kind.READY:
             self._on_ready(slot)
         elif frame.kind == Kind.EXPERIENCE:
@@ -290,13 +250,13 @@ class Supervisor:
                 self._seen_tracebacks.add(report["summary"])
                 _LOG.error("worker %d:\n%s", slot.index, report["traceback"].rstrip())
 
-    def _on_ready(self, slot: _Slot) -> None:
+    def _on_ready(self, slot: WorkerSlot) -> None:
         slot.ready = True
         if slot.failed_at is not None:
             self._slowest_recovery = max(self._slowest_recovery, time.monotonic() - slot.failed_at)
             slot.failed_at = None
 
-    def _acknowledge(self, slot: _Slot) -> None:
+    def _acknowledge(self, slot: WorkerSlot) -> None:
         slot.pending -= 1
         slot.writer.push(Kind.ACKNOWLEDGE)
         self._flush(slot)
@@ -308,7 +268,7 @@ class Supervisor:
                 slot.writer.push(Kind.PARAMETERS, block)
                 self._flush(slot)
 
-    def _flush(self, slot: _Slot) -> None:
+    def _flush(self, slot: WorkerSlot) -> None:
         if slot.sock is None:
             slot.writer = FrameWriter()
             return
@@ -322,13 +282,13 @@ class Supervisor:
             self._selector.modify(slot.sock, wanted, slot)
             slot.watched = wanted
 
-    def _hang_up(self, slot: _Slot) -> None:
+    def _hang_up(self, slot: WorkerSlot) -> None:
         if slot.sock is not None:
             self._selector.unregister(slot.sock)
             slot.sock.close()
             slot.sock = None
 
-    def _tend(self, slot: _Slot, now: float) -> None:
+    def _tend(self, slot: WorkerSlot, now: float) -> None:
         """Look after one worker: start it, notice its end, end its silence."""
         if slot.process is None:
             if now >= slot.retry_at and not self._stopping:
@@ -337,7 +297,7 @@ class Supervisor:
         code = slot.process.poll()
         if code is not None:
             # Whole batches that it wrote before its end count; then the socket closes by itself or is closed here.
-            while slot.sock is not None and self._has_input(slot):
+            while slot.has_input():
                 self._read(slot)
             self._hang_up(slot)
             slot.process = None
@@ -346,21 +306,14 @@ class Supervisor:
         limit = self.config.step_timeout if slot.ready else self.config.startup_timeout
         if slot.sock is None:
             limit = min(limit, _EXIT_GRACE)
-        if now - slot.last_heard > limit and not self._has_input(slot):
+        if now - slot.last_heard > limit and not slot.has_input():
             doing = (
                 "in an environment's step or reset (step_timeout)" if slot.ready else "at its start (startup_timeout)"
             )
             slot.cause = slot.cause or f"gave no sign of life for {limit:g} s {doing}"
             kill_process(slot.process)
 
-    @staticmethod
-    def _has_input(slot: _Slot) -> bool:
-        try:
-            return slot.sock is not None and bool(slot.sock.recv(1, socket.MSG_PEEK))
-        except (BlockingIOError, ConnectionError):
-            return False
-
-    def _launch(self, slot: _Slot) -> None:
+    def _launch(self, slot: WorkerSlot) -> None:
         history = slot.history
         slot.incarnation = history.incarnation
         history.incarnation += 1
@@ -384,15 +337,13 @@ class Supervisor:
         )
         message = cloudpickle.dumps(start)
         try:
-            slot.process, slot.sock = start_process()
+            process, sock = start_process()
         except OSError as error:
             self._on_failure(slot, f"cannot be started: {error}", time.monotonic())
             return
-        slot.reader, slot.writer = FrameReader(), FrameWriter()
-        slot.ready, slot.cause, slot.category = False, None, "error"
-        slot.last_heard = time.monotonic()
+        slot.begin(process, sock)
         slot.watched = selectors.EVENT_READ
-        self._selector.register(slot.sock, selectors.EVENT_READ, slot)
+        self._selector.register(sock, selectors.EVENT_READ, slot)
         if slot.failures:
             self._counts["restarts"] += 1
         slot.writer.push(Kind.START, message)
@@ -400,7 +351,7 @@ class Supervisor:
             slot.writer.push(Kind.PARAMETERS, self._parameters)
         self._flush(slot)
 
-    def _on_failure(self, slot: _Slot, cause: str, now: float) -> None:
+    def _on_failure(self, slot: WorkerSlot, cause: str, now: float) -> None:
         """Decide between a restart and the end."""
         config = self.config
         self._counts["failures"] += 1
@@ -411,14 +362,7 @@ class Supervisor:
         if slot.category == "nonfinite":
             self._fail(NonFiniteData(cause))
             return
-        slot.failed_at = slot.failed_at or now
-        slot.failures.append(now)
-        while slot.failures and now - slot.failures[0] > config.restart_window:
-            slot.failures.popleft()
-        count = len(slot.failures)
-        limit = config.max_restarts
-        if not slot.delivered:
-            limit = min(limit, config.max_start_failures - 1)
+        count, limit = slot.count_failure(now, config)
         if count > limit:
             self._fail(
                 WorkerCrashLoop(
@@ -453,7 +397,7 @@ class Supervisor:
                 slot.process = None
             self._hang_up(slot)
 
-    def _discard(self, slot: _Slot) -> None:
+    def _discard(self, slot: WorkerSlot) -> None:
         """Read and drop what a stopping worker still sends, so that it is not held up."""
         if slot.sock is None:
             return

@@ -19,7 +19,7 @@ from racer.replay.experience import Experience
 __all__ = ["Act", "Collector", "EnvironmentFault", "NonFiniteData"]
 
 Act = Callable[[np.ndarray], tuple[np.ndarray, Mapping[str, np.ndarray]]]
-"""Observations ``[N, D]`` to actions ``[N, A]`` and extras ``[N, ...]``."""
+"""Observations ``[N, D]`` to actions ``[N, A]`` (choices ``[N]``) and extras ``[N, ...]``."""
 
 _RESET_TRIES = 3
 
@@ -53,12 +53,10 @@ class Collector:
         self.max_nonfinite = max_nonfinite
         self.nonfinite_total = 0
         self.steps = 0
-        for kind, space in (
-            ("observation", env.single_observation_space),
-            ("action", env.single_action_space),
-        ):
-            if not isinstance(space, gymnasium.spaces.Box):
-                raise UsageError(f"{kind} space must be a Box, got {space}")
+        if not isinstance(env.single_observation_space, gymnasium.spaces.Box):
+            raise UsageError(f"observation space must be a Box, got {env.single_observation_space}")
+        if not isinstance(env.single_action_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
+            raise UsageError(f"action space must be a Box or Discrete, got {env.single_action_space}")
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._same_step = AutoresetMode(mode) == AutoresetMode.SAME_STEP
         if AutoresetMode(mode) == AutoresetMode.DISABLED:
@@ -67,6 +65,8 @@ class Collector:
         self._masked_reset = known or bool(env.metadata.get("reset_mask", False))
         self._observation_shape = env.single_observation_space.shape or ()
         self._action_shape = env.single_action_space.shape or ()
+        discrete = isinstance(env.single_action_space, gymnasium.spaces.Discrete)
+        self._action_kind = np.int64 if discrete else np.float32
         self._nonfinite_run = 0
         self._last_actions: np.ndarray | None = None
         self.reset(self.seed)
@@ -108,7 +108,7 @@ class Collector:
         lead = (num_steps, self.num_envs)
         observations = np.empty((*lead, *self._observation_shape), np.float32)
         next_observations = np.empty_like(observations)
-        actions = np.empty((*lead, *self._action_shape), np.float32)
+        actions = np.empty((*lead, *self._action_shape), self._action_kind)
         rewards, masks, dones = (np.empty(lead, np.float32) for _ in range(3))
         valid = np.ones(lead, bool)
         extras: dict[str, np.ndarray] = {}

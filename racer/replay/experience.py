@@ -20,7 +20,7 @@ class Experience:
 
     Attributes:
         observations: ``[T, N, ...]`` float32, what the policy saw.
-        actions: ``[T, N, A]`` float32, what it did.
+        actions: ``[T, N, A]`` float32, what it did; ``[T, N]`` int64 where the action space is Discrete.
         rewards: ``[T, N]`` float32.
         masks: ``[T, N]`` float32, ``1 - terminated``: zero stops the bootstrap.
         dones: ``[T, N]`` float32, ``terminated | truncated``: one ends the episode.

@@ -192,7 +192,7 @@ def test_consumer_state_continues_bit_for_bit():
         bench.feed(7)
         bench.drain()
     np.testing.assert_array_equal(first.learner.agent.digest, second.learner.agent.digest)
-    with pytest.raises(UsageError, match="rate_limiter"):
+    with pytest.raises(UsageError, match="no counts"):
         second.consumer.load_state_arrays({})
 
 

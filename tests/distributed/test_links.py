@@ -103,6 +103,7 @@ def test_a_learner_that_is_gone_stops_the_worker(learner):
     learner.sock.close()
     with pytest.raises(StopRequested, match="gone"):
         learner.link.put(make_batch(0))
+    with pytest.raises(StopRequested, match="gone"):
         learner.link.wait(1.0)
 
 

@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("service_program.py")
 WORKERS_GONE_WITHIN = 5.0
 
 
-@pytest.fixture(params=["quick", "slow"])
+@pytest.fixture
 def program(request):
     """The program with its workers at work, and their process ids."""
     process = subprocess.Popen(
@@ -44,6 +44,7 @@ def gone_within(pids, seconds):
     return False
 
 
+@pytest.mark.parametrize("program", ["quick", "slow"], indirect=True)
 def test_workers_end_with_a_killed_learner(program):
     process, workers = program
     shared_memory = set(os.listdir("/dev/shm"))
@@ -53,7 +54,9 @@ def test_workers_end_with_a_killed_learner(program):
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("program", "number"), [("quick", signal.SIGINT), ("slow", signal.SIGTERM)], indirect=["program"]
+)
 def test_a_signal_to_the_whole_group_is_a_clean_end(program, number):
     process, workers = program
     # As a keyboard or a batch system does it: to the learner and to every worker.
