@@ -127,7 +127,9 @@ class HighwayTwin(gymnasium.Env):
     def render(self) -> np.ndarray | None:
         """Return the frame ``[H, W, 3]`` uint8, drawn by highway-env's viewer."""
         if self.render_mode is None:
-            gymnasium.logger.warn("render() needs a render mode: pass render_mode='rgb_array' to gymnasium.make")
+            gymnasium.logger.warn(
+                "render() needs a render mode: pass render_mode='rgb_array' to gymnasium.make"
+            )
             return None
         self._film_frames = True
         return self.simulator.render(0)

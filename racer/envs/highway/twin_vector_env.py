@@ -103,17 +103,19 @@ class HighwayVectorTwin(VectorEnv):
     def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
         mask = options.pop("reset_mask", None)
         if options:
-            raise UsageError(f"options {sorted(options)} are not covered by the vector environment; make a new one")
+            raise UsageError(
+                f"options {sorted(options)} are not covered by the vector environment; make a new one"
+            )
         if mask is None:
             return np.ones(self.num_envs, dtype=bool)
         mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise UsageError(f"reset_mask must be {self.num_envs} booleans, at least one of them true, got {mask!r}")
+            raise UsageError(
+                f"reset_mask must be {self.num_envs} booleans, at least one of them true, got {mask!r}"
+            )
         return mask
 
-    def step(
-        self, actions: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one policy step in every environment.
 
         Args:
@@ -129,7 +131,9 @@ class HighwayVectorTwin(VectorEnv):
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
             return self._step_with_next_reset(actions)
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
-            raise UsageError(f"reset environments {np.flatnonzero(self._ended).tolist()} before the next step")
+            raise UsageError(
+                f"reset environments {np.flatnonzero(self._ended).tolist()} before the next step"
+            )
         simulator = self.simulator
         simulator.step(actions)
         rewards = simulator.rewards.copy()
@@ -149,7 +153,9 @@ class HighwayVectorTwin(VectorEnv):
         shown = actions.astype(self.action_space.dtype)
         shown[chosen] = self._sampled_actions(chosen)[chosen]
         infos = self._infos(shown, everywhere)
-        infos.update(final_obs=final_obs, _final_obs=ended.copy(), final_info=final_info, _final_info=ended.copy())
+        infos.update(
+            final_obs=final_obs, _final_obs=ended.copy(), final_info=final_info, _final_info=ended.copy()
+        )
         return simulator.observe(), rewards, terminated, truncated, infos
 
     def _step_with_next_reset(

@@ -26,7 +26,10 @@ from racer.envs.highway.simulator.layout import (
     IMPACT_Y,
     LENGTH,
     ORDER,
+    PAIR,
     SIN,
+    SORTED_X,
+    SORTED_Y,
     SPEED,
     VEHICLES,
     WIDTH,
@@ -41,7 +44,9 @@ HALF_WIDTH = WIDTH / 2
 
 
 @kernel
-def separated_on(nx: float, ny: float, half: float, other_half: float, px: float, py: float, vx: float, vy: float) -> bool:
+def separated_on(
+    nx: float, ny: float, half: float, other_half: float, px: float, py: float, vx: float, vy: float
+) -> bool:
     """Do the shadows of two rectangles on the axis (nx, ny) stay apart by MARGIN, now and when swept?
 
     Args:
@@ -117,9 +122,7 @@ def mean_of_corners(corners: np.ndarray, axis: int) -> float:
 
 
 @kernel
-def intersect(
-    a: np.ndarray, b: np.ndarray, vx: float, vy: float
-) -> tuple[bool, bool, float, float]:
+def intersect(a: np.ndarray, b: np.ndarray, vx: float, vy: float) -> tuple[bool, bool, float, float]:
     """Separating axis test of outlines ``a``, ``b`` ``[5, 2]``.
 
     Args:
@@ -165,13 +168,13 @@ def intersect(
 
 
 @kernel
-def push(real: np.ndarray, whole: np.ndarray, vehicle: int, dx: float, dy: float, pair: int, last: np.ndarray) -> None:
+def push(real: np.ndarray, whole: np.ndarray, vehicle: int, dx: float, dy: float, pair: int) -> None:
     """Store an impact (m) unless a later pair of the list order has stored one already."""
-    if not whole[HAS_IMPACT, vehicle] or pair > last[vehicle]:
+    if not whole[HAS_IMPACT, vehicle] or pair > whole[PAIR, vehicle]:
         real[IMPACT_X, vehicle] = dx
         real[IMPACT_Y, vehicle] = dy
         whole[HAS_IMPACT, vehicle] = 1
-        last[vehicle] = pair
+        whole[PAIR, vehicle] = pair
 
 
 @kernel
@@ -181,14 +184,12 @@ def collide(
     first: int,
     second: int,
     dt: float,
-    last: np.ndarray,
     corners: np.ndarray,
     exhaustive: int,
 ) -> None:
     """Test one pair, ``first < second``: contact crashes both, a contact to come pushes both apart.
 
     Args:
-        last: scratch ``[V]``, the pair that stored each car's impact.
         corners: scratch ``[2, 5, 2]``.
         exhaustive: do without the cheap sufficient condition for no contact.
     """
@@ -207,8 +208,8 @@ def collide(
     touching, will_touch, tx, ty = intersect(corners[0], corners[1], vx, vy)
     if will_touch:
         pair = first * whole.shape[1] + second
-        push(real, whole, first, tx / 2, ty / 2, pair, last)
-        push(real, whole, second, -tx / 2, -ty / 2, pair, last)
+        push(real, whole, first, tx / 2, ty / 2, pair)
+        push(real, whole, second, -tx / 2, -ty / 2, pair)
     if touching:
         whole[CRASHED, first] = 1
         whole[CRASHED, second] = 1
@@ -218,9 +219,6 @@ def collide(
 def collide_all(
     real: np.ndarray,
     whole: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
-    last: np.ndarray,
     corners: np.ndarray,
     reals: np.ndarray,
     wholes: np.ndarray,
@@ -230,12 +228,12 @@ def collide_all(
     dt = reals[DT]
     if wholes[EGO_COLLISIONS_ONLY]:
         for second in range(1, n):
-            collide(real, whole, EGO, second, dt, last, corners, wholes[BRUTE_FORCE])
+            collide(real, whole, EGO, second, dt, corners, wholes[BRUTE_FORCE])
         return
     if wholes[BRUTE_FORCE]:
         for first in range(n - 1):
             for second in range(first + 1, n):
-                collide(real, whole, first, second, dt, last, corners, wholes[BRUTE_FORCE])
+                collide(real, whole, first, second, dt, corners, wholes[BRUTE_FORCE])
         return
     fastest = 0.0
     for k in range(n):
@@ -243,8 +241,8 @@ def collide_all(
     reach = DIAGONAL + fastest * dt
     for k in range(n - 1):
         for m in range(k + 1, n):
-            if xs[m] - xs[k] > reach:
+            if real[SORTED_X, m] - real[SORTED_X, k] > reach:
                 break
-            if abs(ys[m] - ys[k]) <= reach:
+            if abs(real[SORTED_Y, m] - real[SORTED_Y, k]) <= reach:
                 u, v = whole[ORDER, k], whole[ORDER, m]
-                collide(real, whole, min(u, v), max(u, v), dt, last, corners, wholes[BRUTE_FORCE])
+                collide(real, whole, min(u, v), max(u, v), dt, corners, wholes[BRUTE_FORCE])

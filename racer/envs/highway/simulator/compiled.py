@@ -16,7 +16,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["entry", "kernel", "source_digest"]
+__all__ = ["entry", "inlined", "kernel", "source_digest"]
 
 
 @cache
@@ -29,17 +29,31 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
+# Kernels get views of arrays that their callers own. Without Numba's run time (_nrt) they can allocate nothing and
+# count no references, which would cost an atomic operation for every array and call. The wrappers that Python and
+# C would call them through are left out: nobody does.
+KERNEL_OPTIONS: dict[str, Any] = {
+    "fastmath": False,
+    "error_model": "numpy",
+    "nogil": True,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+
+
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that only other compiled functions call."""
-    return numba.njit(
-        fastmath=False, error_model="numpy", nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
+    return numba.njit(**KERNEL_OPTIONS)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Like :func:`kernel`, for what runs for every car and frame: the call itself would be a good part of it."""
+    return numba.njit(**KERNEL_OPTIONS, forceinline=True)(function)
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls: it releases the GIL and is cached on disk."""
-    dispatcher = numba.njit(fastmath=False, error_model="numpy", nogil=True, cache=True)(function)
-    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if hasattr(index, "_source_stamp"):
-        index._source_stamp = source_digest()
+    dispatcher: Any = numba.njit(fastmath=False, error_model="numpy", nogil=True, cache=True)(function)
+    dispatcher._cache._cache_file._source_stamp = source_digest()
     return dispatcher

@@ -19,7 +19,15 @@ import numpy as np
 from racer.core.errors import UsageError, unknown_name
 from racer.envs.highway.simulator import layout as at
 
-__all__ = ["FAST_DEFAULTS", "HIGHWAY_DEFAULTS", "ActionMap", "Observation", "Parameters", "defaults", "not_covered"]
+__all__ = [
+    "FAST_DEFAULTS",
+    "HIGHWAY_DEFAULTS",
+    "ActionMap",
+    "Observation",
+    "Parameters",
+    "defaults",
+    "not_covered",
+]
 
 HIGHWAY_DEFAULTS: dict[str, Any] = {
     "observation": {"type": "Kinematics"},
@@ -102,7 +110,7 @@ def number(config: Mapping[str, Any], key: str, *, positive: bool = False) -> fl
 def count(config: Mapping[str, Any], key: str, least: int) -> int:
     """Read a whole number of at least ``least``."""
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise UsageError(f"config key {key!r} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
@@ -270,20 +278,26 @@ class ActionMap:
         if speeds.ndim != 1 or speeds.size < 2 or speeds[0] == speeds[-1] or speeds.dtype.kind not in "iuf":
             raise not_covered("action.target_speeds", given)
         table = np.array(META_ACTIONS[longitudinal, lateral], dtype=np.int64)
-        return cls(
-            "DiscreteMetaAction", table.size, None, None, False, table, speeds.astype(np.float64)
-        )
+        return cls("DiscreteMetaAction", table.size, None, None, False, table, speeds.astype(np.float64))
 
     def _discretized(self, config: Mapping[str, Any]) -> ActionMap:
         """Tabulate a DiscreteAction: every combination of ``actions_per_axis`` values an axis."""
-        per_axis = count({"action.actions_per_axis": config.get("actions_per_axis", 3)}, "action.actions_per_axis", 1)
+        per_axis = count(
+            {"action.actions_per_axis": config.get("actions_per_axis", 3)}, "action.actions_per_axis", 1
+        )
         low, high = -np.ones(self.size, dtype=np.float32), np.ones(self.size, dtype=np.float32)
         axes = np.linspace(low, high, per_axis).T
         points = np.array(list(itertools.product(*axes)), dtype=axes.dtype)
         table = np.zeros((len(points), 2))
         self.write_commands(points, table)
         return ActionMap(
-            self.kind, len(points), self.acceleration_range, self.steering_range, self.clip, table, self.target_speeds
+            self.kind,
+            len(points),
+            self.acceleration_range,
+            self.steering_range,
+            self.clip,
+            table,
+            self.target_speeds,
         )
 
     def write_commands(self, actions: np.ndarray, command: np.ndarray) -> None:
@@ -327,7 +341,11 @@ class Parameters:
         missing = sorted(HIGHWAY_DEFAULTS.keys() - config.keys())
         if missing:
             raise UsageError(f"config keys {missing} are missing; start from highway-env's defaults")
-        for key, covered in (("controlled_vehicles", 1), ("manual_control", False), ("show_trajectories", False)):
+        for key, covered in (
+            ("controlled_vehicles", 1),
+            ("manual_control", False),
+            ("show_trajectories", False),
+        ):
             if config[key] != covered:
                 raise not_covered(key, config[key])
         name = str(config["other_vehicles_type"]).removeprefix(BEHAVIORS)
@@ -344,7 +362,9 @@ class Parameters:
         if action.kind == "ContinuousAction" and config["action"].get("speed_range"):
             low, high = interval(config["action"]["speed_range"], "action.speed_range")
             reals[at.EGO_MIN_SPEED], reals[at.EGO_MAX_SPEED] = low, high
-        observation = Observation.parse(config["observation"], int(wholes[at.LANES]), int(wholes[at.VEHICLES]))
+        observation = Observation.parse(
+            config["observation"], int(wholes[at.LANES]), int(wholes[at.VEHICLES])
+        )
         return cls(reals, wholes, action, observation, name)
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import inlined, kernel
 from racer.envs.highway.simulator.lanes import is_reachable
 from racer.envs.highway.simulator.layout import (
     ACCELERATION,
@@ -35,7 +35,7 @@ from racer.envs.highway.simulator.layout import (
 from racer.envs.highway.simulator.numeric import arcsine, arctangent, clip, not_zero, tangent, wrap_to_pi
 
 
-@kernel
+@inlined
 def lane_keeping_steering(y: float, heading: float, speed: float, lane: int) -> float:
     """Steering angle (rad) towards the centre of ``lane``: lateral speed, heading, heading rate, slip."""
     safe_speed = not_zero(speed)
@@ -52,18 +52,20 @@ def speed_to_index(speed: float, target_speeds: np.ndarray) -> int:
     """Index of the target speed closest to ``speed``, rounding halves to even."""
     size = target_speeds.shape[0]
     x = (speed - target_speeds[0]) / (target_speeds[size - 1] - target_speeds[0])
-    return np.int64(clip(np.rint(x * (size - 1)), 0.0, size - 1.0))
+    return int(clip(np.rint(x * (size - 1)), 0.0, size - 1.0))
 
 
 @kernel
-def meta_action(real: np.ndarray, whole: np.ndarray, action: int, target_speeds: np.ndarray, lanes: int) -> None:
+def meta_action(
+    real: np.ndarray, whole: np.ndarray, action: int, target_speeds: np.ndarray, lanes: int
+) -> None:
     """Change the ego's target lane or target speed; FASTER and SLOWER start from the *current* speed."""
-    if action == FASTER or action == SLOWER:
+    if action in (FASTER, SLOWER):
         index = speed_to_index(real[SPEED, 0], target_speeds) + (1 if action == FASTER else -1)
         index = min(max(index, 0), target_speeds.shape[0] - 1)
         whole[SPEED_INDEX, 0] = index
         real[TARGET_SPEED, 0] = target_speeds[index]
-    elif action == LANE_LEFT or action == LANE_RIGHT:
+    elif action in (LANE_LEFT, LANE_RIGHT):
         lane = whole[TARGET_LANE, 0] + (1 if action == LANE_RIGHT else -1)
         lane = min(max(lane, 0), lanes - 1)
         if is_reachable(real[X, 0], real[Y, 0], lane):

@@ -6,6 +6,9 @@ O'Neill 2014; bounded integers by Lemire 2019; shuffles by masked rejection).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from racer.envs.highway.simulator.compiled import kernel
@@ -30,7 +33,7 @@ def seeded_state(seed: int | None) -> np.ndarray:
     return pack(np.random.PCG64(np.random.SeedSequence(seed)).state)
 
 
-def pack(state: dict) -> np.ndarray:
+def pack(state: Mapping[str, Any]) -> np.ndarray:
     """Pack a PCG64 ``bit_generator.state`` into ``[6]`` uint64."""
     packed = np.empty(RNGS, dtype=np.uint64)
     inner = state["state"]
@@ -43,7 +46,7 @@ def pack(state: dict) -> np.ndarray:
     return packed
 
 
-def unpack(packed: np.ndarray) -> dict:
+def unpack(packed: np.ndarray) -> dict[str, Any]:
     """Return the ``bit_generator.state`` of a packed state ``[6]``."""
     high, low, inc_high, inc_low, has_32, value = (int(v) for v in packed)
     return {
@@ -120,7 +123,7 @@ def integers(rng: np.ndarray, n: int) -> int:
         while left < threshold:
             product = next_32(rng) * bound
             left = product & LOW_32
-    return np.int64(product >> np.uint64(32))
+    return int(product >> np.uint64(32))
 
 
 @kernel
@@ -133,7 +136,7 @@ def interval_draw(rng: np.ndarray, greatest: int) -> int:
     value = next_32(rng) & mask
     while value > bound:
         value = next_32(rng) & mask
-    return np.int64(value)
+    return int(value)
 
 
 @kernel

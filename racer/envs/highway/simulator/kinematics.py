@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import inlined
 from racer.envs.highway.simulator.lanes import update_lane
 from racer.envs.highway.simulator.layout import (
     ACCELERATION,
@@ -25,7 +25,7 @@ from racer.envs.highway.simulator.layout import (
 from racer.envs.highway.simulator.numeric import arctangent, cosine, sine, tangent
 
 
-@kernel
+@inlined
 def clip_stored_action(real: np.ndarray, whole: np.ndarray, vehicle: int, low: float, high: float) -> None:
     """Override a crashed car's action and keep the speed in [low, high] m/s; the stored action changes."""
     speed = real[SPEED, vehicle]
@@ -38,7 +38,7 @@ def clip_stored_action(real: np.ndarray, whole: np.ndarray, vehicle: int, low: f
         real[ACCELERATION, vehicle] = max(real[ACCELERATION, vehicle], low - speed)
 
 
-@kernel
+@inlined
 def integrate(
     real: np.ndarray, whole: np.ndarray, vehicle: int, dt: float, low: float, high: float, lanes: int
 ) -> None:

@@ -6,18 +6,18 @@ On them the longitudinal coordinate *is* x and the lateral one y - 4 k, exactly:
 
 from __future__ import annotations
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import inlined, kernel
 from racer.envs.highway.simulator.layout import LANE_LENGTH, LANE_WIDTH, LENGTH
 from racer.envs.highway.simulator.numeric import wrap_to_pi
 
 
-@kernel
+@inlined
 def on_lane(x: float, y: float, lane: int, margin: float) -> bool:
     """Is the point on the lane, ``margin`` m wider on both sides?"""
     return abs(y - LANE_WIDTH * lane) <= LANE_WIDTH / 2 + margin and -LENGTH <= x < LANE_LENGTH + LENGTH
 
 
-@kernel
+@inlined
 def is_reachable(x: float, y: float, lane: int) -> bool:
     """May a car at the point begin a change to the lane?"""
     return abs(y - LANE_WIDTH * lane) <= 2 * LANE_WIDTH and 0 <= x < LANE_LENGTH + LENGTH
@@ -39,7 +39,7 @@ def closest_lane(x: float, y: float, heading: float, lanes: int) -> int:
     return best
 
 
-@kernel
+@inlined
 def update_lane(x: float, y: float, heading: float, lane: int, lanes: int) -> int:
     """The closest lane, given the last one.
 

@@ -34,7 +34,9 @@ GAIN_FRONT_SPEED = 14
 GAIN_FRONT_GAP = 15
 GAIN_HEADING = 16  # LinearVehicle.STEERING_PARAMETERS
 GAIN_LATERAL = 17
-REALS = 18
+SORTED_X = 18  # X in the order of ORDER, a cache of the search
+SORTED_Y = 19
+REALS = 20
 
 # rows of the int64 state
 LANE = 0  # the closest lane
@@ -42,8 +44,11 @@ TARGET_LANE = 1
 CRASHED = 2
 HAS_IMPACT = 3
 SPEED_INDEX = 4  # of a DiscreteMetaAction ego
-ORDER = 5  # vehicle indices sorted by (x, index): a cache of the search, not part of the physics
-WHOLES = 6
+ORDER = 5  # vehicle indices sorted by (x, index), a cache of the search
+RANK = 6  # each vehicle's place in ORDER
+CHANGING = 7  # scratch: the cars that may be changing lanes in this frame
+PAIR = 8  # scratch: the pair of the list order that stored each car's impact
+WHOLES = 9
 
 # columns of the environment clock [E, 2]
 TIME = 0  # s, accumulated

@@ -11,66 +11,68 @@ from __future__ import annotations
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import inlined, kernel
 from racer.envs.highway.simulator.lanes import on_lane
-from racer.envs.highway.simulator.layout import ORDER, X, Y
+from racer.envs.highway.simulator.layout import ORDER, RANK, SORTED_X, SORTED_Y, X, Y
 
 
 @kernel
-def sort_vehicles(
-    real: np.ndarray, whole: np.ndarray, rank: np.ndarray, xs: np.ndarray, ys: np.ndarray, n: int
-) -> None:
-    """Restore the (x, index) order after a frame; fill ``rank``, ``xs`` and ``ys`` ``[V]`` from it."""
+def sort_vehicles(real: np.ndarray, whole: np.ndarray, n: int) -> None:
+    """Restore the (x, index) order after a frame, in the rows ORDER, RANK, SORTED_X and SORTED_Y."""
     for k in range(n):
         vehicle = whole[ORDER, k]
         x = real[X, vehicle]
         j = k - 1
-        while j >= 0 and (xs[j] > x or (xs[j] == x and whole[ORDER, j] > vehicle)):
-            xs[j + 1] = xs[j]
+        while j >= 0 and (real[SORTED_X, j] > x or (real[SORTED_X, j] == x and whole[ORDER, j] > vehicle)):
+            real[SORTED_X, j + 1] = real[SORTED_X, j]
             whole[ORDER, j + 1] = whole[ORDER, j]
             j -= 1
-        xs[j + 1] = x
+        real[SORTED_X, j + 1] = x
         whole[ORDER, j + 1] = vehicle
     for k in range(n):
         vehicle = whole[ORDER, k]
-        ys[k] = real[Y, vehicle]
-        rank[vehicle] = k
+        real[SORTED_Y, k] = real[Y, vehicle]
+        whole[RANK, vehicle] = k
 
 
-@kernel
-def sorted_front(whole: np.ndarray, xs: np.ndarray, ys: np.ndarray, place: int, lane: int, n: int) -> int:
-    """Vehicle in front of the one at ``place`` of the order, in ``lane``; -1 if none."""
-    x = xs[place]
+@inlined
+def sorted_front(real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int, n: int) -> int:
+    """Vehicle in front of ``vehicle`` in ``lane`` by a walk up the order; -1 if none."""
+    place = whole[RANK, vehicle]
+    x = real[SORTED_X, place]
     k = place + 1
-    while k < n and not on_lane(xs[k], ys[k], lane, 1.0):
+    while k < n and not on_lane(real[SORTED_X, k], real[SORTED_Y, k], lane, 1.0):
         k += 1
-    if k == n or xs[k] > x:
+    if k == n or real[SORTED_X, k] > x:
         j = place - 1
-        while j >= 0 and xs[j] == x:
-            if on_lane(x, ys[j], lane, 1.0):
+        while j >= 0 and real[SORTED_X, j] == x:
+            if on_lane(x, real[SORTED_Y, j], lane, 1.0):
                 return whole[ORDER, j]
             j -= 1
     if k == n:
         return -1
     j = k + 1
-    while j < n and xs[j] == xs[k]:
-        if on_lane(xs[j], ys[j], lane, 1.0):
+    while j < n and real[SORTED_X, j] == real[SORTED_X, k]:
+        if on_lane(real[SORTED_X, j], real[SORTED_Y, j], lane, 1.0):
             k = j
         j += 1
     return whole[ORDER, k]
 
 
 @kernel
-def sorted_rear(whole: np.ndarray, xs: np.ndarray, ys: np.ndarray, place: int, lane: int) -> int:
-    """Vehicle behind the one at ``place`` of the order, in ``lane``; -1 if none."""
+def sorted_rear(real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int) -> int:
+    """Vehicle behind ``vehicle`` in ``lane`` by a walk down the order; -1 if none."""
+    place = whole[RANK, vehicle]
     k = place - 1
-    while k >= 0 and (xs[k] == xs[place] or not on_lane(xs[k], ys[k], lane, 1.0)):
+    while k >= 0 and real[SORTED_X, k] == real[SORTED_X, place]:
+        k -= 1
+    while k >= 0 and not on_lane(real[SORTED_X, k], real[SORTED_Y, k], lane, 1.0):
         k -= 1
     if k < 0:
         return -1
     j = k - 1
-    while j >= 0 and xs[j] == xs[k]:
-        if on_lane(xs[j], ys[j], lane, 1.0):
+    while j >= 0 and real[SORTED_X, j] == real[SORTED_X, k]:
+        if on_lane(real[SORTED_X, j], real[SORTED_Y, j], lane, 1.0):
             k = j
         j -= 1
     return whole[ORDER, k]
@@ -82,9 +84,10 @@ def brute_front(real: np.ndarray, vehicle: int, lane: int, n: int) -> int:
     x = real[X, vehicle]
     found = -1
     for j in range(n):
-        if j != vehicle and x <= real[X, j] and (found < 0 or real[X, j] <= real[X, found]):
-            if on_lane(real[X, j], real[Y, j], lane, 1.0):
-                found = j
+        if j == vehicle or not on_lane(real[X, j], real[Y, j], lane, 1.0):
+            continue
+        if x <= real[X, j] and (found < 0 or real[X, j] <= real[X, found]):
+            found = j
     return found
 
 
@@ -94,43 +97,24 @@ def brute_rear(real: np.ndarray, vehicle: int, lane: int, n: int) -> int:
     x = real[X, vehicle]
     found = -1
     for j in range(n):
-        if j != vehicle and real[X, j] < x and (found < 0 or real[X, j] > real[X, found]):
-            if on_lane(real[X, j], real[Y, j], lane, 1.0):
-                found = j
+        if j == vehicle or not on_lane(real[X, j], real[Y, j], lane, 1.0):
+            continue
+        if real[X, j] < x and (found < 0 or real[X, j] > real[X, found]):
+            found = j
     return found
 
 
-@kernel
-def front(
-    real: np.ndarray,
-    whole: np.ndarray,
-    rank: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
-    vehicle: int,
-    lane: int,
-    n: int,
-    brute: int,
-) -> int:
+@inlined
+def front(real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int, n: int, brute: int) -> int:
     """Vehicle in front of ``vehicle`` in ``lane``, by either search; -1 if none."""
     if brute:
         return brute_front(real, vehicle, lane, n)
-    return sorted_front(whole, xs, ys, rank[vehicle], lane, n)
+    return sorted_front(real, whole, vehicle, lane, n)
 
 
 @kernel
-def rear(
-    real: np.ndarray,
-    whole: np.ndarray,
-    rank: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
-    vehicle: int,
-    lane: int,
-    n: int,
-    brute: int,
-) -> int:
+def rear(real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int, n: int, brute: int) -> int:
     """Vehicle behind ``vehicle`` in ``lane``, by either search; -1 if none."""
     if brute:
         return brute_rear(real, vehicle, lane, n)
-    return sorted_rear(whole, xs, ys, rank[vehicle], lane)
+    return sorted_rear(real, whole, vehicle, lane)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import inlined
 
 TINY = 2.0**-27
 TWO_PI = 2 * math.pi
 
 
-@kernel
+@inlined
 def sine(x: float) -> float:
     """Sine of ``x`` rad."""
     if abs(x) < TINY:
@@ -23,7 +23,7 @@ def sine(x: float) -> float:
     return math.sin(x)
 
 
-@kernel
+@inlined
 def cosine(x: float) -> float:
     """Cosine of ``x`` rad."""
     if abs(x) < TINY:
@@ -31,7 +31,7 @@ def cosine(x: float) -> float:
     return math.cos(x)
 
 
-@kernel
+@inlined
 def tangent(x: float) -> float:
     """Tangent of ``x`` rad."""
     if abs(x) < TINY:
@@ -39,7 +39,7 @@ def tangent(x: float) -> float:
     return math.tan(x)
 
 
-@kernel
+@inlined
 def arctangent(x: float) -> float:
     """Arctangent in rad."""
     if abs(x) < TINY:
@@ -47,7 +47,7 @@ def arctangent(x: float) -> float:
     return math.atan(x)
 
 
-@kernel
+@inlined
 def arcsine(x: float) -> float:
     """Arcsine in rad."""
     if abs(x) < TINY:
@@ -55,7 +55,7 @@ def arcsine(x: float) -> float:
     return math.asin(x)
 
 
-@kernel
+@inlined
 def clip(x: float, low: float, high: float) -> float:
     """Clip as ``numpy.clip`` does (nan stays nan)."""
     if x < low:
@@ -65,7 +65,7 @@ def clip(x: float, low: float, high: float) -> float:
     return x
 
 
-@kernel
+@inlined
 def not_zero(x: float) -> float:
     """Keep ``x`` away from zero by 1e-2 (highway_env/utils.py)."""
     if abs(x) > 1e-2:
@@ -75,7 +75,7 @@ def not_zero(x: float) -> float:
     return -1e-2
 
 
-@kernel
+@inlined
 def wrap_to_pi(x: float) -> float:
     """Wrap an angle (highway_env/utils.py); the common case needs no division."""
     r = x + math.pi

@@ -41,7 +41,7 @@ from racer.envs.highway.simulator.numeric import clip, wrap_to_pi
 def is_seen(real: np.ndarray, vehicle: int, see_behind: int) -> bool:
     """Does the ego perceive ``vehicle``?"""
     dx = real[X, vehicle] - real[X, 0]
-    if not see_behind and not -2 * LENGTH < dx:
+    if not see_behind and not dx > -2 * LENGTH:
         return False
     if abs(dx) >= PERCEPTION_DISTANCE:
         return False
@@ -50,7 +50,9 @@ def is_seen(real: np.ndarray, vehicle: int, see_behind: int) -> bool:
 
 
 @kernel
-def select(real: np.ndarray, n: int, room: int, spec: np.ndarray, seen: np.ndarray, distances: np.ndarray) -> int:
+def select(
+    real: np.ndarray, n: int, room: int, spec: np.ndarray, seen: np.ndarray, distances: np.ndarray
+) -> int:
     """Fill ``seen`` ``[V]`` with at most ``room`` perceived cars in order; returns how many."""
     count = 0
     for vehicle in range(1, n):

@@ -48,7 +48,12 @@ from racer.envs.highway.simulator.numeric import clip
 
 @kernel
 def judge(
-    real: np.ndarray, whole: np.ndarray, time: float, reals: np.ndarray, wholes: np.ndarray, result: np.ndarray
+    real: np.ndarray,
+    whole: np.ndarray,
+    time: float,
+    reals: np.ndarray,
+    wholes: np.ndarray,
+    result: np.ndarray,
 ) -> None:
     """Write the reward, its components, the end flags and the ego's own figures into ``result [RESULTS]``."""
     x, y = real[X, 0], real[Y, 0]

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HighwaySimulator"]
 
-# with fewer vehicles, walking all of them beats keeping them sorted
-BRUTE_FORCE_VEHICLES = 6
 SCENE_REALS = {
     "x": at.X,
     "y": at.Y,
@@ -53,7 +51,8 @@ class HighwaySimulator:
         config: highway-env's configuration, merged with the defaults of the id.
         num_envs: environments in the batch.
         fast: highway-fast-v0's collision rule.
-        search: ``auto``, ``sorted`` or ``brute``: how neighbours and collisions are found; the results are equal.
+        search: how neighbours and collisions are found: ``sorted``, or ``brute`` as highway-env does, slowly; the
+            results are equal.
         num_threads: threads that share a step; the kernels release the GIL.
 
     Raises:
@@ -66,22 +65,19 @@ class HighwaySimulator:
         num_envs: int,
         *,
         fast: bool = False,
-        search: str = "auto",
+        search: str = "sorted",
         num_threads: int = 1,
     ) -> None:
-        if search not in ("auto", "sorted", "brute"):
-            raise UsageError(f"search must be 'auto', 'sorted' or 'brute', got {search!r}")
+        if search not in ("sorted", "brute"):
+            raise UsageError(f"search must be 'sorted' or 'brute', got {search!r}")
         if num_envs < 1 or num_threads < 1:
             raise UsageError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
         self.config = dict(config)
         self.fast = fast
         self.num_envs = num_envs
         self.num_threads = min(num_threads, num_envs)
-        parameters = Parameters.parse(config, fast=fast, brute_force=search == "brute")
-        if search == "auto" and parameters.wholes[at.VEHICLES] <= BRUTE_FORCE_VEHICLES:
-            parameters.wholes[at.BRUTE_FORCE] = 1
-        self.parameters = parameters
-        self.num_vehicles = int(parameters.wholes[at.VEHICLES])
+        self.parameters = Parameters.parse(config, fast=fast, brute_force=search == "brute")
+        self.num_vehicles = int(self.parameters.wholes[at.VEHICLES])
         self._pool: ThreadPoolExecutor | None = None
         self._viewer: SceneViewer | None = None
         self._allocate()
@@ -90,7 +86,6 @@ class HighwaySimulator:
         envs, spec = self.num_envs, self.parameters.observation
         self._real = np.zeros((envs, at.REALS, self.num_vehicles))
         self._whole = np.zeros((envs, at.WHOLES, self.num_vehicles), dtype=np.int64)
-        self._whole[:, at.ORDER] = np.arange(self.num_vehicles)
         self._clock = np.zeros((envs, at.CLOCKS))
         self._rng = np.stack([seeded_state(None) for _ in range(envs)])
         self._command = np.zeros((envs, 2))
@@ -113,7 +108,9 @@ class HighwaySimulator:
         Raises:
             UsageError: if the seeds do not match the environments, or a seed is negative.
         """
-        selected = np.arange(self.num_envs) if indices is None else np.asarray(indices, dtype=np.int64).ravel()
+        selected = (
+            np.arange(self.num_envs) if indices is None else np.asarray(indices, dtype=np.int64).ravel()
+        )
         if seeds is not None:
             if len(seeds) != len(selected):
                 raise UsageError(f"{len(seeds)} seeds were given for {len(selected)} environments")
@@ -185,7 +182,8 @@ class HighwaySimulator:
             self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="highway")
         edges = [self.num_envs * k // self.num_threads for k in range(self.num_threads + 1)]
         others = [
-            self._pool.submit(step_batch, edges[k], edges[k + 1], *arguments) for k in range(1, self.num_threads)
+            self._pool.submit(step_batch, edges[k], edges[k + 1], *arguments)
+            for k in range(1, self.num_threads)
         ]
         step_batch(0, edges[1], *arguments)
         for other in others:
@@ -376,7 +374,9 @@ class HighwaySimulator:
             raise UsageError("call reset() before set_scene()")
         for name, values in fields.items():
             if name not in SCENE_REALS and name not in SCENE_WHOLES:
-                raise UsageError(f"a scene has no field {name!r}; choose from {sorted(SCENE_REALS | SCENE_WHOLES)}")
+                raise UsageError(
+                    f"a scene has no field {name!r}; choose from {sorted(SCENE_REALS | SCENE_WHOLES)}"
+                )
             if np.shape(values) != (self.num_vehicles,):
                 raise UsageError(f"scene field {name!r} must have the shape {(self.num_vehicles,)}")
         for name, values in fields.items():
@@ -385,6 +385,5 @@ class HighwaySimulator:
             else:
                 self._whole[index, SCENE_WHOLES[name]] = values
         self._whole[index, at.HAS_IMPACT] = 0
-        self._whole[index, at.ORDER] = np.arange(self.num_vehicles)
         p = self.parameters
         settle_scene(index, self._real, self._whole, self._clock, p.reals, p.wholes, self._result)

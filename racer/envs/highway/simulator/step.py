@@ -12,6 +12,7 @@ from racer.envs.highway.simulator.collision import collide_all
 from racer.envs.highway.simulator.compiled import entry, kernel
 from racer.envs.highway.simulator.controller import drive_meta_ego, meta_action
 from racer.envs.highway.simulator.kinematics import integrate
+from racer.envs.highway.simulator.lanes import closest_lane
 from racer.envs.highway.simulator.layout import (
     ACCELERATION,
     COS,
@@ -27,10 +28,9 @@ from racer.envs.highway.simulator.layout import (
     MAX_SPEED,
     MIN_SPEED,
     OBSERVED_ROWS,
+    ORDER,
     POLICY_DT,
     SIN,
-    SPEC_FEATURES,
-    SPEC_ROWS,
     STEERING,
     STEPS,
     TIME,
@@ -39,7 +39,6 @@ from racer.envs.highway.simulator.layout import (
     X,
     Y,
 )
-from racer.envs.highway.simulator.lanes import closest_lane
 from racer.envs.highway.simulator.neighbours import sort_vehicles
 from racer.envs.highway.simulator.numeric import cosine, sine
 from racer.envs.highway.simulator.observation import observe
@@ -52,10 +51,6 @@ from racer.envs.highway.simulator.traffic import drive_traffic
 def advance_frame(
     real: np.ndarray,
     whole: np.ndarray,
-    rank: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
-    changing: np.ndarray,
     corners: np.ndarray,
     reals: np.ndarray,
     wholes: np.ndarray,
@@ -66,13 +61,13 @@ def advance_frame(
     lanes = wholes[LANES]
     if wholes[EGO_KIND] == EGO_META:
         drive_meta_ego(real, whole)
-    drive_traffic(real, whole, rank, xs, ys, changing, reals, wholes)
+    drive_traffic(real, whole, reals, wholes)
     integrate(real, whole, EGO, dt, reals[EGO_MIN_SPEED], reals[EGO_MAX_SPEED], lanes)
     for vehicle in range(1, n):
         real[TIMER, vehicle] += dt
         integrate(real, whole, vehicle, dt, MIN_SPEED, MAX_SPEED, lanes)
-    sort_vehicles(real, whole, rank, xs, ys, n)
-    collide_all(real, whole, xs, ys, changing, corners, reals, wholes)
+    sort_vehicles(real, whole, n)
+    collide_all(real, whole, corners, reals, wholes)
 
 
 @entry
@@ -104,14 +99,11 @@ def step_batch(
         observations: ``[E, K, F]`` float32, written where ``finish``.
     """
     n = wholes[VEHICLES]
-    rank = np.empty(n, np.int64)
-    changing = np.empty(2 * n, np.int64)
-    xs = np.empty(n)
-    ys = np.empty(n)
+    seen = np.empty(n, np.int64)
+    distances = np.empty(n)
     corners = np.empty((2, 5, 2))
     rows = np.empty((observations.shape[1], observations.shape[2]))
     for e in range(first, last):
-        sort_vehicles(real[e], whole[e], rank, xs, ys, n)
         if begin:
             clock[e, TIME] += reals[POLICY_DT]
             if frames > 0:
@@ -121,12 +113,12 @@ def step_batch(
                     real[e, ACCELERATION, 0] = command[e, 0]
                     real[e, STEERING, 0] = command[e, 1]
         for _ in range(frames):
-            advance_frame(real[e], whole[e], rank, xs, ys, changing, corners, reals, wholes)
+            advance_frame(real[e], whole[e], corners, reals, wholes)
         clock[e, STEPS] += frames
         if finish:
             judge(real[e], whole[e], clock[e, TIME], reals, wholes, result[e])
             result[e, OBSERVED_ROWS] = observe(
-                real[e], whole[e], rng[e], n, spec, ranges, rows, changing, xs, observations[e]
+                real[e], whole[e], rng[e], n, spec, ranges, rows, seen, distances, observations[e]
             )
 
 
@@ -152,6 +144,7 @@ def reset_batch(
     rows = np.empty((observations.shape[1], observations.shape[2]))
     for e in indices:
         populate(real[e], whole[e], rng[e], reals, wholes, target_speeds)
+        sort_vehicles(real[e], whole[e], n)
         clock[e, TIME] = 0.0
         clock[e, STEPS] = 0.0
         judge(real[e], whole[e], 0.0, reals, wholes, result[e])
@@ -196,4 +189,6 @@ def settle_scene(
         real[e, SIN, vehicle] = sine(heading)
         x, y = real[e, X, vehicle], real[e, Y, vehicle]
         whole[e, LANE, vehicle] = closest_lane(x, y, heading, wholes[LANES])
+        whole[e, ORDER, vehicle] = vehicle
+    sort_vehicles(real[e], whole[e], wholes[VEHICLES])
     judge(real[e], whole[e], clock[e, TIME], reals, wholes, result[e])

@@ -1,8 +1,5 @@
 """The other cars: IDM or linear car following, MOBIL lane changes (highway_env/vehicle/behavior.py).
 
-``scene`` in the signatures below stands for the arguments that every neighbour search takes:
-``real [REALS, V]``, ``whole [WHOLES, V]``, and the search's scratch ``rank``, ``xs``, ``ys`` ``[V]``.
-
 MOBIL's politeness is 0, so the terms of the followers' gains are multiplied by zero and need no evaluation;
 the accelerations of both models ignore the rear vehicle.
 """
@@ -11,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import inlined, kernel
 from racer.envs.highway.simulator.controller import lane_keeping_steering
 from racer.envs.highway.simulator.lanes import is_reachable
 from racer.envs.highway.simulator.layout import (
     ACC_MAX,
     ACCELERATION,
     BRUTE_FORCE,
+    CHANGING,
     COMFORT_ACC_MAX,
     COS,
     CRASHED,
@@ -59,7 +57,7 @@ from racer.envs.highway.simulator.neighbours import front, rear
 from racer.envs.highway.simulator.numeric import clip, not_zero, wrap_to_pi
 
 
-@kernel
+@inlined
 def desired_gap(real: np.ndarray, follower: int, leader: int, time_wanted: float) -> float:
     """IDM's desired gap (m); the speed difference is projected on the follower's direction."""
     speed = real[SPEED, follower]
@@ -71,7 +69,7 @@ def desired_gap(real: np.ndarray, follower: int, leader: int, time_wanted: float
     return DISTANCE_WANTED + speed * time_wanted + speed * dv / GAP_DIVISOR
 
 
-@kernel
+@inlined
 def free_acceleration(real: np.ndarray, vehicle: int, exponent: float) -> float:
     """IDM's acceleration (m/s2) of ``vehicle`` on an empty road, with the evaluating car's exponent."""
     target = real[TARGET_SPEED, vehicle]
@@ -81,7 +79,7 @@ def free_acceleration(real: np.ndarray, vehicle: int, exponent: float) -> float:
     return COMFORT_ACC_MAX * (1 - (max(real[SPEED, vehicle], 0.0) / target) ** exponent)
 
 
-@kernel
+@inlined
 def interaction(real: np.ndarray, follower: int, leader: int, time_wanted: float) -> float:
     """IDM's braking term (m/s2) behind ``leader``."""
     ratio = desired_gap(real, follower, leader, time_wanted) / not_zero(real[X, leader] - real[X, follower])
@@ -124,7 +122,7 @@ def acceleration(
     return value
 
 
-@kernel
+@inlined
 def own_acceleration(
     real: np.ndarray, linear: bool, vehicle: int, leader: int, time_wanted: float, free: float
 ) -> float:
@@ -146,17 +144,15 @@ def linear_steering(real: np.ndarray, vehicle: int, lane: int, two: float) -> fl
 
 
 @kernel
-def must_abort(
-    real: np.ndarray, whole: np.ndarray, vehicle: int, time_wanted: float, changing: np.ndarray, count: int
-) -> bool:
+def must_abort(real: np.ndarray, whole: np.ndarray, vehicle: int, time_wanted: float, count: int) -> bool:
     """Is another car that is already changing into the same lane ahead and too close?
 
-    ``changing[:count]`` holds every car that may be changing lanes; live targets are read, so cars with a
-    lower index have already decided in this frame and the others have not.
+    The first ``count`` of the row CHANGING are the cars that may be changing lanes. Live targets are read: cars
+    with a lower index have already decided in this frame and the others have not.
     """
     target = whole[TARGET_LANE, vehicle]
     for k in range(count):
-        other = changing[k]
+        other = whole[CHANGING, k]
         if other != vehicle and whole[TARGET_LANE, other] == target and whole[LANE, other] != target:
             d = real[X, other] - real[X, vehicle]
             if 0 < d < desired_gap(real, vehicle, other, time_wanted):
@@ -168,9 +164,6 @@ def must_abort(
 def choose_lane(
     real: np.ndarray,
     whole: np.ndarray,
-    rank: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
     vehicle: int,
     own_front: int,
     free: float,
@@ -197,60 +190,58 @@ def choose_lane(
             continue
         if not is_reachable(real[X, vehicle], real[Y, vehicle], candidate):
             continue
-        preceding = front(real, whole, rank, xs, ys, vehicle, candidate, n, brute)
+        preceding = front(real, whole, vehicle, candidate, n, brute)
         gain = own_acceleration(real, linear, vehicle, preceding, tau, free) - own
         if gain < reals[MIN_GAIN]:
             continue
-        following = rear(real, whole, rank, xs, ys, vehicle, candidate, n, brute)
+        following = rear(real, whole, vehicle, candidate, n, brute)
         if acceleration(real, linear, vehicle, following, vehicle, tau) < -MAX_BRAKING_IMPOSED:
             continue
         target = candidate
     return target
 
 
-@kernel
+@inlined
 def drive(
     real: np.ndarray,
     whole: np.ndarray,
-    rank: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
     vehicle: int,
-    changing: np.ndarray,
     count: int,
     reals: np.ndarray,
     wholes: np.ndarray,
 ) -> int:
-    """Decide one car's target lane, steering and acceleration; returns the new ``count`` of ``changing``."""
+    """Decide one car's target lane, steering and acceleration; returns the new ``count`` of CHANGING."""
     linear = wholes[TRAFFIC_KIND] == TRAFFIC_LINEAR
     tau = reals[TIME_WANTED]
     n = wholes[VEHICLES]
     brute = wholes[BRUTE_FORCE]
     lane = whole[LANE, vehicle]
-    own_front = front(real, whole, rank, xs, ys, vehicle, lane, n, brute)
+    own_front = front(real, whole, vehicle, lane, n, brute)
     free = 0.0 if linear else free_acceleration(real, vehicle, real[EXPONENT, vehicle])
 
     if whole[TARGET_LANE, vehicle] != lane:
-        if must_abort(real, whole, vehicle, tau, changing, count):
+        if must_abort(real, whole, vehicle, tau, count):
             whole[TARGET_LANE, vehicle] = lane
-    elif LANE_CHANGE_DELAY < real[TIMER, vehicle]:
+    elif real[TIMER, vehicle] > LANE_CHANGE_DELAY:
         real[TIMER, vehicle] = 0.0
-        chosen = choose_lane(real, whole, rank, xs, ys, vehicle, own_front, free, reals, wholes)
+        chosen = choose_lane(real, whole, vehicle, own_front, free, reals, wholes)
         if chosen != lane:
             whole[TARGET_LANE, vehicle] = chosen
-            changing[count] = vehicle
+            whole[CHANGING, count] = vehicle
             count += 1
 
     target = whole[TARGET_LANE, vehicle]
     if linear:
         steering = linear_steering(real, vehicle, target, reals[TWO])
     else:
-        steering = lane_keeping_steering(real[Y, vehicle], real[HEADING, vehicle], real[SPEED, vehicle], target)
+        steering = lane_keeping_steering(
+            real[Y, vehicle], real[HEADING, vehicle], real[SPEED, vehicle], target
+        )
     real[STEERING, vehicle] = clip(steering, -MAX_STEERING, MAX_STEERING)
 
     value = own_acceleration(real, linear, vehicle, own_front, tau, free)
     if target != lane:
-        leader = front(real, whole, rank, xs, ys, vehicle, target, n, brute)
+        leader = front(real, whole, vehicle, target, n, brute)
         value = min(value, own_acceleration(real, linear, vehicle, leader, tau, free))
     real[ACCELERATION, vehicle] = clip(value, -ACC_MAX, ACC_MAX)
     return count
@@ -260,20 +251,16 @@ def drive(
 def drive_traffic(
     real: np.ndarray,
     whole: np.ndarray,
-    rank: np.ndarray,
-    xs: np.ndarray,
-    ys: np.ndarray,
-    changing: np.ndarray,
     reals: np.ndarray,
     wholes: np.ndarray,
 ) -> None:
-    """Let every car decide, in list order; a crashed car decides nothing. ``changing [2 V]`` is scratch."""
+    """Let every car decide, in list order; a crashed car decides nothing."""
     n = wholes[VEHICLES]
     count = np.int64(0)
     for vehicle in range(0 if wholes[EGO_KIND] == EGO_META else 1, n):
         if whole[LANE, vehicle] != whole[TARGET_LANE, vehicle]:
-            changing[count] = vehicle
+            whole[CHANGING, count] = vehicle
             count += 1
     for vehicle in range(1, n):
         if not whole[CRASHED, vehicle]:
-            count = drive(real, whole, rank, xs, ys, vehicle, changing, count, reals, wholes)
+            count = drive(real, whole, vehicle, count, reals, wholes)

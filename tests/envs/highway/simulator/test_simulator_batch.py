@@ -16,7 +16,12 @@ from racer.envs.highway.simulator import HighwaySimulator, defaults
 from racer.envs.highway.simulator.compiled import source_digest
 from racer.envs.highway.simulator.generator import pack, unpack
 
-CONTINUOUS = {"action": {"type": "ContinuousAction"}, "policy_frequency": 5, "vehicles_count": 12, "vehicles_density": 2}
+CONTINUOUS = {
+    "action": {"type": "ContinuousAction"},
+    "policy_frequency": 5,
+    "vehicles_count": 12,
+    "vehicles_density": 2,
+}
 
 
 def simulator(num_envs: int, config: dict[str, Any] | None = None, **options: Any) -> HighwaySimulator:
@@ -140,7 +145,9 @@ def test_second_observation_sees_the_same_scene() -> None:
     sim = simulator(2)
     sim.reset([0, 1])
     sim.step(np.zeros((2, 2), np.float32))
-    spec = sim.observation_spec({"type": "Kinematics", "features": ["x", "vx"], "normalize": False, "vehicles_count": 3})
+    spec = sim.observation_spec(
+        {"type": "Kinematics", "features": ["x", "vx"], "normalize": False, "vehicles_count": 3}
+    )
     rows = sim.observe(spec)
     assert rows.shape == (2, 3, 2)
     assert np.array_equal(rows[:, 0, 0], sim.ego_position[:, 0].astype(np.float32))
@@ -156,7 +163,13 @@ def test_ego_arrays_by_hand() -> None:
     sim = simulator(1, {"vehicles_count": 1, "lanes_count": 3})
     sim.reset([0])
     sim.set_scene(
-        0, x=[100.0, 500.0], y=[4.5, 0.0], heading=[0.1, 0.0], speed=[20.0, 20.0], crashed=[False, True], timer=[0, 0.0]
+        0,
+        x=[100.0, 500.0],
+        y=[4.5, 0.0],
+        heading=[0.1, 0.0],
+        speed=[20.0, 20.0],
+        crashed=[False, True],
+        timer=[0, 0.0],
     )
     assert sim.ego_position.tolist() == [[100.0, 4.5]]
     assert sim.ego_lateral_offset.tolist() == [0.5]

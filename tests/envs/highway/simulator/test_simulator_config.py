@@ -56,7 +56,10 @@ def test_what_is_not_covered_is_refused_by_name(key: str, changes: dict[str, Any
         ("reward_speed_range", {"reward_speed_range": 20}),
         ("features_range.x", {"observation": {"type": "Kinematics", "features_range": {"x": [1]}}}),
         ("did you mean 'heading'", {"observation": {"type": "Kinematics", "features": ["headin"]}}),
-        ("cannot both be false", {"action": {"type": "ContinuousAction", "lateral": False, "longitudinal": False}}),
+        (
+            "cannot both be false",
+            {"action": {"type": "ContinuousAction", "lateral": False, "longitudinal": False}},
+        ),
         ("observation.vehicles_count", {"observation": {"type": "Kinematics", "vehicles_count": 0}}),
     ],
 )

@@ -87,7 +87,15 @@ def test_close_without_pinning() -> None:
 )
 def test_long_sweep_is_exact_to_the_bit(suite: str, episodes: int, vehicles: int, steps: int) -> None:
     outcome = pinned(
-        suite, "--first", "1000", "--episodes", str(episodes), "--vehicles", str(vehicles), "--steps", str(steps)
+        suite,
+        "--first",
+        "1000",
+        "--episodes",
+        str(episodes),
+        "--vehicles",
+        str(vehicles),
+        "--steps",
+        str(steps),
     )
     assert outcome["differences"] == []
     assert outcome["episodes"] == episodes
@@ -133,10 +141,17 @@ def test_the_sample_of_configurations_is_wide() -> None:
     for _ in range(300):
         config = random_config(rng)
         seen.update(config.keys())
-        seen.update(f"observation.{key}={value}" for key, value in config["observation"].items() if key == "order")
+        seen.update(
+            f"observation.{key}={value}" for key, value in config["observation"].items() if key == "order"
+        )
         seen.update(f"observation.{key}" for key in config["observation"])
         seen.update(f"action.{key}" for key in config["action"])
-    for key in ("observation.order=shuffled", "observation.features_range", "action.speed_range", "on_road_reward"):
+    for key in (
+        "observation.order=shuffled",
+        "observation.features_range",
+        "action.speed_range",
+        "on_road_reward",
+    ):
         assert seen[key] > 5
     for key in ("action.target_speeds", "action.actions_per_axis", "action.lateral", "action.longitudinal"):
         assert seen[key] > 5

@@ -18,7 +18,11 @@ from racer.envs.highway.twins import register
 
 register()
 
-CONTINUOUS: dict[str, Any] = {"action": {"type": "ContinuousAction"}, "policy_frequency": 5, "vehicles_count": 6}
+CONTINUOUS: dict[str, Any] = {
+    "action": {"type": "ContinuousAction"},
+    "policy_frequency": 5,
+    "vehicles_count": 6,
+}
 PAIRS = [("racer/highway-v0", HighwayEnv), ("racer/highway-fast-v0", HighwayEnvFast)]
 
 
@@ -124,7 +128,8 @@ def test_a_copy_goes_its_own_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [CONTINUOUS, {"vehicles_count": 6, "other_vehicles_type": "highway_env.vehicle.behavior.LinearVehicle"}]
+    "config",
+    [CONTINUOUS, {"vehicles_count": 6, "other_vehicles_type": "highway_env.vehicle.behavior.LinearVehicle"}],
 )
 def test_frames_equal_highway_envs_pixel_for_pixel(config: dict[str, Any]) -> None:
     theirs = HighwayEnv(config=config, render_mode="rgb_array")
@@ -171,7 +176,7 @@ def test_a_crash_is_drawn_as_highway_env_draws_it() -> None:
 def test_films_every_simulation_frame() -> None:
     class Recorder:
         frames_per_sec = 0
-        frames: list[np.ndarray] = []  # noqa: RUF012
+        frames: list[np.ndarray] = []
 
         def _capture_frame(self) -> None:
             self.frames.append(env.render())
@@ -245,7 +250,9 @@ def test_batches_behave_as_gymnasiums_own_vector_environment(mode: AutoresetMode
 
 def test_disabled_autoreset_leaves_it_to_the_caller() -> None:
     config = {**CONTINUOUS, "duration": 0.4}
-    envs = gymnasium.make_vec("racer/highway-v0", num_envs=2, config=config, autoreset_mode=AutoresetMode.DISABLED)
+    envs = gymnasium.make_vec(
+        "racer/highway-v0", num_envs=2, config=config, autoreset_mode=AutoresetMode.DISABLED
+    )
     envs.reset(seed=0)
     action = np.zeros((2, 2), np.float32)
     envs.step(action)
