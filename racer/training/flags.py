@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,16 @@ from racer.core.errors import UsageError
 from racer.core.run_dir import check_run_name, check_vacant, check_writable, open_run
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, write_run
 
-__all__ = ["RunPlan", "define_dataclass_flags", "define_run_flags", "options_from_flags", "plan_run"]
+__all__ = [
+    "OptionClasses",
+    "RunPlan",
+    "config_from_flags",
+    "define_dataclass_flags",
+    "define_run_flags",
+    "options_from_flags",
+    "plan_run",
+    "refuse_flags",
+]
 
 T = TypeVar("T")
 
@@ -53,7 +63,10 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def define_dataclass_flags(cls: type, values: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
-    """Define a flag for every field of a configuration dataclass; ``defaults`` replace the dataclass's own."""
+    """Define a flag for every field of a configuration dataclass that has none yet.
+
+    ``defaults`` replace the dataclass's own; None leaves the choice to the class that the options are built for.
+    """
     kinds = typing.get_type_hints(cls)
     define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
     for field in dataclasses.fields(cls):
@@ -69,9 +82,37 @@ def options_from_flags(cls: type[T], stored: dict[str, Any], values: flags.FlagV
     """Build a configuration dataclass from flags; a resumed run's options stand in for flags not given."""
     found = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        given = field.name in values and values[field.name].present
-        found[field.name] = values[field.name].value if given or field.name not in stored else stored[field.name]
+        flag = values[field.name] if field.name in values else None
+        if flag is not None and flag.present:
+            found[field.name] = flag.value
+        elif field.name in stored:
+            found[field.name] = stored[field.name]
+        elif flag is not None and flag.value is not None:
+            found[field.name] = flag.value
     return cls(**found)
+
+
+def refuse_flags(chosen: type, others: tuple[type, ...], agent: str, values: flags.FlagValues = flags.FLAGS) -> None:
+    """Raise UsageError where a flag was given that belongs to ``others`` only and so would do nothing."""
+    known = {field.name for field in dataclasses.fields(chosen)}
+    for name in (field.name for cls in others for field in dataclasses.fields(cls)):
+        if name not in known and name in values and values[name].present:
+            raise UsageError(f"flag --{name} has no meaning for {agent}; its own are {', '.join(sorted(known))}")
+
+
+def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Any:
+    """Return the contents of the ``--config`` file, or None where none was given.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    config = values.config
+    try:
+        # A file that failed to load is reported by ml_collections only when it is first looked into.
+        return config if config is None else config.copy_and_resolve_references()
+    except OSError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"config file cannot be read: {reason}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,19 +136,25 @@ class RunPlan:
         return run_dir
 
 
-def plan_run(program: str, option_classes: tuple[type, ...], values: flags.FlagValues = flags.FLAGS) -> RunPlan:
+OptionClasses = Callable[[RunSpec], tuple[type, ...]]
+
+
+def plan_run(
+    program: str, option_classes: tuple[type, ...] | OptionClasses, values: flags.FlagValues = flags.FLAGS
+) -> RunPlan:
     """Read from the flags which run is meant, new or resumed.
 
     Args:
         program: name of the calling program; a run is resumed by the program that began it.
-        option_classes: dataclasses whose flags belong to the run.
+        option_classes: dataclasses whose flags belong to the run, or a function that picks them by its agent.
 
     Raises:
         UsageError: wrong flags, an occupied folder, or a run that does not fit.
     """
     if values.resume is not None:
         return _plan_resume(program, option_classes, values)
-    if values.config is None:
+    config = config_from_flags(values)
+    if config is None:
         raise UsageError(
             "--config is missing: name a config file, e.g. scripts/sim/configs/highway_distributional_config.py"
         )
@@ -115,24 +162,29 @@ def plan_run(program: str, option_classes: tuple[type, ...], values: flags.FlagV
         raise UsageError(f"flag --seed must be at least 0, not {values.seed}")
     folder = Path(values.policy_dir) / check_run_name(values.run_name or f"highway_run_{values.seed}")
     check_vacant(folder)
-    spec = spec_from_config(values.config, values.seed, values.engine)
+    spec = spec_from_config(config, values.seed, values.engine)
     options: dict[str, Any] = {"program": program}
-    for cls in option_classes:
+    for cls in _classes(option_classes, spec):
         options.update(dataclasses.asdict(options_from_flags(cls, {}, values)))
     for name in _RUN_OPTIONS:
         options[name] = values[name].value
     return RunPlan(folder, spec, options, resumed=False)
 
 
-def _plan_resume(program: str, option_classes: tuple[type, ...], values: flags.FlagValues) -> RunPlan:
+def _classes(given: tuple[type, ...] | OptionClasses, spec: RunSpec) -> tuple[type, ...]:
+    return given(spec) if callable(given) else given
+
+
+def _plan_resume(program: str, option_classes: tuple[type, ...] | OptionClasses, values: flags.FlagValues) -> RunPlan:
     folder = Path(values.resume)
     if not folder.is_dir():
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         raise UsageError(f"run {str(folder)!r} was begun by {stored.get('program')}; resume it with that program")
-    if values.config is not None:
-        differing = spec.differences(spec_from_config(values.config, spec.seed, spec.env_config["engine"]))
+    config = config_from_flags(values)
+    if config is not None:
+        differing = spec.differences(spec_from_config(config, spec.seed, spec.env_config["engine"]))
         if differing:
             raise UsageError(f"--config differs from the resumed run: {'; '.join(differing)}; start a new run instead")
     kept = {"seed": spec.seed, "engine": spec.env_config["engine"], "run_name": folder.name}
@@ -140,7 +192,7 @@ def _plan_resume(program: str, option_classes: tuple[type, ...], values: flags.F
         if values[name].present and values[name].value != value:
             raise UsageError(f"flag --{name} is {values[name].value!r}, but the resumed run has {value!r}")
     options = dict(stored)
-    for cls in option_classes:
+    for cls in _classes(option_classes, spec):
         options.update(dataclasses.asdict(options_from_flags(cls, stored, values)))
     for name in _RUN_OPTIONS:
         if values[name].present or name not in options:
