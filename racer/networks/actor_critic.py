@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from racer.networks.encoders import Encoder, EncoderSpec
@@ -54,6 +55,22 @@ def _head_init(scale: float, orthogonal: bool) -> nn.initializers.Initializer:
     return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
 
 
+def _constants(values: np.ndarray) -> nn.initializers.Initializer:
+    return lambda key, shape, dtype=jnp.float32: jnp.asarray(values, dtype)
+
+
+def _beta_biases(centre: np.ndarray, std: float) -> dict[str, np.ndarray]:
+    """Return the biases that give Beta(alpha, beta), stretched to [-1, 1], this mean and standard deviation.
+
+    Its mean ``m`` in [0, 1] is ``alpha / s`` and its variance ``4 m (1 - m) / (s + 1)``, with ``s = alpha + beta``;
+    the network's output is ``softplus^-1(alpha - 1)``. Where that has no solution, the nearest humped density is taken.
+    """
+    mean = 0.5 * (1.0 + centre)
+    total = 4.0 * mean * (1.0 - mean) / std**2 - 1.0
+    excess = {"alpha": mean * total - 1.0, "beta": (1.0 - mean) * total - 1.0}
+    return {name: np.log(np.expm1(np.maximum(value, 1e-3))) for name, value in excess.items()}
+
+
 class PolicyNetwork(nn.Module):
     """Encoder, trunk and the heads of an action distribution.
 
@@ -63,6 +80,7 @@ class PolicyNetwork(nn.Module):
         distribution: one of :data:`DISTRIBUTIONS`.
         initial_std: first standard deviation of the squashed action, as a share of half the action range (for the
             Gaussian: before squashing).
+        initial_mean: first mean of every action in [-1, 1], the whole of its range; empty for the centre.
         encoder_spec: what happens to the observation first.
         activation: a name in :data:`racer.networks.mlp.ACTIVATIONS`.
         orthogonal: orthogonal initialisation of kernels.
@@ -72,6 +90,7 @@ class PolicyNetwork(nn.Module):
     size: int
     distribution: str
     initial_std: float = 0.5
+    initial_mean: Sequence[float] = ()
     encoder_spec: EncoderSpec = EncoderSpec()
     activation: str = "tanh"
     orthogonal: bool = True
@@ -88,16 +107,16 @@ class PolicyNetwork(nn.Module):
         kernel = _head_init(_HEAD_SCALE, self.orthogonal)
         if self.distribution == "categorical":
             return {"logits": nn.Dense(self.size, kernel_init=kernel, name="logits")(features)}, features
+        centre = np.array(self.initial_mean or (0.0,) * self.size, np.float32)
         if self.distribution == "beta":
-            # Beta(a, a), stretched to [-1, 1], has variance 1 / (2 a + 1); a - 1 = softplus(bias).
-            excess = 0.5 * (self.initial_std**-2 - 1.0) - 1.0
-            bias = nn.initializers.constant(math.log(math.expm1(max(excess, 1e-3))))
+            biases = _beta_biases(centre, self.initial_std)
             raw = {
-                name: nn.Dense(self.size, kernel_init=kernel, bias_init=bias, name=name)(features)
-                for name in ("alpha", "beta")
+                name: nn.Dense(self.size, kernel_init=kernel, bias_init=_constants(bias), name=name)(features)
+                for name, bias in biases.items()
             }
             return {name: 1.0 + nn.softplus(value) for name, value in raw.items()}, features
-        mean = nn.Dense(self.size, kernel_init=kernel, name="mean")(features)
+        mean_bias = _constants(np.arctanh(centre))
+        mean = nn.Dense(self.size, kernel_init=kernel, bias_init=mean_bias, name="mean")(features)
         log_std = self.param("log_std", nn.initializers.constant(math.log(self.initial_std)), (self.size,))
         return {"mean": mean, "log_std": jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)}, features
 

@@ -42,7 +42,7 @@ class OffPolicyConfig:
 
     max_steps: int = option(100_000, "Transitions to collect in all.", low=1)
     start_training: int = option(1_000, "Transitions collected at random before the first update.", low=0)
-    num_envs: int = option(8, "Environments stepped side by side.", low=1)
+    num_envs: int = option(8, "Environments stepped side by side (8; 16 for on-policy agents).", low=1)
     batch_size: int = option(128, "Transitions a minibatch.", low=1)
     utd_ratio: int = option(8, "Gradient steps (minibatches) an update() call.", low=1)
     replay_buffer_size: int = option(200_000, "Transitions kept for replay; the oldest go first.", low=1)

@@ -1,7 +1,7 @@
-"""Train an off-policy agent on highway states in one process.
+"""Train an agent on highway states in one process.
 
-Steps, inserts, samples and updates in one fixed order: what the distributed program does with many processes, to be
-read and debugged in one. A stopped run goes on with --resume policies/<run> as if it had never stopped.
+Steps, stores and updates in one fixed order: what the distributed program does with many processes, to be read and
+debugged in one. Off-policy agents learn from replay after every step, on-policy ones (PPO) from whole rollouts. A stopped run goes on with --resume policies/<run> as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -16,14 +16,30 @@ from racer.core.metrics import MetricsLogger, wandb_mode
 from racer.training.checkpointing import CheckpointSaver, resume_checkpoint
 from racer.training.device import choose_device, learner_device
 from racer.training.evaluation_hook import make_evaluation
-from racer.training.flags import define_dataclass_flags, define_run_flags, options_from_flags, plan_run
+from racer.training.flags import (
+    define_dataclass_flags,
+    define_run_flags,
+    options_from_flags,
+    plan_run,
+    refuse_flags,
+)
 from racer.training.off_policy import OffPolicyConfig, OffPolicyTrainer
+from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer, is_on_policy
+from racer.training.run_spec import RunSpec
 from racer.training.signals import StopSignals
 
 PROGRAM = "train_highway_states"
 
 define_run_flags()
-define_dataclass_flags(OffPolicyConfig)
+define_dataclass_flags(OffPolicyConfig, num_envs=None)
+define_dataclass_flags(OnPolicyConfig)
+
+
+def option_class(spec: RunSpec) -> type[OffPolicyConfig] | type[OnPolicyConfig]:
+    """Choose the loop by the agent; flags of the other loop are refused."""
+    loops = (OnPolicyConfig, OffPolicyConfig) if is_on_policy(spec.agent_name) else (OffPolicyConfig, OnPolicyConfig)
+    refuse_flags(loops[0], loops[1:], spec.agent_name)
+    return loops[0]
 
 
 def main() -> int:
@@ -31,10 +47,14 @@ def main() -> int:
     values = flags.FLAGS
     wandb_mode()
     choose_device(values.device)
-    plan = plan_run(PROGRAM, (OffPolicyConfig,))
-    config = options_from_flags(OffPolicyConfig, plan.options)
+    plan = plan_run(PROGRAM, lambda spec: (option_class(spec),))
+    config = options_from_flags(option_class(plan.spec), plan.options)
     checkpoint = resume_checkpoint(plan.folder) if plan.resumed else None
-    trainer = OffPolicyTrainer(plan.spec, config, checkpoint)
+    trainer: OffPolicyTrainer | OnPolicyTrainer
+    if isinstance(config, OnPolicyConfig):
+        trainer = OnPolicyTrainer(plan.spec, config, checkpoint)
+    else:
+        trainer = OffPolicyTrainer(plan.spec, config, checkpoint)
     run_dir = plan.open()
     print(f"run {run_dir}: {plan.spec.agent_name} on {plan.spec.env_config['engine']}, learner on {learner_device()}")
     metrics = MetricsLogger(run_dir, plan.options, truncate_after=trainer.step if plan.resumed else None)

@@ -47,6 +47,8 @@ class PPOConfig:
             Gaussian, or the categorical where the action space is Discrete.
         initial_std: first standard deviation of every action, as a share of half its range, above 0; below 0.57 for
             the beta distribution, which has two humps otherwise.
+        initial_action: where the first policy's mean lies, for actions by name in their own unit, as
+            {"acceleration": 0.3}; actions not named start at the centre of the range that the policy uses.
         action_scale: share of its range that the policy uses, for actions by name, as {"steering": 0.1}: the range
             shrinks around its centre. Actions not named keep all of theirs.
         hidden_dims: widths of the policy network's hidden layers.
@@ -79,6 +81,7 @@ class PPOConfig:
     normalize_values: bool = True
     distribution: str = "auto"
     initial_std: float = 0.5
+    initial_action: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     action_scale: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     hidden_dims: tuple[int, ...] = (256, 256)
     value_hidden_dims: tuple[int, ...] = (256, 256)
@@ -118,7 +121,10 @@ class PPOConfig:
         require_dims("value_hidden_dims", self.value_hidden_dims)
         require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)
         require_scale(self.observation_scale, self.vehicle_features)
-        object.__setattr__(self, "action_scale", _named_scales(self.action_scale))
+        object.__setattr__(self, "initial_action", _named_numbers("initial_action", self.initial_action))
+        object.__setattr__(self, "action_scale", _named_numbers("action_scale", self.action_scale))
+        for name, scale in self.action_scale:
+            require_range(f"action_scale of {name!r}", scale, 0.0, 1.0, open_low=True)
 
     def check_rows(self, rollout_length: int, num_envs: int) -> None:
         """Raise UsageError unless ``rollout_length * num_envs`` rows divide into the minibatches of an epoch."""
@@ -130,13 +136,13 @@ class PPOConfig:
             )
 
 
-def _named_scales(given: Any) -> tuple[tuple[str, float], ...]:
-    """Return ``action_scale`` as sorted pairs, which hash and go through JSON; takes a mapping, pairs or None."""
+def _named_numbers(key: str, given: Any) -> tuple[tuple[str, float], ...]:
+    """Return numbers by name as sorted pairs, which hash and go through JSON; takes a mapping, pairs or None."""
     try:
         pairs = dict(given or ())
     except (TypeError, ValueError) as error:
-        raise UsageError(f'action_scale must be like {{"steering": 0.1}}, got {given!r}') from error
-    for name, scale in pairs.items():
-        require_type("name in action_scale", name, str)
-        require_range(f"action_scale of {name!r}", scale, 0.0, 1.0, open_low=True)
-    return tuple(sorted((name, float(scale)) for name, scale in pairs.items()))
+        raise UsageError(f'{key} must be like {{"steering": 0.1}}, got {given!r}') from error
+    for name, number in pairs.items():
+        require_type(f"name in {key}", name, str)
+        require_range(f"{key} of {name!r}", number)
+    return tuple(sorted((name, float(number)) for name, number in pairs.items()))

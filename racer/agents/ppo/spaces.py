@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 
@@ -23,6 +24,7 @@ class ActionHead:
         size: number of actions A, or of choices.
         low: lower end of each action as the policy uses it; empty for choices.
         high: upper end.
+        initial: first mean of each action in [-1, 1], the whole of its range.
         names: name of each action, or empty.
         start: number of the first choice.
     """
@@ -31,6 +33,7 @@ class ActionHead:
     size: int
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    initial: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     start: int = 0
 
@@ -56,7 +59,7 @@ def make_action_head(
 
     Raises:
         UsageError: a space that the agent cannot serve, a distribution that does not fit the actions, or a name in
-            ``action_scale`` that the environment does not know.
+            ``action_scale`` or ``initial_action`` that the environment does not know.
     """
     if isinstance(action_space, gym.spaces.Discrete):
         interfaces = Interfaces(flat_observation_dim(agent, observation_space), (), ())
@@ -71,8 +74,8 @@ def make_action_head(
 def _choices(space: gym.spaces.Discrete, config: PPOConfig) -> ActionHead:
     if config.distribution not in ("auto", "categorical"):
         raise UsageError(f"distribution {config.distribution!r} is for continuous actions; use 'categorical' here")
-    if config.action_scale:
-        raise UsageError("action_scale has no meaning for a Discrete action space")
+    if config.action_scale or config.initial_action:
+        raise UsageError("action_scale and initial_action have no meaning for a Discrete action space")
     return ActionHead("categorical", int(space.n), start=int(space.start))
 
 
@@ -80,16 +83,31 @@ def _continuous(interfaces: Interfaces, config: PPOConfig) -> ActionHead:
     if config.distribution == "categorical":
         raise UsageError("distribution 'categorical' needs a Discrete action space; use 'tanh_gaussian' or 'beta'")
     distribution = "tanh_gaussian" if config.distribution == "auto" else config.distribution
-    scales = dict(config.action_scale)
-    if scales and not interfaces.action_names:
-        raise UsageError("action_scale addresses actions by name, but this environment names none")
-    for name in scales:
-        if name not in interfaces.action_names:
-            raise unknown_name("action (action_scale)", name, interfaces.action_names)
-    low, high = [], []
-    for index, (least, greatest) in enumerate(zip(interfaces.action_low, interfaces.action_high, strict=True)):
-        scale = scales.get(interfaces.action_names[index], 1.0) if interfaces.action_names else 1.0
-        centre, half = 0.5 * (least + greatest), 0.5 * scale * (greatest - least)
+    scales = _by_name("action_scale", config.action_scale, interfaces.action_names)
+    starts = _by_name("initial_action", config.initial_action, interfaces.action_names)
+    names = interfaces.action_names or ("",) * interfaces.action_dim
+    low, high, initial = [], [], []
+    for name, least, greatest in zip(names, interfaces.action_low, interfaces.action_high, strict=True):
+        centre, half = 0.5 * (least + greatest), 0.5 * scales.get(name, 1.0) * (greatest - least)
+        share = (starts.get(name, centre) - centre) / half
+        if not -1.0 < share < 1.0:
+            raise UsageError(
+                f"initial_action of {name!r} must lie between {centre - half:g} and {centre + half:g}, "
+                f"got {starts[name]:g}"
+            )
         low.append(centre - half)
         high.append(centre + half)
-    return ActionHead(distribution, interfaces.action_dim, tuple(low), tuple(high), interfaces.action_names)
+        initial.append(share)
+    return ActionHead(
+        distribution, interfaces.action_dim, tuple(low), tuple(high), tuple(initial), interfaces.action_names
+    )
+
+
+def _by_name(key: str, given: Any, names: tuple[str, ...]) -> dict[str, float]:
+    numbers: dict[str, float] = dict(given)
+    if numbers and not names:
+        raise UsageError(f"{key} addresses actions by name, but this environment names none")
+    for name in numbers:
+        if name not in names:
+            raise unknown_name(f"action ({key})", name, names)
+    return numbers

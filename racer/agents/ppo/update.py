@@ -77,8 +77,8 @@ class Recipe:
         """The policy module."""
         config, head = self.config, self.head
         return PolicyNetwork(
-            config.hidden_dims, head.size, head.distribution, config.initial_std, self.encoder, config.activation,
-            config.orthogonal_init,
+            config.hidden_dims, head.size, head.distribution, config.initial_std, head.initial, self.encoder,
+            config.activation, config.orthogonal_init,
         )  # fmt: skip
 
     @property

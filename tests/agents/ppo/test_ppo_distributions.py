@@ -96,7 +96,8 @@ def test_entropies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("distribution", "pointnet_dims"), [("tanh_gaussian", ()), ("tanh_gaussian", (8,)), ("beta", ()), ("categorical", ())]
+    ("distribution", "pointnet_dims"),
+    [("tanh_gaussian", ()), ("tanh_gaussian", (8,)), ("beta", ()), ("categorical", ())],
 )
 def test_numpy_policy_is_the_jax_policy(distribution: str, pointnet_dims: tuple[int, ...]) -> None:
     agent = spread(make_agent(distribution, pointnet_dims=pointnet_dims) if pointnet_dims else make_agent(distribution))
@@ -150,7 +151,7 @@ def test_action_scale_shrinks_the_named_action_around_its_centre() -> None:
     )
     np.testing.assert_allclose(actions.min(axis=0), [-1.0, -0.1], atol=1e-3)
     np.testing.assert_allclose(actions.max(axis=0), [3.0, 0.1], atol=1e-3)
-    with pytest.raises(UsageError, match="did you mean 'steering'|steering"):
+    with pytest.raises(UsageError, match="steering"):
         PPOLearner.create(
             0, gym.spaces.Box(-9, 9, (12,)), space, action_names=("acceleration", "steering"),
             action_scale={"steer": 0.1},

@@ -1,0 +1,297 @@
+"""The learner as a whole: one compiled update, exact state, masks, the target divergence, tiny problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from ppo_problems import ACTIONS, ENVS, OBSERVATIONS, STEPS, Corridor, bandit_rollout, make_agent, random_rollout
+
+from racer.agents import agent_class, agent_config
+from racer.agents.policy import build_policy
+from racer.agents.ppo import PPOConfig, PPOLearner
+from racer.agents.ppo import update as compiled
+from racer.agents.protocol import OnPolicyAgent
+from racer.core.errors import UsageError
+from racer.replay.collector import Collector
+from racer.training.on_policy import join_rollouts
+
+WHOLE = {"num_epochs": 1, "num_minibatches": 1, "normalize_advantages": False}
+
+
+def params_of(agent: PPOLearner) -> dict[str, np.ndarray]:
+    return {name: array for name, array in agent.state_arrays().items() if "params" in name}
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_is_found_by_name_and_says_that_it_is_on_policy() -> None:
+    assert agent_class("PPOLearner") is PPOLearner
+    assert agent_config("PPOLearner") is PPOConfig
+    agent = make_agent()
+    assert isinstance(agent, OnPolicyAgent)
+    assert agent.on_policy
+    assert agent.rollout_length == STEPS
+    assert not hasattr(agent_class("SACLearner"), "on_policy")
+
+
+def test_first_minibatch_has_ratio_one() -> None:
+    agent = make_agent(**WHOLE, normalize_values=False)
+    rollout = random_rollout(agent)
+    networks = agent.state.actor.params, agent.state.critic.params
+    values = np.asarray(agent.recipe.values(*networks, rollout["observations"]))
+    following = np.asarray(agent.recipe.values(*networks, rollout["next_observations"]))
+    advantages, later = np.zeros((STEPS, ENVS)), np.zeros(ENVS)
+    for t in reversed(range(STEPS)):
+        residual = rollout["rewards"][t] + 0.99 * rollout["masks"][t] * following[t] - values[t]
+        later = residual + 0.99 * 0.95 * (1.0 - rollout["dones"][t]) * later
+        advantages[t] = later
+    agent, info = agent.update(rollout)
+    assert float(info["kl"]) < 1e-9
+    assert float(info["lag_kl"]) < 1e-9
+    assert float(info["clip_fraction"]) == 0.0
+    # With every ratio at 1 the surrogate is the mean advantage, and the value loss half its mean square.
+    assert float(info["policy_loss"]) == pytest.approx(-advantages.mean(), abs=1e-5)
+    assert float(info["value_loss"]) == pytest.approx(0.5 * np.square(advantages).mean(), rel=1e-4)
+
+
+def test_ratio_is_taken_against_the_stored_log_probs() -> None:
+    agent = make_agent(**WHOLE, normalize_values=False)
+    rollout = random_rollout(agent)
+    rollout["log_probs"] = rollout["log_probs"] - np.float32(np.log(1.1))
+    copy = make_agent(**WHOLE, normalize_values=False)
+    _, lagging = agent.update(rollout)
+    rollout["log_probs"] = rollout["log_probs"] + np.float32(np.log(1.1))
+    _, fresh = copy.update(rollout)
+    assert float(lagging["policy_loss"]) == pytest.approx(1.1 * float(fresh["policy_loss"]), rel=1e-4)
+    assert float(lagging["lag_kl"]) == pytest.approx(0.1 - np.log(1.1), rel=1e-3)
+    # The stop looks at what this update changed, not at the lag that it began with.
+    assert float(lagging["kl"]) < 1e-9
+
+
+def test_compiles_once_and_counts() -> None:
+    agent = make_agent()
+    agent, _ = agent.update(random_rollout(agent))
+    before = compiled.update._cache_size()
+    for seed in range(3):
+        agent, info = agent.update(random_rollout(agent, seed))
+    assert compiled.update._cache_size() == before
+    state = agent.state_arrays()
+    assert (int(state["updates"]), int(state["gradient_steps"]), int(state["transitions"])) == (4, 32, 4 * STEPS * ENVS)
+    assert float(info["minibatches"]) == 8.0
+    assert all(np.isfinite(np.asarray(value)) for value in info.values())
+
+
+def test_equal_seeds_give_equal_agents_and_state_is_exact() -> None:
+    agents = [make_agent(seed) for seed in (3, 3, 4)]
+    for seed in range(2):
+        agents = [agent.update(random_rollout(agent, seed))[0] for agent in agents]
+    assert same(agents[0].state_arrays(), agents[1].state_arrays())
+    assert not same(params_of(agents[0]), params_of(agents[2]))
+    restored = make_agent(9).with_state_arrays(agents[0].state_arrays())
+    rollout = random_rollout(agents[0], 5)
+    went_on, _ = agents[0].update(rollout)
+    resumed, _ = restored.update(rollout)
+    assert same(went_on.state_arrays(), resumed.state_arrays())
+    row = rollout["observations"][0]
+    np.testing.assert_array_equal(went_on.sample_actions(row)[0], resumed.sample_actions(row)[0])
+    broken = went_on.state_arrays()
+    broken.pop("updates")
+    broken["actor/params/log_std"] = np.zeros(3, np.float32)
+    with pytest.raises(UsageError, match=r"log_std: float32\[3\] instead of float32\[2\].*updates: missing"):
+        resumed.with_state_arrays(broken)
+
+
+def test_rows_that_are_no_transitions_teach_nothing() -> None:
+    agent, other = make_agent(), make_agent()
+    rollout = random_rollout(agent)
+    rollout["valid"][3, 1] = rollout["valid"][9, 2] = False
+    changed = {name: array.copy() for name, array in rollout.items()}
+    for name in ("rewards", "observations", "next_observations", "log_probs"):
+        changed[name][3, 1] += 5.0
+        changed[name][9, 2] -= 5.0
+    assert same(agent.update(rollout)[0].state_arrays(), other.update(changed)[0].state_arrays())
+    valid = {**changed, "valid": np.ones((STEPS, ENVS), bool)}
+    agent, other = make_agent(), make_agent()
+    assert not same(params_of(agent.update(rollout)[0]), params_of(other.update(valid)[0]))
+
+
+def test_truncation_is_not_termination() -> None:
+    agent, other = make_agent(), make_agent()
+    rollout = random_rollout(agent)
+    assert (rollout["dones"] > 1.0 - rollout["masks"]).any()
+    mistaken = {**rollout, "masks": 1.0 - rollout["dones"]}
+    _, right = agent.update(rollout)
+    _, wrong = other.update(mistaken)
+    assert abs(float(right["value_target"]) - float(wrong["value_target"])) > 1e-3
+
+
+def test_update_ends_where_the_policy_moved_too_far() -> None:
+    agent = make_agent()
+    _, info = agent.update(random_rollout(agent))
+    assert float(info["minibatches"]) == 8.0
+    assert not float(info["stopped_by_kl"])
+    # Of a nearly deterministic policy a small step of the mean is a long way.
+    narrow = make_agent().state_arrays()
+    narrow["actor/params/log_std"] = np.full(2, -5.0, np.float32)
+    agent = make_agent().with_state_arrays(narrow)
+    agent, info = agent.update(random_rollout(agent))
+    taken = float(info["minibatches"])
+    assert 1.0 <= taken < 8.0
+    assert float(info["stopped_by_kl"])
+    assert float(info["kl"]) <= 0.5
+    assert int(agent.state_arrays()["gradient_steps"]) == taken
+    # The next update measures from where this one ended, and so makes steps again.
+    _, info = agent.update(random_rollout(agent, 1))
+    assert float(info["minibatches"]) >= 1.0
+
+
+def test_gradients_are_clipped_by_their_joint_norm() -> None:
+    """Adam's first moment after one step is a tenth of the gradient it was given."""
+    agent = make_agent(**WHOLE, normalize_values=False)
+    rollout = random_rollout(agent)
+    rollout["rewards"] *= 100.0
+    agent, info = agent.update(rollout)
+    assert float(info["grad_norm"]) > 5.0
+    moments = [a for n, a in agent.state_arrays().items() if "/mu/" in n]
+    norm = np.sqrt(sum(float(np.square(array).sum()) for array in moments))
+    assert norm == pytest.approx(0.1 * 0.5, rel=1e-3)
+
+
+def test_values_that_are_not_finite_change_no_parameter() -> None:
+    agent = make_agent()
+    before = params_of(agent)
+    rollout = random_rollout(agent)
+    rollout["rewards"][:] = np.nan
+    agent, info = agent.update(rollout)
+    assert int(info["nonfinite_updates"]) == 8
+    assert float(info["minibatches"]) == 0.0
+    assert same(params_of(agent), before)
+    rollout = random_rollout(agent)
+    rollout["rewards"][0, 0] = np.nan
+    agent, info = agent.update(rollout)
+    assert int(info["nonfinite_updates"]) == 2  # the minibatch of either epoch that holds the row
+    assert not same(params_of(agent), before)
+    assert all(np.isfinite(array).all() for array in agent.state_arrays().values())
+
+
+def test_reset_spares_what_is_excluded() -> None:
+    agent = make_agent()
+    agent, _ = agent.update(random_rollout(agent))
+    before = agent.state_arrays()
+    after = agent.reset(exclude=("critic",)).state_arrays()
+    assert all(np.array_equal(before[n], after[n]) for n in before if n.startswith("critic/"))
+    assert (before["actor/params/mean/kernel"] != after["actor/params/mean/kernel"]).any()
+    assert not np.array_equal(before["rng"], after["rng"])
+    with pytest.raises(UsageError, match="actor"):
+        agent.reset(exclude=("acter",))
+
+
+@pytest.mark.parametrize("distribution", ["tanh_gaussian", "beta", "categorical"])
+def test_solves_a_contextual_bandit(distribution: str) -> None:
+    space = gym.spaces.Discrete(2) if distribution == "categorical" else ACTIONS
+    other = {} if distribution == "tanh_gaussian" else {"distribution": distribution, "shared_trunk": True}
+    agent = make_agent(0, space, **other)
+    for seed in range(200):
+        agent, _ = agent.update(bandit_rollout(agent, seed))
+    rng = np.random.default_rng(1)
+    observations = rng.normal(size=(200, 3)).astype(np.float32)
+    observations = observations[np.abs(observations[:, 0]) > 0.3]
+    actions = build_policy(agent.policy_spec).act(agent.policy_params, observations, rng, deterministic=True)
+    sign = np.sign(observations[:, 0])
+    if distribution == "categorical":
+        assert np.mean(actions == (sign > 0)) > 0.95
+    else:
+        assert np.abs(actions - 0.5 * sign[:, None] * np.array([1.0, -1.0])).mean() < 0.15
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_solves_a_corridor_with_choices(mode: AutoresetMode) -> None:
+    """Collected, truncated and learnt from as in a program; with NEXT_STEP some rows are no transitions."""
+    env = SyncVectorEnv([lambda: Corridor(2)] * ENVS, autoreset_mode=mode)
+    collector = Collector(env, seed=0)
+    agent = make_agent(0, gym.spaces.Discrete(2), distribution="categorical", shared_trunk=True)
+    policy, rng = build_policy(agent.policy_spec), np.random.default_rng(0)
+    lengths: list[float] = []
+    for _ in range(150):
+        params = agent.policy_params
+        experience = collector.collect(STEPS, lambda o, p=params: policy.act_with_extras(p, o, rng))
+        assert experience.actions.dtype == np.int64
+        lengths += [episode["length"] for episode in experience.episodes]
+        agent, _ = agent.update(join_rollouts([experience]))
+    assert experience.valid.all() == (mode == AutoresetMode.SAME_STEP)
+    # A random walk with steps of 0.2 leaves the corridor; who has learnt stands near its middle until the end.
+    assert np.mean(lengths[-60:]) > 19.5
+    assert np.mean(experience.rewards[experience.valid]) > 0.85
+
+
+def test_shared_trunk_serves_both_networks() -> None:
+    agent = make_agent(shared_trunk=True, distribution="beta")
+    critic = [name for name in agent.state_arrays() if name.startswith("critic/params")]
+    assert sorted(critic) == ["critic/params/value/bias", "critic/params/value/kernel"]
+    rollout = random_rollout(agent)
+
+    def value(params: Any) -> jax.Array:
+        return jnp.sum(agent.recipe.values(params, agent.state.critic.params, rollout["observations"][0]))
+
+    slope = jax.grad(value)(agent.state.actor.params)
+    assert np.abs(slope["trunk"]["hidden_0"]["kernel"]).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"clip_ration": 0.2}, "clip_ratio"),
+        ({"clip_ratio": 0.0}, "clip_ratio"),
+        ({"gae_lambda": 1.5}, "gae_lambda"),
+        ({"discount": 0.0}, "discount"),
+        ({"num_epochs": 0}, "num_epochs"),
+        ({"num_minibatches": 2.0}, "num_minibatches"),
+        ({"entropy_coef": -1.0}, "entropy_coef"),
+        ({"target_kl": 0.0}, "target_kl"),
+        ({"value_clip": -0.1}, "value_clip"),
+        ({"lr_schedule": "linaer"}, "linear"),
+        ({"activation": "gelu"}, "activation"),
+        ({"distribution": "gaussian"}, "tanh_gaussian"),
+        ({"distribution": "categorical"}, "Discrete"),
+        ({"distribution": "beta", "initial_std": 0.9}, "initial_std"),
+        ({"action_scale": {"steering": 0.1}}, "names none"),
+        ({"action_scale": 3}, "action_scale"),
+        ({"action_scale": {"steering": 0.0}}, "steering"),
+        ({"pointnet_dims": (8,), "vehicle_features": 6}, "vehicle_features"),
+        ({"observation_scale": (1.0, 2.0)}, "observation_scale"),
+        ({"hidden_dims": ()}, "hidden_dims"),
+    ],
+)
+def test_wrong_config_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        PPOLearner.create(0, OBSERVATIONS, ACTIONS, **changes)
+
+
+def test_wrong_spaces_and_rollouts_are_named() -> None:
+    with pytest.raises(UsageError, match="MultiDiscrete"):
+        PPOLearner.create(0, OBSERVATIONS, gym.spaces.MultiDiscrete([2, 2]))
+    with pytest.raises(UsageError, match="continuous"):
+        PPOLearner.create(0, OBSERVATIONS, gym.spaces.Discrete(3), distribution="beta")
+    agent = make_agent()
+    with pytest.raises(UsageError, match=r"16 steps x 3 environments = 48 rows .* num_minibatches=32"):
+        PPOConfig(num_minibatches=32).check_rows(16, 3)
+    rollout = random_rollout(agent)
+    with pytest.raises(UsageError, match=r"15 steps x 3 environments = 45 rows .* num_minibatches=4"):
+        agent.update({name: array[:15, :3] for name, array in rollout.items()})
+    with pytest.raises(UsageError, match="num_minibatches=4"):
+        PPOConfig(num_minibatches=4).check_rows(5, 3)
+    agent.check_num_envs(3)
+    with pytest.raises(UsageError, match="log_probs"):
+        agent.update({name: array for name, array in rollout.items() if name != "log_probs"})
+    with pytest.raises(UsageError, match="'draws' must have shape"):
+        agent.update({**rollout, "draws": rollout["draws"][..., :1]})
+    with pytest.raises(UsageError, match="time-major"):
+        agent.update({name: array[0] for name, array in rollout.items()})
