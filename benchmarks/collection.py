@@ -8,6 +8,9 @@ that a load of the machine that comes and goes meets both.
     python benchmarks/collection.py --engine highway-env
     python benchmarks/collection.py --engine compiled --envs 8
 
+Two workers share the machine's cores and caches with each other, so beside them *two* loops run in two processes;
+``loop /s`` is the rate of one of them. ``speed-up`` is the workers' rate over that of a single loop alone.
+
 Prints a table and writes a JSON file. ``cost`` is the share of the loop's rate that is lost per worker, in wall time;
 ``CPU cost`` compares the processor time that the loop and the worker processes spend on a transition, which other
 programs on the machine disturb less; ``learner`` is what receiving and inserting takes on the learner's side.
@@ -18,8 +21,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -94,6 +99,47 @@ class Loop:
             self.position += 1
             transitions += self.env.num_envs
         return {"rate": transitions / spent, "cpu": processor / transitions}
+
+
+def step_forever(factory: Any, actions: Any) -> None:
+    """Body of a further loop process: replay the recording until killed."""
+    env = factory()
+    while True:
+        env.reset(seed=0)
+        for chosen in actions:
+            env.step(chosen)
+
+
+class OtherLoops:
+    """Loop processes beside ours; stopped (not ended) whenever it is the workers' turn.
+
+    Args:
+        factory: builds the environments.
+        actions: the recording.
+        count: processes.
+    """
+
+    def __init__(self, factory: Any, actions: Any, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.processes = [
+            context.Process(target=step_forever, args=(factory, actions), daemon=True) for _ in range(count)
+        ]
+        for process in self.processes:
+            process.start()
+        if count:
+            # Time to import, compile and begin.
+            time.sleep(15.0)
+
+    def send(self, number: signal.Signals) -> None:
+        """Stop, continue or kill them."""
+        for process in self.processes:
+            os.kill(process.pid, number)
+
+    def end(self) -> None:
+        """Kill them and wait."""
+        self.send(signal.SIGKILL)
+        for process in self.processes:
+            process.join()
 
 
 class Workers:
@@ -190,16 +236,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for count in WORKERS:
         workers = Workers(factory, env, agent, count, steps)
-        workers.start()
+        others = OtherLoops(factory, loop.actions, count - 1)
+        others.send(signal.SIGSTOP)
         try:
+            workers.start()
             alone, together = [], []
             for _ in range(args.repetitions):
                 time.sleep(min(2.0, args.seconds / 2))
+                others.send(signal.SIGCONT)
                 alone.append(loop.run(args.seconds))
+                others.send(signal.SIGSTOP)
                 together.append(workers.run(args.seconds))
         finally:
             workers.supervisor.stop()
+            others.end()
         rows.append(summarize(count, alone, together))
+    for row in rows:
+        row["speed_up"] = row["worker_transitions_per_second"] / rows[0]["loop_transitions_per_second"]
     return {"rows": rows, "envs_per_worker": args.envs, "steps_per_message": steps}
 
 
@@ -238,12 +291,12 @@ def main() -> int:
         **measure(args),
     }
     print(f"engine {args.engine}, {args.envs} environments a worker, learner on {result['device']}")
-    titles = ("loop /s", "workers /s", "per worker", "cost", "CPU cost", "learner us")
+    titles = ("loop /s", "workers /s", "per worker", "speed-up", "cost", "CPU cost", "learner us")
     print("workers" + "".join(f"{title:>12}" for title in titles))
     for row in result["rows"]:
         print(
             f"{row['workers']:>7}{row['loop_transitions_per_second']:>12.1f}"
-            f"{row['worker_transitions_per_second']:>12.1f}{row['ratio_per_worker']:>11.3f}x{row['cost']:>12.1%}"
+            f"{row['worker_transitions_per_second']:>12.1f}{row['ratio_per_worker']:>11.3f}x{row['speed_up']:>11.2f}x{row['cost']:>12.1%}"
             f"{row['cpu_cost']:>12.1%}{1e6 * row['learner_cpu_seconds_per_transition']:>12.1f}"
         )
     output = args.output or Path(__file__).parent / "results" / f"collection_{args.engine}_{args.device}.json"
