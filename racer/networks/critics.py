@@ -21,8 +21,7 @@ class EnsembleCritic(nn.Module):
         hidden_dims: widths of the hidden layers.
         out_dim: O: the number of atoms (logits of a categorical distribution), or 1 (a value).
         encoder: what happens to the observation first; each member has encoder weights of its own.
-        use_layer_norm: normalise before each activation.
-        activation: a name in :data:`racer.networks.mlp.ACTIVATIONS`.
+        use_layer_norm: normalise before each rectifier.
     """
 
     num_members: int
@@ -30,13 +29,10 @@ class EnsembleCritic(nn.Module):
     out_dim: int
     encoder: EncoderSpec = EncoderSpec()
     use_layer_norm: bool = False
-    activation: str = "relu"
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """Evaluate observations ``[B, D]`` with K actions each, ``[K, B, A]``; returns ``[E, K, B, O]``."""
         features = EnsembleEncoder(self.num_members, self.encoder, name="encoder")(observations)
-        members = EnsembleMLP(
-            self.num_members, self.hidden_dims, self.out_dim, self.use_layer_norm, self.activation, name="members"
-        )
+        members = EnsembleMLP(self.num_members, self.hidden_dims, self.out_dim, self.use_layer_norm, name="members")
         return members(features, actions)

@@ -47,6 +47,27 @@ def test_critic_loss_pushes_the_right_entropies() -> None:
     assert after[1] > before[1]
 
 
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_critic_gradient_equals_finite_differences(kinds: int) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(2, kinds, 3, 5))
+    target = rng.dirichlet(np.ones(5), size=(2, 3))
+
+    def loss(x: np.ndarray) -> float:
+        probs = softmax(x)
+        value = -np.mean(np.sum(target * np.log(probs[:, 0]), -1))
+        entropy = -np.sum(probs * np.log(probs), -1).mean(axis=(0, 2))
+        return value + 0.7 * (entropy[0] - entropy[-1])
+
+    numeric = np.zeros_like(logits)
+    for place in np.ndindex(*logits.shape):
+        step = np.zeros_like(logits)
+        step[place] = 1e-5
+        numeric[place] = (loss(logits + step) - loss(logits - step)) / 2e-5
+    slope = jax.grad(lambda x: losses.critic_loss(x, jnp.asarray(target, jnp.float32), jnp.float32(0.7))[0])
+    np.testing.assert_allclose(slope(jnp.asarray(logits, jnp.float32)), numeric, atol=1e-6)
+
+
 def test_critic_loss_is_finite_where_the_softmax_underflows() -> None:
     logits = jnp.array([[[[0.0, -300.0, 0.0, -900.0, 0.0]], [[800.0, 0.0, 0.0, 0.0, 0.0]]]])
     target = jnp.array([[[0.5, 0.0, 0.5, 0.0, 0.0]]])

@@ -12,7 +12,7 @@ import pytest
 from racer.networks.critics import EnsembleCritic
 from racer.networks.encoders import Encoder, EncoderSpec, scale_observations
 from racer.networks.gaussian import GaussianActor, sample_squashed, squash
-from racer.networks.mlp import LAYER_NORM_EPSILON, EnsembleMLP
+from racer.networks.mlp import LAYER_NORM_EPSILON, EnsembleMLP, normalised_relu
 
 
 def randomized(variables: dict) -> dict:
@@ -53,6 +53,29 @@ def test_ensemble_equals_separate_perceptrons(normalise: bool) -> None:
             inputs = np.concatenate([features, actions[kind]], axis=1).astype(np.float64)
             expected = reference_member(variables["params"], member, inputs, normalise)
             np.testing.assert_allclose(found[member, kind], expected, atol=2e-5)
+
+
+def test_written_out_derivative_equals_finite_differences() -> None:
+    rng = np.random.default_rng(5)
+    inputs, scale, bias, weight = (rng.normal(size=s) for s in ((2, 3, 4), (2, 4), (2, 4), (2, 3, 4)))
+    inputs -= inputs.mean(-1, keepdims=True)
+
+    def total(x: np.ndarray, s: np.ndarray, b: np.ndarray) -> float:
+        spread = np.sqrt(np.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+        return float(np.sum(weight * np.maximum(x / spread * s[:, None] + b[:, None], 0.0)))
+
+    arguments = [inputs, scale, bias]
+    slopes = jax.grad(lambda *x: jnp.sum(weight * normalised_relu(*x)), argnums=(0, 1, 2))(
+        *(jnp.asarray(x, jnp.float32) for x in arguments)
+    )
+    for which, slope in enumerate(slopes):
+        numeric = np.zeros_like(arguments[which])
+        for place in np.ndindex(*numeric.shape):
+            up, down = ([x.copy() for x in arguments] for _ in range(2))
+            up[which][place] += 1e-6
+            down[which][place] -= 1e-6
+            numeric[place] = (total(*up) - total(*down)) / 2e-6
+        np.testing.assert_allclose(slope, numeric, atol=1e-4)
 
 
 def test_ensemble_members_start_different() -> None:

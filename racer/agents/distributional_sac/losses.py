@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from racer.networks.categorical import Support, bellman_projection, categorical_entropy, cvar
+from racer.networks.categorical import Support, bellman_projection, cvar
 
 __all__ = [
     "CriticTerms",
@@ -64,6 +64,7 @@ def critic_target(
     return jax.lax.stop_gradient(bellman_projection(support, probs, rewards, masks, discount))
 
 
+@jax.custom_vjp
 def critic_loss(logits: jax.Array, target_probs: jax.Array, lagrange: jax.Array) -> tuple[jax.Array, CriticTerms]:
     """Return cross-entropy plus the critic-entropy penalty, and both parts.
 
@@ -71,18 +72,53 @@ def critic_loss(logits: jax.Array, target_probs: jax.Array, lagrange: jax.Array)
     is pushed to stay uncertain about actions the data does not cover. Entropies are taken from
     ``log_softmax``, so a probability that underflows to 0 contributes 0 rather than NaN.
 
+    The derivative with respect to the logits is written out, ``p - target`` for the cross-entropy and
+    ``-p (log p + H)`` for the entropy, so that one softmax serves loss and gradient. Targets and multiplier
+    are constants of this loss.
+
     Args:
         logits: ``[E, K, B, n]``; K = 1 (replayed actions) or 2 (replayed, out-of-distribution).
-        target_probs: ``[E, B, n]`` or ``[1, B, n]``.
-        lagrange: scalar multiplier, not differentiated.
+        target_probs: ``[E, B, n]`` or ``[1, B, n]``, rows sum to 1.
+        lagrange: scalar multiplier.
     """
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    return _critic_loss_forward(logits, target_probs, lagrange)[0]
+
+
+_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def _critic_loss_forward(
+    logits: jax.Array, target_probs: jax.Array, lagrange: jax.Array
+) -> tuple[tuple[jax.Array, CriticTerms], _Residuals]:
+    shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
+    masses = jnp.exp(shifted)
+    total = jnp.sum(masses, axis=-1, keepdims=True)
+    log_probs, probs = shifted - jnp.log(total), masses / total
     cross_entropy = -jnp.mean(jnp.sum(target_probs * log_probs[:, 0], axis=-1))
-    entropies = jnp.mean(categorical_entropy(log_probs), axis=(0, 2))
-    terms = CriticTerms(cross_entropy, entropies[0], entropies[-1])
-    if logits.shape[1] == 1:
-        return cross_entropy, terms
-    return cross_entropy + lagrange * (terms.data_entropy - terms.ood_entropy), terms
+    entropies = -jnp.sum(probs * log_probs, axis=-1)
+    means = jnp.mean(entropies, axis=(0, 2))
+    terms = CriticTerms(cross_entropy, means[0], means[-1])
+    loss = cross_entropy
+    if logits.shape[1] > 1:
+        loss = cross_entropy + lagrange * (terms.data_entropy - terms.ood_entropy)
+    return (loss, terms), (probs, log_probs, entropies, target_probs, lagrange)
+
+
+def _critic_loss_backward(
+    residuals: _Residuals, slopes: tuple[jax.Array, CriticTerms]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    probs, log_probs, entropies, target_probs, lagrange = residuals
+    per_row = slopes[0] / (probs.shape[0] * probs.shape[2])
+    of_cross_entropy = probs[:, 0] - target_probs
+    if probs.shape[1] == 1:
+        of_logits = of_cross_entropy[:, None]
+    else:
+        of_entropy = -lagrange * probs * (log_probs + entropies[..., None])
+        of_logits = jnp.stack([of_cross_entropy + of_entropy[:, 0], -of_entropy[:, 1]], axis=1)
+    return per_row * of_logits, jnp.zeros_like(target_probs), jnp.zeros_like(lagrange)
+
+
+critic_loss.defvjp(_critic_loss_forward, _critic_loss_backward)
 
 
 def mixture_cvar(support: Support, logits: jax.Array, risk: float) -> jax.Array:
