@@ -82,7 +82,7 @@ def options_from_flags(cls: type[T], stored: dict[str, Any], values: flags.FlagV
     """Build a configuration dataclass from flags; a resumed run's options stand in for flags not given."""
     found = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        flag = values[field.name] if field.name in values else None
+        flag: flags.Flag | None = values[field.name] if field.name in values else None  # noqa: SIM401 - no .get here
         if flag is not None and flag.present:
             found[field.name] = flag.value
         elif field.name in stored:

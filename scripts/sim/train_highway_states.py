@@ -1,7 +1,8 @@
 """Train an agent on highway states in one process.
 
 Steps, stores and updates in one fixed order: what the distributed program does with many processes, to be read and
-debugged in one. Off-policy agents learn from replay after every step, on-policy ones (PPO) from whole rollouts. A stopped run goes on with --resume policies/<run> as if it had never stopped.
+debugged in one. Off-policy agents learn from replay after every step, on-policy ones (PPO) from whole rollouts. A
+stopped run goes on with --resume policies/<run> as if it had never stopped.
 """
 
 from __future__ import annotations

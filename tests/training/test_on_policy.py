@@ -10,19 +10,24 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from absl import flags
 
-from racer.agents.ppo import PPOConfig
+from racer.agents.policy import build_policy
+from racer.agents.ppo import PPOConfig, PPOLearner
 from racer.core.checkpoint import checkpoint_path, read_checkpoint
 from racer.core.errors import RacerError, UsageError
 from racer.core.metrics import METRICS_FILE, MetricsLogger, read_metrics
+from racer.distributed.channels import WorkerBatch
+from racer.distributed.config import ServiceConfig
 from racer.replay.experience import Experience
 from racer.training.checkpointing import CheckpointSaver, resume_checkpoint
 from racer.training.flags import define_dataclass_flags, options_from_flags, refuse_flags
 from racer.training.off_policy import OffPolicyConfig
 from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer, is_on_policy, join_rollouts
+from racer.training.on_policy_distributed import RolloutConfig, on_policy_consumer, on_policy_service
 from racer.training.run_spec import RunSpec, spec_from_config
 
 ROOT = Path(__file__).parents[2]
@@ -126,9 +131,9 @@ def test_nonfinite_updates_stop_the_run() -> None:
         return experience
 
     trainer.collector.collect = poisoned  # type: ignore[method-assign]
-    with pytest.raises(RacerError, match="non-finite gradients"):
-        for _ in range(3):
-            trainer.iterate()
+    trainer.iterate()
+    with pytest.raises(RacerError, match="2 updates in a row had non-finite gradients"):
+        trainer.iterate()
     assert trainer.updates == 3
     np.testing.assert_array_equal(before, trainer.agent.state_arrays()["actor/params/mean/kernel"])
 
@@ -168,6 +173,38 @@ def test_the_loop_follows_the_agent_and_foreign_flags_are_refused() -> None:
     refuse_flags(OffPolicyConfig, (OnPolicyConfig,), "SACLearner", values)
 
 
+def test_service_settings_and_updates_on_workers_rollouts() -> None:
+    """Stale rollouts are dropped and counted; one rollout of each worker makes an update."""
+    spaces = gymnasium.spaces.Box(-9, 9, (3,)), gymnasium.spaces.Box(-1, 1, (2,))
+    small = {"hidden_dims": (8,), "value_hidden_dims": (8,), "rollout_length": 10, "num_minibatches": 8}
+    agent = PPOLearner.create(0, *spaces, **small)
+    service = on_policy_service(agent, ServiceConfig(num_workers=2, worker_steps_per_iteration=77))
+    assert (service.worker_steps_per_iteration, service.credits) == (10, 1)
+    with pytest.raises(UsageError, match="10 steps x 6 environments"):
+        on_policy_consumer(agent, RolloutConfig(), service, 3)
+    consumer = on_policy_consumer(agent, RolloutConfig(max_policy_lag=1), service, 2)
+    rng = np.random.default_rng(0)
+
+    def batch(worker: int, version: int) -> WorkerBatch:
+        rows, wide = np.ones((10, 2), np.float32), rng.normal(size=(10, 2, 3)).astype(np.float32)
+        drawn, extras = build_policy(agent.policy_spec).act_with_extras(agent.policy_params, wide.reshape(-1, 3), rng)
+        extras = {name: array.reshape(10, 2, *array.shape[1:]) for name, array in extras.items()}
+        experience = Experience(wide, drawn.reshape(10, 2, 2), rows, rows, 0 * rows, wide, rows > 0, extras)
+        return WorkerBatch(experience, worker, 0, 1, version)
+
+    assert consumer.accept(batch(0, 3), current_version=4) == 20
+    assert consumer.accept(batch(1, 2), current_version=4) == 0
+    assert consumer.updates_due() == 0
+    assert consumer.metrics()["stale_batches"] == 1.0
+    consumer.accept(batch(1, 4), current_version=4)
+    assert consumer.updates_due() == 1
+    agent, info = consumer.update(agent)
+    assert int(agent.state_arrays()["transitions"]) == 40
+    assert float(info["minibatches"]) == 80.0
+    assert float(info["lag_kl"]) == pytest.approx(0.0, abs=1e-6)
+    assert consumer.updates_due() == 0
+
+
 def test_config_file_names_every_key_with_values_the_agent_takes() -> None:
     where = importlib.util.spec_from_file_location("highway_ppo_config", CONFIG)
     module = importlib.util.module_from_spec(where)
@@ -176,8 +213,9 @@ def test_config_file_names_every_key_with_values_the_agent_takes() -> None:
     spec = spec_from_config(config, seed=0)
     assert set(spec.agent_config) == {key for key in config if key not in ("model_cls", "env", "safety_penalty")}
     assert spec.agent_config["action_scale"] == [["steering", config.action_scale.steering]]
-    PPOConfig(**{**spec.agent_config, "hidden_dims": (8,), "value_hidden_dims": (8,), "pointnet_dims": (),
-                 "observation_scale": None}).check_rows(spec.agent_config["rollout_length"], OnPolicyConfig().num_envs)  # fmt: skip
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.agent_config.items()}
+    agent = PPOConfig(**values)
+    agent.check_rows(agent.rollout_length, OnPolicyConfig().num_envs)
 
 
 def test_program_trains_ppo(tmp_path: Path) -> None:

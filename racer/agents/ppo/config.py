@@ -123,7 +123,7 @@ class PPOConfig:
         require_scale(self.observation_scale, self.vehicle_features)
         object.__setattr__(self, "initial_action", _named_numbers("initial_action", self.initial_action))
         object.__setattr__(self, "action_scale", _named_numbers("action_scale", self.action_scale))
-        for name, scale in self.action_scale:
+        for name, scale in dict(self.action_scale).items():
             require_range(f"action_scale of {name!r}", scale, 0.0, 1.0, open_low=True)
 
     def check_rows(self, rollout_length: int, num_envs: int) -> None:
