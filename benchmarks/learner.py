@@ -7,8 +7,9 @@ everything runs on one core, and the rate is that of the faster of XLA and NumPy
 
     python benchmarks/learner.py --device cpu
 
-Prints a table and writes a JSON file. Nothing else should run meanwhile; the rate is measured again around
-every repetition, so a load that comes and goes shifts step and floor alike.
+Prints a table and writes a JSON file. Nothing else should run meanwhile. Of each repetition the best time of an
+update and the best rate of a product count, measured alternately, so that a passing load shifts both alike; the
+table shows the median over repetitions.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def product_timers(rows: int, width: int) -> dict[str, Callable[[], float]]:
     import jax
     import numpy as np
 
-    repeats = 16
+    repeats = 64
     rng = np.random.default_rng(0)
     left = rng.normal(size=(rows, width)).astype(np.float32)
     right = np.linalg.qr(rng.normal(size=(width, width)))[0].astype(np.float32)
@@ -177,7 +178,7 @@ def measure(batch_size: int, utd_ratio: int, repetitions: int, seconds: float) -
                 best[name] = max(best[name], timer())
         for name, rate in best.items():
             rates[name].append(rate)
-        step_seconds.append(statistics.median(times))
+        step_seconds.append(min(times))
         shares.append(total / max(best.values()) / step_seconds[-1])
     median_step = statistics.median(step_seconds)
     return {
