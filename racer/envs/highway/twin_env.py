@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from racer.core.errors import UsageError
 from racer.envs.highway.simulator import HighwaySimulator, defaults
-from racer.envs.highway.simulator.config import ActionMap, Observation
+from racer.envs.highway.simulator.actions import ActionMap
+from racer.envs.highway.simulator.config import Observation
 from racer.envs.highway.simulator.generator import pack, unpack
 
 __all__ = ["HighwayFastTwin", "HighwayTwin", "action_space", "merge_config", "observation_space"]

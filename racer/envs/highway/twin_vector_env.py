@@ -11,7 +11,8 @@ from gymnasium.vector.utils import batch_space
 
 from racer.core.errors import UsageError
 from racer.envs.highway.simulator import HighwaySimulator
-from racer.envs.highway.simulator.config import not_covered
+from racer.envs.highway.simulator import layout as at
+from racer.envs.highway.simulator.readers import not_covered
 from racer.envs.highway.twin_env import VIDEO_SPEED, action_space, merge_config, observation_space
 
 __all__ = ["HighwayFastVectorTwin", "HighwayVectorTwin"]
@@ -140,9 +141,8 @@ class HighwayVectorTwin(VectorEnv):
         terminated, truncated = simulator.terminated, simulator.truncated
         ended = terminated | truncated
         self._ended = ended
-        everywhere = np.ones(self.num_envs, dtype=bool)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP or not ended.any():
-            return simulator.observe(), rewards, terminated, truncated, self._infos(actions, everywhere)
+            return simulator.observe(), rewards, terminated, truncated, self._infos(actions)
         chosen = np.flatnonzero(ended)
         final_obs = np.full(self.num_envs, None, dtype=object)
         observations = simulator.observe()
@@ -152,7 +152,7 @@ class HighwayVectorTwin(VectorEnv):
         simulator.reset(indices=chosen)
         shown = actions.astype(self.action_space.dtype)
         shown[chosen] = self._sampled_actions(chosen)[chosen]
-        infos = self._infos(shown, everywhere)
+        infos = self._infos(shown)
         infos.update(
             final_obs=final_obs, _final_obs=ended.copy(), final_info=final_info, _final_info=ended.copy()
         )
@@ -175,7 +175,7 @@ class HighwayVectorTwin(VectorEnv):
         self._ended = terminated | truncated
         shown = actions.astype(self.action_space.dtype)
         shown[chosen] = self._sampled_actions(chosen)[chosen]
-        infos = self._infos(shown, np.ones(self.num_envs, dtype=bool))
+        infos = self._infos(shown)
         return simulator.observe(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -195,24 +195,32 @@ class HighwayVectorTwin(VectorEnv):
             sampled[i] = self._info_actions.sample()
         return sampled
 
-    def _infos(self, actions: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-        """Info of the environments in ``mask`` ``[N]``, in gymnasium's batched form: zero and False elsewhere."""
-        simulator = self.simulator
-        rewards: dict[str, Any] = {}
-        for name, value in simulator.reward_components.items():
-            rewards[name] = np.where(mask, value, 0.0)
-            rewards[f"_{name}"] = mask.copy()
+    def _infos(self, actions: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+        """Info of the environments in ``mask`` ``[N]`` (all by default), in gymnasium's batched form.
+
+        Elsewhere the values are zero and the masks False.
+        """
+        # one copy for all keys: the arrays below are its columns
+        values = self.simulator.results.copy()
         shown = actions.astype(self.action_space.dtype)
-        shown[~mask] = 0
+        masks = np.ones((len(at.COMPONENTS) + 4, self.num_envs), dtype=bool)
+        if mask is not None:
+            values[~mask] = 0.0
+            shown[~mask] = 0
+            masks &= mask
+        rewards: dict[str, Any] = {}
+        for k, (name, column) in enumerate(at.COMPONENTS.items()):
+            rewards[name] = values[:, column]
+            rewards[f"_{name}"] = masks[4 + k]
         return {
-            "speed": np.where(mask, simulator.ego_speed, 0.0),
-            "_speed": mask.copy(),
-            "crashed": simulator.ego_crashed & mask,
-            "_crashed": mask.copy(),
+            "speed": values[:, at.EGO_SPEED],
+            "_speed": masks[0],
+            "crashed": values[:, at.EGO_CRASHED] != 0,
+            "_crashed": masks[1],
             "action": shown,
-            "_action": mask.copy(),
+            "_action": masks[2],
             "rewards": rewards,
-            "_rewards": mask.copy(),
+            "_rewards": masks[3],
         }
 
 

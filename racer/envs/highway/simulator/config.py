@@ -7,9 +7,6 @@ highway-env itself ignores.
 
 from __future__ import annotations
 
-import itertools
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +15,10 @@ import numpy as np
 
 from racer.core.errors import UsageError, unknown_name
 from racer.envs.highway.simulator import layout as at
+from racer.envs.highway.simulator.actions import ActionMap
+from racer.envs.highway.simulator.readers import count, interval, not_covered, number
 
-__all__ = [
-    "FAST_DEFAULTS",
-    "HIGHWAY_DEFAULTS",
-    "ActionMap",
-    "Observation",
-    "Parameters",
-    "defaults",
-    "not_covered",
-]
+__all__ = ["FAST_DEFAULTS", "HIGHWAY_DEFAULTS", "Observation", "Parameters", "defaults"]
 
 HIGHWAY_DEFAULTS: dict[str, Any] = {
     "observation": {"type": "Kinematics"},
@@ -76,60 +67,12 @@ TRAFFIC = {
     "AggressiveVehicle": (at.TRAFFIC_LINEAR, 2.5, 1.0),
     "DefensiveVehicle": (at.TRAFFIC_LINEAR, 2.5, 1.0),
 }
-META_ACTIONS = {
-    # (longitudinal, lateral): highway-env's action tables
-    (True, True): (at.LANE_LEFT, at.IDLE, at.LANE_RIGHT, at.FASTER, at.SLOWER),
-    (True, False): (at.SLOWER, at.IDLE, at.FASTER),
-    (False, True): (at.LANE_LEFT, at.IDLE, at.LANE_RIGHT),
-}
 
 
 def defaults(fast: bool) -> dict[str, Any]:
     """Return highway-fast-v0's or highway-v0's default configuration, as a copy of its own."""
     source = FAST_DEFAULTS if fast else HIGHWAY_DEFAULTS
     return {key: dict(value) if isinstance(value, dict) else value for key, value in source.items()}
-
-
-def not_covered(key: str, value: object) -> UsageError:
-    """Build the error for a setting that the compiled simulator does not reproduce."""
-    return UsageError(
-        f"config key {key!r} = {value!r} is not covered by the compiled simulator; use the highway-env engine"
-    )
-
-
-def number(config: Mapping[str, Any], key: str, *, positive: bool = False) -> float:
-    """Read a real number, at most with a sign condition."""
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
-        raise UsageError(f"config key {key!r} must be a number, got {value!r}")
-    if positive and not value > 0:
-        raise UsageError(f"config key {key!r} must be above 0, got {value!r}")
-    return float(value)
-
-
-def count(config: Mapping[str, Any], key: str, least: int) -> int:
-    """Read a whole number of at least ``least``."""
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"config key {key!r} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def interval(value: Any, key: str) -> tuple[Any, Any]:
-    """Read ``[low, high]``; the numbers keep their types, which decide the arithmetic's precision."""
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        raise UsageError(f"config key {key!r} must be [low, high], got {value!r}") from None
-    for bound in (low, high):
-        if isinstance(bound, bool) or not isinstance(bound, numbers.Real):
-            raise UsageError(f"config key {key!r} must be two numbers, got {value!r}")
-    return low, high
-
-
-def linear_map(v: Any, x: tuple[Any, Any], y: tuple[Any, Any]) -> Any:
-    """Map ``v`` from the interval ``x`` to ``y`` with highway-env's order of operations (utils.lmap)."""
-    return y[0] + (v - x[0]) * (y[1] - y[0]) / (x[1] - x[0])
 
 
 @dataclass(frozen=True)
@@ -211,109 +154,6 @@ def _ranges(config: Mapping[str, Any], features: tuple[str, ...], lanes: int) ->
         if name in features:
             ranges[features.index(name)] = (low, high, 1.0)
     return ranges
-
-
-@dataclass(frozen=True)
-class ActionMap:
-    """How an action becomes a command.
-
-    Attributes:
-        kind: ``ContinuousAction``, ``DiscreteAction`` or ``DiscreteMetaAction``.
-        size: numbers in a continuous action, or choices of a discrete one.
-        acceleration_range, steering_range: m/s2, rad; None where that axis is not controlled.
-        clip: clip the action to [-1, 1] first.
-        table: ``[A, 2]`` commands of a discrete action, or ``[A]`` meta-actions.
-        target_speeds: m/s, of the meta-actions.
-    """
-
-    kind: str
-    size: int
-    acceleration_range: tuple[Any, Any] | None
-    steering_range: tuple[Any, Any] | None
-    clip: bool
-    table: np.ndarray
-    target_speeds: np.ndarray
-
-    @property
-    def is_discrete(self) -> bool:
-        """Is an action one whole number?"""
-        return self.kind != "ContinuousAction"
-
-    @classmethod
-    def parse(cls, config: Mapping[str, Any]) -> ActionMap:
-        """Parse an ``action`` dictionary of highway-env.
-
-        Raises:
-            UsageError: for a type or value that is not covered.
-        """
-        kind = config.get("type")
-        longitudinal, lateral = bool(config.get("longitudinal", True)), bool(config.get("lateral", True))
-        if kind == "DiscreteMetaAction":
-            return cls._parse_meta(config, longitudinal, lateral)
-        if kind not in ("ContinuousAction", "DiscreteAction"):
-            raise not_covered("action.type", kind)
-        if config.get("dynamical", False):
-            raise not_covered("action.dynamical", config["dynamical"])
-        if not (longitudinal or lateral):
-            raise UsageError("config keys 'action.longitudinal' and 'action.lateral' cannot both be false")
-        acceleration = interval(config.get("acceleration_range") or (-5, 5.0), "action.acceleration_range")
-        steering = interval(config.get("steering_range") or (-np.pi / 4, np.pi / 4), "action.steering_range")
-        mapped = cls(
-            str(kind),
-            int(longitudinal) + int(lateral),
-            acceleration if longitudinal else None,
-            steering if lateral else None,
-            bool(config.get("clip", True)),
-            np.zeros((0, 2)),
-            np.zeros(2),
-        )
-        return mapped if kind == "ContinuousAction" else mapped._discretized(config)
-
-    @classmethod
-    def _parse_meta(cls, config: Mapping[str, Any], longitudinal: bool, lateral: bool) -> ActionMap:
-        if not (longitudinal or lateral):
-            raise UsageError("config keys 'action.longitudinal' and 'action.lateral' cannot both be false")
-        given = config.get("target_speeds")
-        speeds = np.asarray(np.linspace(20, 30, 3) if given is None else given)
-        if speeds.ndim != 1 or speeds.size < 2 or speeds[0] == speeds[-1] or speeds.dtype.kind not in "iuf":
-            raise not_covered("action.target_speeds", given)
-        table = np.array(META_ACTIONS[longitudinal, lateral], dtype=np.int64)
-        return cls("DiscreteMetaAction", table.size, None, None, False, table, speeds.astype(np.float64))
-
-    def _discretized(self, config: Mapping[str, Any]) -> ActionMap:
-        """Tabulate a DiscreteAction: every combination of ``actions_per_axis`` values an axis."""
-        per_axis = count(
-            {"action.actions_per_axis": config.get("actions_per_axis", 3)}, "action.actions_per_axis", 1
-        )
-        low, high = -np.ones(self.size, dtype=np.float32), np.ones(self.size, dtype=np.float32)
-        axes = np.linspace(low, high, per_axis).T
-        points = np.array(list(itertools.product(*axes)), dtype=axes.dtype)
-        table = np.zeros((len(points), 2))
-        self.write_commands(points, table)
-        return ActionMap(
-            self.kind,
-            len(points),
-            self.acceleration_range,
-            self.steering_range,
-            self.clip,
-            table,
-            self.target_speeds,
-        )
-
-    def write_commands(self, actions: np.ndarray, command: np.ndarray) -> None:
-        """Turn continuous actions ``[E, size]`` into ``[E, 2]`` accelerations (m/s2) and steering angles (rad).
-
-        float32 actions stay float32 until they are stored, as in highway-env.
-        """
-        if self.clip:
-            actions = np.clip(actions, -1, 1)
-        column = 0
-        for k, bounds in enumerate((self.acceleration_range, self.steering_range)):
-            if bounds is None:
-                command[:, k] = 0.0
-            else:
-                command[:, k] = linear_map(actions[:, column], (-1, 1), bounds)
-                column += 1
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,12 @@ EGO_OFFSET = 12
 EGO_LANE = 13
 OBSERVED_ROWS = 14
 RESULTS = 15
+COMPONENTS = {
+    "collision_reward": COLLISION_REWARD,
+    "right_lane_reward": RIGHT_LANE_REWARD,
+    "high_speed_reward": HIGH_SPEED_REWARD,
+    "on_road_reward": ON_ROAD_REWARD,
+}
 
 # float64 parameters
 DT = 0  # s, of a simulation frame

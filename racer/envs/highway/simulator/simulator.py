@@ -10,8 +10,9 @@ import numpy as np
 
 from racer.core.errors import UsageError
 from racer.envs.highway.simulator import layout as at
-from racer.envs.highway.simulator.config import Observation, Parameters, not_covered
+from racer.envs.highway.simulator.config import Observation, Parameters
 from racer.envs.highway.simulator.generator import seeded_state
+from racer.envs.highway.simulator.readers import not_covered
 from racer.envs.highway.simulator.step import observe_batch, reset_batch, settle_scene, step_batch
 
 if TYPE_CHECKING:
@@ -244,6 +245,11 @@ class HighwaySimulator:
     # results
 
     @property
+    def results(self) -> np.ndarray:
+        """``[E, RESULTS]`` float64, all figures of a step at once; the columns' names stand in ``layout``."""
+        return self._result
+
+    @property
     def rewards(self) -> np.ndarray:
         return self._result[:, at.REWARD]
 
@@ -257,12 +263,7 @@ class HighwaySimulator:
 
     @property
     def reward_components(self) -> dict[str, np.ndarray]:
-        return {
-            "collision_reward": self._result[:, at.COLLISION_REWARD],
-            "right_lane_reward": self._result[:, at.RIGHT_LANE_REWARD],
-            "high_speed_reward": self._result[:, at.HIGH_SPEED_REWARD],
-            "on_road_reward": self._result[:, at.ON_ROAD_REWARD],
-        }
+        return {name: self._result[:, column] for name, column in at.COMPONENTS.items()}
 
     @property
     def ego_position(self) -> np.ndarray:
