@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +14,17 @@ ACTION_NAMES = ("acceleration", "steering")
 # Small enough that compiling dominates; tests share these values so that they share a compilation.
 SMALL: dict[str, Any] = {"actor_hidden_dims": (16, 16), "critic_hidden_dims": (16, 16)}
 BATCH_SIZE, UTD_RATIO = 8, 2
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Compile without optimization: at these sizes compiling takes longer than running."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from racer.core.errors import UsageError
 
 Make = Callable[..., Any]
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def leaves_equal(first: Any, second: Any) -> bool:
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)

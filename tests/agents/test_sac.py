@@ -17,6 +17,8 @@ from racer.core.errors import UsageError
 
 Make = Callable[..., Any]
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_critic_target_by_hand() -> None:
     values = jnp.array([[1.0, 5.0], [3.0, 2.0]])
