@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import kernel, merged
 from racer.envs.highway.simulator.layout import (
     BRUTE_FORCE,
     COS,
@@ -215,7 +215,7 @@ def collide(
         whole[CRASHED, second] = 1
 
 
-@kernel
+@merged
 def collide_all(
     real: np.ndarray,
     whole: np.ndarray,

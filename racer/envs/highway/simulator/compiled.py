@@ -16,7 +16,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["entry", "inlined", "kernel", "source_digest"]
+__all__ = ["entry", "inlined", "kernel", "merged", "source_digest"]
 
 
 @cache
@@ -29,17 +29,11 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-# Kernels get views of arrays that their callers own. Without Numba's run time (_nrt) they can allocate nothing and
-# count no references, which would cost an atomic operation for every array and call. The wrappers that Python and
-# C would call them through are left out: nobody does.
-KERNEL_OPTIONS: dict[str, Any] = {
-    "fastmath": False,
-    "error_model": "numpy",
-    "nogil": True,
-    "_nrt": False,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-}
+# The arrays belong to the caller. Without Numba's run time (_nrt) compiled code can allocate nothing and counts no
+# references, which would cost an atomic operation for every array and call.
+OPTIONS: dict[str, Any] = {"fastmath": False, "error_model": "numpy", "nogil": True, "_nrt": False}
+# nobody calls a kernel from Python or C, so it needs no wrapper for that
+KERNEL_OPTIONS: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,8 +46,16 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(**KERNEL_OPTIONS, forceinline=True)(function)
 
 
+def merged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Like :func:`kernel`, for a function with one caller: it becomes part of that one before compilation.
+
+    LLVM optimizes every function again with each of its callers; a long chain of them takes long to compile.
+    """
+    return numba.njit(**KERNEL_OPTIONS, inline="always")(function)
+
+
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls: it releases the GIL and is cached on disk."""
-    dispatcher: Any = numba.njit(fastmath=False, error_model="numpy", nogil=True, cache=True)(function)
+    dispatcher: Any = numba.njit(**OPTIONS, cache=True)(function)
     dispatcher._cache._cache_file._source_stamp = source_digest()
     return dispatcher

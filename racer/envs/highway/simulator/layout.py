@@ -36,7 +36,8 @@ GAIN_HEADING = 16  # LinearVehicle.STEERING_PARAMETERS
 GAIN_LATERAL = 17
 SORTED_X = 18  # X in the order of ORDER, a cache of the search
 SORTED_Y = 19
-REALS = 20
+DISTANCE = 20  # scratch: of the cars that an observation has picked
+REALS = 21
 
 # rows of the int64 state
 LANE = 0  # the closest lane
@@ -47,6 +48,7 @@ SPEED_INDEX = 4  # of a DiscreteMetaAction ego
 ORDER = 5  # vehicle indices sorted by (x, index), a cache of the search
 RANK = 6  # each vehicle's place in ORDER
 CHANGING = 7  # scratch: the cars that may be changing lanes in this frame
+SEEN = 7  # scratch: the cars that an observation has picked
 PAIR = 8  # scratch: the pair of the list order that stored each car's impact
 WHOLES = 9
 

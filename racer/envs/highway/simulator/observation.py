@@ -14,12 +14,14 @@ from racer.envs.highway.simulator.compiled import kernel
 from racer.envs.highway.simulator.generator import shuffle_rows
 from racer.envs.highway.simulator.layout import (
     COS,
+    DISTANCE,
     EGO,
     HEADING,
     LANE,
     LANE_WIDTH,
     LENGTH,
     PERCEPTION_DISTANCE,
+    SEEN,
     SIN,
     SPEC_ABSOLUTE,
     SPEC_CLIP,
@@ -50,32 +52,30 @@ def is_seen(real: np.ndarray, vehicle: int, see_behind: int) -> bool:
 
 
 @kernel
-def select(
-    real: np.ndarray, n: int, room: int, spec: np.ndarray, seen: np.ndarray, distances: np.ndarray
-) -> int:
-    """Fill ``seen`` ``[V]`` with at most ``room`` perceived cars in order; returns how many."""
+def select(real: np.ndarray, whole: np.ndarray, n: int, room: int, spec: np.ndarray) -> int:
+    """Fill the row SEEN with at most ``room`` perceived cars in order; returns how many."""
     count = 0
     for vehicle in range(1, n):
         if not is_seen(real, vehicle, spec[SPEC_SEE_BEHIND]):
             continue
         if not spec[SPEC_SORTED]:
             if count < room:
-                seen[count] = vehicle
+                whole[SEEN, count] = vehicle
                 count += 1
             continue
         distance = abs(real[X, vehicle] - real[X, 0])
         if count == room:
-            if distance >= distances[count - 1]:
+            if distance >= real[DISTANCE, count - 1]:
                 continue
         else:
             count += 1
         k = count - 1
-        while k > 0 and distances[k - 1] > distance:
-            distances[k] = distances[k - 1]
-            seen[k] = seen[k - 1]
+        while k > 0 and real[DISTANCE, k - 1] > distance:
+            real[DISTANCE, k] = real[DISTANCE, k - 1]
+            whole[SEEN, k] = whole[SEEN, k - 1]
             k -= 1
-        distances[k] = distance
-        seen[k] = vehicle
+        real[DISTANCE, k] = distance
+        whole[SEEN, k] = vehicle
     return count
 
 
@@ -113,9 +113,6 @@ def observe(
     n: int,
     spec: np.ndarray,
     ranges: np.ndarray,
-    rows: np.ndarray,
-    seen: np.ndarray,
-    distances: np.ndarray,
     out: np.ndarray,
 ) -> int:
     """Write one observation ``out [K, F]`` (float32); returns the number of rows that highway-env would return.
@@ -124,14 +121,13 @@ def observe(
         rng: generator state ``[6]``, advanced where the order is shuffled.
         spec: the specification's integers.
         ranges: ``[F, 3]``: low, high, and whether the feature is normalized.
-        rows, seen, distances: scratch ``[K, F]``, ``[V]``, ``[V]``.
     """
     wanted = spec[SPEC_ROWS]
     features = spec[SPEC_FEATURES]
     room = wanted - 1 if wanted > 1 else n
-    count = 1 + select(real, n, room, spec, seen, distances)
+    count = 1 + select(real, whole, n, room, spec)
     for row in range(count):
-        vehicle = 0 if row == 0 else seen[row - 1]
+        vehicle = EGO if row == 0 else whole[SEEN, row - 1]
         for f in range(features):
             code = spec[SPEC_CODES + f]
             value = feature(real, whole, vehicle, code)
@@ -141,14 +137,11 @@ def observe(
                 value = -1 + (value - ranges[f, 0]) * 2 / (ranges[f, 1] - ranges[f, 0])
                 if spec[SPEC_CLIP]:
                     value = clip(value, -1.0, 1.0)
-            rows[row, f] = value
+            out[row, f] = value
     for row in range(count, wanted):
         for f in range(features):
-            rows[row, f] = 0.0
+            out[row, f] = 0.0
     count = max(count, wanted)
     if spec[SPEC_SHUFFLED]:
-        shuffle_rows(rng, rows, 1, count)
-    for row in range(count):
-        for f in range(features):
-            out[row, f] = rows[row, f]
+        shuffle_rows(rng, out, 1, count)
     return count

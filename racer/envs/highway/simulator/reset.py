@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import kernel
+from racer.envs.highway.simulator.compiled import kernel, merged
 from racer.envs.highway.simulator.controller import speed_to_index
 from racer.envs.highway.simulator.generator import integers, next_double, uniform
 from racer.envs.highway.simulator.lanes import closest_lane
@@ -94,7 +94,7 @@ def draw_gains(real: np.ndarray, rng: np.ndarray, vehicle: int) -> None:
     real[GAIN_LATERAL, vehicle] = LATERAL_GAIN_LOW + next_double(rng) * (LATERAL_GAIN_HIGH - LATERAL_GAIN_LOW)
 
 
-@kernel
+@merged
 def populate(
     real: np.ndarray,
     whole: np.ndarray,

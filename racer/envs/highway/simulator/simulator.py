@@ -90,6 +90,7 @@ class HighwaySimulator:
         self._clock = np.zeros((envs, at.CLOCKS))
         self._rng = np.stack([seeded_state(None) for _ in range(envs)])
         self._command = np.zeros((envs, 2))
+        self._corners = np.zeros((envs, 2, 5, 2))
         self._result = np.zeros((envs, at.RESULTS))
         self._observations = np.zeros((envs, spec.capacity, len(spec.features)), dtype=np.float32)
         self._is_reset = np.zeros(envs, dtype=bool)
@@ -172,7 +173,9 @@ class HighwaySimulator:
     def _advance(self, frames: int, begin: bool, finish: bool) -> None:
         p = self.parameters
         arguments = (
-            frames, begin, finish, self._real, self._whole, self._clock, self._rng, self._command, p.reals,
+            frames, begin, finish, self._real, self._whole, self._clock, self._rng,
+            self._corners,
+            self._command, p.reals,
             p.wholes, p.action.target_speeds, p.observation.spec, p.observation.ranges, self._result,
             self._observations,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """The entry points: whole batches of environments, one call (AbstractEnv.step, Road.act, Road.step).
 
 Every entry point works on environments ``first <= e < last`` of the batch, so that threads can share one; they
-hold no lock and allocate only their scratch.
+hold no lock and allocate nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from racer.envs.highway.simulator.collision import collide_all
-from racer.envs.highway.simulator.compiled import entry, kernel
+from racer.envs.highway.simulator.compiled import entry, merged
 from racer.envs.highway.simulator.controller import drive_meta_ego, meta_action
 from racer.envs.highway.simulator.kinematics import integrate
 from racer.envs.highway.simulator.lanes import closest_lane
@@ -47,7 +47,7 @@ from racer.envs.highway.simulator.reward import judge
 from racer.envs.highway.simulator.traffic import drive_traffic
 
 
-@kernel
+@merged
 def advance_frame(
     real: np.ndarray,
     whole: np.ndarray,
@@ -81,6 +81,7 @@ def step_batch(
     whole: np.ndarray,
     clock: np.ndarray,
     rng: np.ndarray,
+    corners: np.ndarray,
     command: np.ndarray,
     reals: np.ndarray,
     wholes: np.ndarray,
@@ -95,14 +96,11 @@ def step_batch(
     Args:
         begin: this is the step's first part: the clock advances and the action is applied.
         finish: this is its last part: the reward and the observation are written.
+        corners: scratch ``[E, 2, 5, 2]``.
         command: ``[E, 2]``: acceleration (m/s2) and steering (rad), or the meta-action in column 0.
         observations: ``[E, K, F]`` float32, written where ``finish``.
     """
     n = wholes[VEHICLES]
-    seen = np.empty(n, np.int64)
-    distances = np.empty(n)
-    corners = np.empty((2, 5, 2))
-    rows = np.empty((observations.shape[1], observations.shape[2]))
     for e in range(first, last):
         if begin:
             clock[e, TIME] += reals[POLICY_DT]
@@ -113,13 +111,11 @@ def step_batch(
                     real[e, ACCELERATION, 0] = command[e, 0]
                     real[e, STEERING, 0] = command[e, 1]
         for _ in range(frames):
-            advance_frame(real[e], whole[e], corners, reals, wholes)
+            advance_frame(real[e], whole[e], corners[e], reals, wholes)
         clock[e, STEPS] += frames
         if finish:
             judge(real[e], whole[e], clock[e, TIME], reals, wholes, result[e])
-            result[e, OBSERVED_ROWS] = observe(
-                real[e], whole[e], rng[e], n, spec, ranges, rows, seen, distances, observations[e]
-            )
+            result[e, OBSERVED_ROWS] = observe(real[e], whole[e], rng[e], n, spec, ranges, observations[e])
 
 
 @entry
@@ -139,18 +135,13 @@ def reset_batch(
 ) -> None:
     """Draw new scenes for the environments ``indices`` and write their first observations."""
     n = wholes[VEHICLES]
-    seen = np.empty(n, np.int64)
-    distances = np.empty(n)
-    rows = np.empty((observations.shape[1], observations.shape[2]))
     for e in indices:
         populate(real[e], whole[e], rng[e], reals, wholes, target_speeds)
         sort_vehicles(real[e], whole[e], n)
         clock[e, TIME] = 0.0
         clock[e, STEPS] = 0.0
         judge(real[e], whole[e], 0.0, reals, wholes, result[e])
-        result[e, OBSERVED_ROWS] = observe(
-            real[e], whole[e], rng[e], n, spec, ranges, rows, seen, distances, observations[e]
-        )
+        result[e, OBSERVED_ROWS] = observe(real[e], whole[e], rng[e], n, spec, ranges, observations[e])
 
 
 @entry
@@ -165,11 +156,8 @@ def observe_batch(
 ) -> None:
     """Write the observations ``[E, K, F]`` that another specification gives of the present states."""
     n = wholes[VEHICLES]
-    seen = np.empty(n, np.int64)
-    distances = np.empty(n)
-    rows = np.empty((observations.shape[1], observations.shape[2]))
     for e in range(observations.shape[0]):
-        observe(real[e], whole[e], rng[e], n, spec, ranges, rows, seen, distances, observations[e])
+        observe(real[e], whole[e], rng[e], n, spec, ranges, observations[e])
 
 
 @entry

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from racer.envs.highway.simulator.compiled import inlined, kernel
+from racer.envs.highway.simulator.compiled import inlined, kernel, merged
 from racer.envs.highway.simulator.controller import lane_keeping_steering
 from racer.envs.highway.simulator.lanes import is_reachable
 from racer.envs.highway.simulator.layout import (
@@ -143,7 +143,7 @@ def linear_steering(real: np.ndarray, vehicle: int, lane: int, two: float) -> fl
     return real[GAIN_HEADING, vehicle] * heading_term + real[GAIN_LATERAL, vehicle] * lateral_term
 
 
-@kernel
+@merged
 def must_abort(real: np.ndarray, whole: np.ndarray, vehicle: int, time_wanted: float, count: int) -> bool:
     """Is another car that is already changing into the same lane ahead and too close?
 
@@ -160,7 +160,7 @@ def must_abort(real: np.ndarray, whole: np.ndarray, vehicle: int, time_wanted: f
     return False
 
 
-@kernel
+@merged
 def choose_lane(
     real: np.ndarray,
     whole: np.ndarray,
@@ -201,7 +201,7 @@ def choose_lane(
     return target
 
 
-@inlined
+@merged
 def drive(
     real: np.ndarray,
     whole: np.ndarray,
@@ -247,7 +247,7 @@ def drive(
     return count
 
 
-@kernel
+@merged
 def drive_traffic(
     real: np.ndarray,
     whole: np.ndarray,
