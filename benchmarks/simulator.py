@@ -6,7 +6,9 @@
 Both engines run highway-v0 (4 lanes, 15 Hz simulation, 5 Hz policy, 40 s, continuous actions) from the same seeds with
 the same actions, through their public interfaces: the compiled one as ``gymnasium.make_vec("racer/highway-v0")`` with
 autoreset, observation, reward and infos, highway-env as the environment itself with a reset at each episode's end.
-A step is one policy step of one environment. The rewards of both are compared on the way.
+A step is one policy step of one environment. The engines take turns, so that a load of the machine that comes and
+goes meets both; single-core rates are per second of processor time, which other programs disturb least, rates of
+several threads per second of wall time. The rewards of both are compared on the way.
 
 ``cold`` and ``warm`` are child processes that import the simulator, reset and take one step, with an empty and a
 filled compilation cache. Where EnvPool is installed its highway and the compiled engine run
@@ -57,11 +59,10 @@ def parse_arguments() -> argparse.Namespace:
         "--vehicles", type=int, nargs="+", default=[10, 20, 50, 100, 200], help="other vehicles"
     )
     parser.add_argument("--envs", type=int, default=64, help="environments in the batch (default: 64)")
+    parser.add_argument("--turns", type=int, default=3, help="turns that the engines take (default: 3)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a compiled turn (default: 1 s)")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="of each compiled measurement (default: 3 s)"
-    )
-    parser.add_argument(
-        "--reference-seconds", type=float, default=8.0, help="of each highway-env one (default: 8 s)"
+        "--reference-seconds", type=float, default=4.0, help="of a highway-env turn (default: 4 s)"
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1, 2], help="threads of the compiled engine"
@@ -83,63 +84,43 @@ def make_script(envs: int) -> np.ndarray:
     return script.astype(np.float32)
 
 
-def time_compiled(vehicles: int, envs: int, threads: int, seconds: float) -> dict[str, Any]:
-    """Step the batch for ``seconds``; returns steps/s and what is needed to compare."""
-    script = make_script(envs)
-    env = gymnasium.make_vec(
-        "racer/highway-v0", num_envs=envs, config=make_config(vehicles), num_threads=threads
-    )
-    env.reset(seed=0)
-    env.step(script[0])  # compiles, or loads what was compiled
-    env.reset(seed=0)
-    rewards, ends, steps = [], 0, 0
-    start = time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        _, reward, terminated, truncated, _ = env.step(script[steps % SCRIPT_STEPS])
-        if steps < SCRIPT_STEPS:
-            rewards.append(float(reward[0]))
-        ends += int((terminated | truncated).sum())
-        steps += 1
-    env.close()
-    return {
-        "steps_per_s": steps * envs / elapsed,
-        "episodes": ends,
-        "steps": steps * envs,
-        "rewards": rewards,
-    }
+class Run:
+    """An environment that is stepped through its script, a turn at a time.
 
+    Args:
+        env: a single environment with a reset at each end, or a vector environment that resets by itself.
+        script: actions ``[S, ...]``, used over and over.
+        resets: whether this class resets the environment at an episode's end.
+    """
 
-def time_reference(vehicles: int, envs: int, seconds: float) -> dict[str, Any]:
-    """Step highway-env from the batch's first seed, with its actions, for ``seconds``."""
-    script = make_script(envs)
-    env = gymnasium.make("highway-v0", config=make_config(vehicles)).unwrapped
-    env.reset(seed=0)
-    rewards, steps = [], 0
-    start = time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        _, reward, terminated, truncated, _ = env.step(script[steps % SCRIPT_STEPS, 0])
-        rewards.append(float(reward))
-        if terminated or truncated:
-            env.reset()
-        steps += 1
-    env.close()
-    return {"steps_per_s": steps / elapsed, "steps": steps, "rewards": rewards[:SCRIPT_STEPS]}
+    def __init__(self, env: Any, script: np.ndarray, *, resets: bool) -> None:
+        self.env = env
+        self.script = script
+        self.resets = resets
+        self.size = 1 if resets else env.num_envs
+        self.rewards: list[float] = []
+        self.steps = 0
+        self.wall = self.processor = 0.0
+        env.reset(seed=0)
+        env.step(script[0])  # compiles, or loads what was compiled
+        env.reset(seed=0)
 
+    def turn(self, seconds: float) -> None:
+        """Go on for so many seconds of wall time."""
+        wall, processor = time.perf_counter(), time.process_time()
+        while time.perf_counter() - wall < seconds:
+            _, reward, terminated, truncated, _ = self.env.step(self.script[self.steps % len(self.script)])
+            if self.steps < len(self.script):
+                self.rewards.append(float(reward if self.resets else reward[0]))
+            if self.resets and (terminated or truncated):
+                self.env.reset()
+            self.steps += 1
+        self.wall += time.perf_counter() - wall
+        self.processor += time.process_time() - processor
 
-def time_single(vehicles: int, seconds: float) -> float:
-    """Steps/s of ``gymnasium.make("racer/highway-v0")``, one environment a call."""
-    script = make_script(1)
-    env = gymnasium.make("racer/highway-v0", config=make_config(vehicles)).unwrapped
-    env.reset(seed=0)
-    steps = 0
-    start = time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        _, _, terminated, truncated, _ = env.step(script[steps % SCRIPT_STEPS, 0])
-        if terminated or truncated:
-            env.reset()
-        steps += 1
-    env.close()
-    return steps / elapsed
+    def rate(self, *, wall: bool = False) -> float:
+        """Steps/s of processor time, or of wall time."""
+        return self.steps * self.size / (self.wall if wall else self.processor)
 
 
 def time_discrete(vehicles: int, envs: int, seconds: float) -> tuple[float, float] | None:
@@ -157,18 +138,24 @@ def time_discrete(vehicles: int, envs: int, seconds: float) -> tuple[float, floa
     )
     compiled = gymnasium.make_vec("racer/highway-v0", num_envs=envs, config=options)
     script = np.random.default_rng(0).integers(0, 5, (SCRIPT_STEPS, envs)).astype(np.int32)
-    rates = []
-    for env in (pool, compiled):
-        env.reset()
-        env.step(script[0])
-        steps = 0
-        start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
-            env.step(script[steps % SCRIPT_STEPS])
-            steps += 1
-        rates.append(steps * envs / elapsed)
-        env.close()
-    return rates[0], rates[1]
+    runs = [Run(env, script, resets=False) for env in (Pool(pool, envs), compiled)]
+    for run in runs:
+        run.turn(seconds)
+        run.env.close()
+    return runs[0].rate(), runs[1].rate()
+
+
+class Pool:
+    """EnvPool's environments, which are seeded when they are made, under gymnasium's signature."""
+
+    def __init__(self, pool: Any, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.step, self.close = pool.step, pool.close
+        self._reset = pool.reset
+
+    def reset(self, *, seed: int | None = None) -> Any:
+        """Reset all; the seed is EnvPool's own."""
+        return self._reset()
 
 
 def time_start() -> dict[str, float]:
@@ -190,41 +177,58 @@ def time_start() -> dict[str, float]:
 
 def measure(vehicles: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one line of the table."""
-    reference = time_reference(vehicles, arguments.envs, arguments.reference_seconds)
-    row: dict[str, Any] = {"vehicles": vehicles, "highway_env": reference["steps_per_s"]}
-    for threads in arguments.threads:
-        compiled = time_compiled(vehicles, arguments.envs, threads, arguments.seconds)
-        row[f"compiled_{threads}"] = compiled["steps_per_s"]
-    common = min(len(reference["rewards"]), len(compiled["rewards"]))
-    row["compared_steps"] = common
-    row["greatest_reward_difference"] = float(
-        np.abs(np.subtract(reference["rewards"][:common], compiled["rewards"][:common])).max()
-    )
-    row["compiled_single"] = time_single(vehicles, min(arguments.seconds, 2.0))
-    discrete = time_discrete(vehicles, arguments.envs, min(arguments.seconds, 2.0))
+    config, script = make_config(vehicles), make_script(arguments.envs)
+    reference = Run(gymnasium.make("highway-v0", config=config).unwrapped, script[:, 0], resets=True)
+    single = Run(gymnasium.make("racer/highway-v0", config=config).unwrapped, script[:, 0], resets=True)
+    batches = {
+        threads: Run(
+            gymnasium.make_vec(
+                "racer/highway-v0", num_envs=arguments.envs, config=config, num_threads=threads
+            ),
+            script,
+            resets=False,
+        )
+        for threads in sorted({1, *arguments.threads})
+    }
+    for _ in range(arguments.turns):
+        reference.turn(arguments.reference_seconds)
+        for run in (*batches.values(), single):
+            run.turn(arguments.seconds)
+    common = min(len(reference.rewards), len(batches[1].rewards))
+    gaps = np.abs(np.subtract(reference.rewards[:common], batches[1].rewards[:common]))
+    row: dict[str, Any] = {
+        "vehicles": vehicles,
+        "highway_env": reference.rate(),
+        "compiled": batches[1].rate(),
+        "ratio": batches[1].rate() / reference.rate(),
+        "compiled_wall": {threads: run.rate(wall=True) for threads, run in batches.items()},
+        "compiled_single": single.rate(),
+        "compared_steps": common,
+        "greatest_reward_difference": float(gaps.max()),
+    }
+    for run in (reference, single, *batches.values()):
+        run.env.close()
+    discrete = time_discrete(vehicles, arguments.envs, arguments.seconds)
     row["envpool"], row["compiled_discrete"] = discrete or (None, None)
-    row["ratio"] = row[f"compiled_{arguments.threads[0]}"] / row["highway_env"]
     return row
 
 
 def show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Print the table."""
-    first, *more = arguments.threads
-    heads = ["vehicles", "highway-env /s", f"compiled /s ({first} core)", "ratio", "us a step"]
-    heads += [f"compiled /s ({threads} cores)" for threads in more] + [
-        f"x {threads} cores" for threads in more
-    ]
-    heads += ["one env a call /s", "EnvPool, discrete /s", "compiled, discrete /s"]
-    print(" | ".join(heads))
-    print(" | ".join("-" * len(head) for head in heads))
+    more = [threads for threads in arguments.threads if threads > 1]
+    heads = ["vehicles", "highway-env /s", "compiled /s", "ratio", "us a step", "one env a call /s"]
+    heads += [f"{threads} threads: x" for threads in more] + ["EnvPool, discrete /s", "compiled, discrete /s"]
+    print("| " + " | ".join(heads) + " |")
+    print("|" + "|".join("-" * (len(head) + 1) + ":" for head in heads) + "|")
     for row in rows:
-        rate = row[f"compiled_{first}"]
-        cells = [f"{row['vehicles']}", f"{row['highway_env']:.2f}", f"{rate:,.0f}", f"{row['ratio']:,.0f}"]
-        cells += [f"{1e6 / rate:.1f}"] + [f"{row[f'compiled_{threads}']:,.0f}" for threads in more]
-        cells += [f"{row[f'compiled_{threads}'] / rate:.2f}" for threads in more]
-        cells += [f"{row['compiled_single']:,.0f}"]
+        cells = [f"{row['vehicles']}", f"{row['highway_env']:.2f}", f"{row['compiled']:,.0f}"]
+        cells += [f"{row['ratio']:,.0f}", f"{1e6 / row['compiled']:.1f}", f"{row['compiled_single']:,.0f}"]
+        wall = row["compiled_wall"]
+        cells += [f"{wall[threads] / wall[1]:.2f}" for threads in more]
         cells += ["-" if row[key] is None else f"{row[key]:,.0f}" for key in ("envpool", "compiled_discrete")]
-        print(" | ".join(cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)))
+        print(
+            "| " + " | ".join(cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)) + " |"
+        )
 
 
 def main() -> None:

@@ -57,5 +57,8 @@ def merged(function: Callable[..., Any]) -> Callable[..., Any]:
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls: it releases the GIL and is cached on disk."""
     dispatcher: Any = numba.njit(**OPTIONS, cache=True)(function)
-    dispatcher._cache._cache_file._source_stamp = source_digest()
+    # Numba has no public way to say what a cache entry depends on; should these names go, its own stamp remains
+    index: Any = getattr(dispatcher._cache, "_cache_file", None)
+    if hasattr(index, "_source_stamp"):
+        index._source_stamp = source_digest()
     return dispatcher

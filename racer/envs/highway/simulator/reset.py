@@ -117,7 +117,7 @@ def populate(
     if lane < 0:
         lane = integers(rng, lanes)
     foremost = place(real, whole, rng, EGO, EGO_INITIAL_SPEED, lane, reals[EGO_SPACING], 0.0, reals, lanes)
-    real[TARGET_SPEED, 0] = np.nan
+    real[TARGET_SPEED, 0] = -np.inf
     if wholes[EGO_KIND] == EGO_META:
         index = speed_to_index(EGO_INITIAL_SPEED, target_speeds)
         whole[SPEED_INDEX, 0] = index

@@ -72,10 +72,7 @@ def desired_gap(real: np.ndarray, follower: int, leader: int, time_wanted: float
 @inlined
 def free_acceleration(real: np.ndarray, vehicle: int, exponent: float) -> float:
     """IDM's acceleration (m/s2) of ``vehicle`` on an empty road, with the evaluating car's exponent."""
-    target = real[TARGET_SPEED, vehicle]
-    if np.isnan(target):
-        target = 0.0
-    target = abs(not_zero(clip(target, 0.0, SPEED_LIMIT)))
+    target = abs(not_zero(clip(real[TARGET_SPEED, vehicle], 0.0, SPEED_LIMIT)))
     return COMFORT_ACC_MAX * (1 - (max(real[SPEED, vehicle], 0.0) / target) ** exponent)
 
 
@@ -93,7 +90,7 @@ def linear_acceleration(real: np.ndarray, judge: int, vehicle: int, leader: int,
         return 0.0
     speed = real[SPEED, vehicle]
     target = real[TARGET_SPEED, vehicle]
-    speed_error = 0.0 if np.isnan(target) else target - speed
+    speed_error = 0.0 if target == -np.inf else target - speed
     dv = 0.0
     gap = 0.0
     if leader >= 0:

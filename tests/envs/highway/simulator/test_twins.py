@@ -263,7 +263,7 @@ def test_disabled_autoreset_leaves_it_to_the_caller() -> None:
     before = envs.simulator.get_state()["real"]
     _, infos = envs.reset(options={"reset_mask": np.array([True, False])})
     assert infos["_speed"].tolist() == [True, False]
-    assert np.array_equal(before[1], envs.simulator.get_state()["real"][1], equal_nan=True)
+    assert np.array_equal(before[1], envs.simulator.get_state()["real"][1])
     with pytest.raises(UsageError, match="reset_mask"):
         envs.reset(options={"reset_mask": np.array([False, False])})
     with pytest.raises(UsageError, match="config"):
