@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from highway_pairs import Difference, Pair, run
 
+from racer.envs.highway.simulator.generator import pack, unpack
+
 HERE = Path(__file__).parent
 # NumPy's AVX512 routines and OpenBLAS's fused dot products differ from plain IEEE arithmetic and libm by an ulp
 PINNED = {
@@ -114,6 +116,20 @@ def test_the_comparison_itself_can_fail() -> None:
     moved.simulator.set_scene(0, x=moved.simulator.scene(0)["x"] + 1e-6)
     with pytest.raises(Difference, match="differs"):
         moved.step(1)
+
+
+@pytest.mark.parametrize("half_draw", [0, 1, 2**32 - 1])
+def test_rejected_draws_are_rejected_alike(half_draw: int) -> None:
+    """A kept half draw of 0 falls into the range that a fair choice among 3 lanes must reject."""
+    pair = Pair({"vehicles_count": 2, "lanes_count": 3}, tolerance=1e-9)
+    pair.reset(5)
+    state = {**pair.reference.np_random.bit_generator.state, "has_uint32": 1, "uinteger": half_draw}
+    pair.reference.np_random.bit_generator.state = state
+    pair.simulator.set_generator_state(0, pack(state))
+    observation, info = pair.reference.reset()
+    pair.simulator.reset()
+    pair.compare("reset", observation, info)
+    assert pair.reference.np_random.bit_generator.state == unpack(pair.simulator.get_generator_state(0))
 
 
 def test_policy_faster_than_simulation_moves_nothing() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -24,6 +26,16 @@ CONTINUOUS: dict[str, Any] = {
     "vehicles_count": 6,
 }
 PAIRS = [("racer/highway-v0", HighwayEnv), ("racer/highway-fast-v0", HighwayEnvFast)]
+
+
+def test_registering_is_cheap_and_repeatable() -> None:
+    """Only making an environment loads the compiler and highway-env."""
+    code = (
+        "import sys; from racer.envs.highway.twins import register; register(); register();"
+        "print([name for name in ('numba', 'highway_env', 'pygame', 'jax') if name in sys.modules])"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert child.stdout.strip() == "[]"
 
 
 def make(env_id: str, **options: Any) -> gymnasium.Env:
