@@ -86,9 +86,7 @@ class BetaPolicy:
         log_probs = np.sum(density - np.log(width), axis=-1)
         return _stretch(unit, params), {"log_probs": log_probs.astype(np.float32), "draws": unit}
 
-    def _parameters(
-        self, params: Mapping[str, np.ndarray], observations: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _parameters(self, params: Mapping[str, np.ndarray], observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = self.trunk.forward(params, observations)
         alpha, beta = (
             1.0 + np.logaddexp(0.0, dense(params, name, features).astype(np.float64)) for name in ("alpha", "beta")

@@ -16,6 +16,8 @@ from racer.agents.policy import build_policy
 from racer.agents.ppo import PPOLearner, distributions
 from racer.core.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LOW, HIGH = np.array([-1.0, -0.1], np.float32), np.array([3.0, 0.1], np.float32)
 BOUNDS = (jnp.asarray(LOW), jnp.asarray(HIGH))
 SPACES: dict[str, gym.Space] = {

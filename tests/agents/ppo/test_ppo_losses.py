@@ -14,6 +14,8 @@ from racer.agents.ppo.losses import clipped_surrogate, divergence, masked_mean, 
 from racer.agents.ppo.update import learning_rate_fraction
 from racer.agents.ppo.value_scale import followed, initial_value_scale, rescaled
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_surrogate_by_hand() -> None:
     ratio = jnp.array([1.5, 1.5, 0.5, 0.5, 1.1])
