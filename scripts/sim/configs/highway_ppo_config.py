@@ -19,18 +19,18 @@ def get_config() -> ml_collections.ConfigDict:
     # Steps of every environment between two updates.
     config.rollout_length = 128
     # Times an update goes over its rollout.
-    config.num_epochs = 8
+    config.num_epochs = 5
     # Gradient steps an epoch; must divide rollout_length times the number of environments.
-    config.num_minibatches = 8
+    config.num_minibatches = 4
 
     # Adam step size of the policy network.
-    config.actor_lr = 3e-4
+    config.actor_lr = 4e-4
     # Adam step size of the value network.
-    config.critic_lr = 3e-4
+    config.critic_lr = 4e-4
     # "constant", or "linear": both step sizes fall to final_lr_fraction of themselves over lr_decay_transitions.
     config.lr_schedule = "linear"
     # Transitions over which the step sizes fall.
-    config.lr_decay_transitions = 3_000_000
+    config.lr_decay_transitions = 5_000_000
     # Share of the first step size that is left in the end.
     config.final_lr_fraction = 0.1
 
@@ -45,11 +45,11 @@ def get_config() -> ml_collections.ConfigDict:
     # Weight of the value loss.
     config.value_coef = 0.5
     # Weight of the policy's entropy.
-    config.entropy_coef = 0.0
+    config.entropy_coef = 0.003
     # Joint norm above which the gradients of both networks are scaled down.
     config.max_grad_norm = 0.5
     # Divergence (nats) from the policy before the update at which the rest of the update is skipped; None: no limit.
-    config.target_kl = config_dict.FieldReference(0.03, field_type=object)
+    config.target_kl = config_dict.FieldReference(0.1, field_type=object)
     # Shift and scale every minibatch's advantages to mean 0 and variance 1.
     config.normalize_advantages = True
     # Let the value network learn returns relative to their running mean and deviation.
@@ -61,28 +61,29 @@ def get_config() -> ml_collections.ConfigDict:
     config.initial_std = 0.5
     # First mean of the policy, for actions by name: below 30 m/s the speed earns nothing, and a policy that begins
     # there learns to crawl before it has felt what speed is worth.
-    config.initial_action = {"acceleration": 0.3}
+    config.initial_action = {"acceleration": 0.5}
     # Share of its range that the policy uses, for actions by name. Full steering is 45 degrees, which at 30 m/s leaves
-    # the road within two steps; a tenth of it changes lanes.
-    config.action_scale = {"steering": 0.1}
+    # the road within two steps; a twentieth of it changes lanes.
+    config.action_scale = {"steering": 0.05}
 
     # Widths of the policy network's hidden layers.
-    config.hidden_dims = (256, 256)
+    config.hidden_dims = (128, 128)
     # Widths of the value network's hidden layers.
-    config.value_hidden_dims = (256, 256)
+    config.value_hidden_dims = (128, 128)
     # True: the value is a linear function of the policy network's features.
     config.shared_trunk = False
     # "tanh" or "relu".
-    config.activation = "tanh"
+    config.activation = "relu"
     # Orthogonal initialisation of the dense layers.
     config.orthogonal_init = True
 
-    # Widths of a PointNet's layers over vehicle rows; () feeds the flat observation to the first layer.
-    config.pointnet_dims = ()
+    # Widths of a PointNet's layers over vehicle rows; () feeds the flat observation to the first layer. "A car ahead in
+    # this lane" is a conjunction, which takes two layers.
+    config.pointnet_dims = (32, 64)
     # Numbers in one vehicle row of the observation.
     config.vehicle_features = 6
     # Factor on the observation: one number, one for each vehicle feature (presence, x, y, vx, vy, heading), or None.
-    config.observation_scale = config_dict.FieldReference((1.0, 0.01, 0.1, 0.03, 0.2, 5.0), field_type=object)
+    config.observation_scale = config_dict.FieldReference((1.0, 0.03, 0.25, 0.1, 0.25, 8.0), field_type=object)
 
     # Weight of the safety reward in the training reward (read by the environment, not by the agent).
     config.safety_penalty = 0.01
