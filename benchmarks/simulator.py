@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--vehicles", type=int, nargs="+", default=[10, 20, 50, 100, 200], help="other vehicles"
     )
-    parser.add_argument("--envs", type=int, default=64, help="environments in the batch (default: 64)")
+    parser.add_argument("--envs", type=int, default=256, help="environments in the batch (default: 256)")
     parser.add_argument("--turns", type=int, default=3, help="turns that the engines take (default: 3)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a compiled turn (default: 1 s)")
     parser.add_argument(

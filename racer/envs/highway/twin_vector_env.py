@@ -71,7 +71,7 @@ class HighwayVectorTwin(VectorEnv):
         self.single_action_space = action_space(parameters.action)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._info_actions = action_space(parameters.action)
+        self._info_rng = np.random.default_rng()
         self._ended = np.zeros(num_envs, dtype=bool)
 
     def reset(
@@ -189,10 +189,13 @@ class HighwayVectorTwin(VectorEnv):
         self.simulator.close()
 
     def _sampled_actions(self, chosen: np.ndarray) -> np.ndarray:
-        """A sample of the action space for each chosen environment: highway-env's info of a reset shows one."""
+        """A random action for each chosen environment: highway-env's info of a reset shows one."""
         sampled = np.zeros(self.action_space.shape or (), self.action_space.dtype)
-        for i in chosen:
-            sampled[i] = self._info_actions.sample()
+        action = self.simulator.parameters.action
+        if action.is_discrete:
+            sampled[chosen] = self._info_rng.integers(action.size, size=len(chosen))
+        else:
+            sampled[chosen] = self._info_rng.uniform(-1.0, 1.0, (len(chosen), action.size))
         return sampled
 
     def _infos(self, actions: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
