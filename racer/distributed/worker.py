@@ -119,8 +119,11 @@ class EnvironmentWorker:
         env_seed, self._rng = worker_streams(start.seed, start.worker, start.stream)
         self.collector = Collector(start.env_factory(), env_seed, max_nonfinite=start.max_nonfinite)
         space: Any = self.collector.env.single_action_space
-        uniform = {"kind": "uniform", "action_low": space.low.tolist(), "action_high": space.high.tolist()}
-        self._warmup_policy = build_policy(start.warmup_policy_spec or uniform)
+        # Discrete actions have no range to draw from; on-policy agents, which have them, never act at random.
+        warmup = start.warmup_policy_spec or start.policy_spec
+        if not start.warmup_policy_spec and hasattr(space, "low"):
+            warmup = {"kind": "uniform", "action_low": space.low.tolist(), "action_high": space.high.tolist()}
+        self._warmup_policy = build_policy(warmup)
         self._policy = build_policy(start.policy_spec)
         self._params: dict[str, np.ndarray] = {}
         self._version = -1

@@ -1,5 +1,7 @@
 """The worlds, as gymnasium environments. Importing this package registers their ids; it imports no JAX."""
 
 from racer.envs.highway import register_highway
+from racer.envs.highway.twins import register as register_twins
 
 register_highway()
+register_twins()

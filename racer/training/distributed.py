@@ -22,6 +22,8 @@ from racer.distributed.consumers import Consumer, OffPolicyConsumer
 from racer.distributed.service import ActorLearnerService, Periodic, ServiceState
 from racer.envs.highway import make_vector_env
 from racer.training.checkpointing import CheckpointSaver
+from racer.training.off_policy import random_policy_spec
+from racer.training.on_policy_distributed import RolloutConfig, on_policy_consumer, on_policy_service
 from racer.training.progress import ProgressBar
 from racer.training.run_spec import RunSpec, create_agent
 
@@ -58,7 +60,7 @@ class DistributedRun:
         spec: agent, environment, seed.
         config: amounts and intervals.
         service_config: processes and channels.
-        learner_config: replay and ratios.
+        learner_config: replay and ratios, or, for an on-policy agent, which rollouts are taken.
         checkpoint: where to go on; None starts anew.
 
     Raises:
@@ -70,26 +72,26 @@ class DistributedRun:
         spec: RunSpec,
         config: DistributedRunConfig,
         service_config: ServiceConfig,
-        learner_config: OffPolicyConfig,
+        learner_config: OffPolicyConfig | RolloutConfig,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        if learner_config.start_training >= config.max_steps:
-            raise UsageError(
-                f"option 'start_training' ({learner_config.start_training}) must be below 'max_steps' "
-                f"({config.max_steps})"
-            )
         self.spec, self.config = spec, config
         self._factory = environment_factory(spec.env_config, config.envs_per_worker)
         # Built here once: a wrong configuration is an error of this process, before any worker starts.
         env = make_vector_env(spec.env_config, 1)
         agent_seed, replay_seed = (int(s) for s in np.random.SeedSequence([spec.seed, 1]).generate_state(2))
         agent = create_agent(spec, env.single_observation_space, env.single_action_space, seed=agent_seed)
-        consumer: Consumer = OffPolicyConsumer(
-            learner_config,
-            env.single_observation_space.shape or (),
-            env.single_action_space.shape or (),
-            seed=replay_seed,
-        )
+        warmup = None
+        if isinstance(learner_config, RolloutConfig):
+            service_config = on_policy_service(agent, service_config)  # type: ignore[arg-type]
+            consumer: Consumer = on_policy_consumer(
+                agent, learner_config, service_config, config.envs_per_worker  # type: ignore[arg-type]
+            )
+        else:
+            _check_warmup(learner_config, config)
+            warmup = random_policy_spec(env.single_action_space, agent.policy_params)
+            shapes = (env.single_observation_space.shape or (), env.single_action_space.shape or ())
+            consumer = OffPolicyConsumer(learner_config, *shapes, seed=replay_seed)
         env.close()
         state = None
         if checkpoint is not None:
@@ -97,7 +99,9 @@ class DistributedRun:
             state = ServiceState(
                 checkpoint.metadata["service"], checkpoint.groups["replay"], checkpoint.groups["collector"]
             )
-        self.service = ActorLearnerService(self._factory, agent, consumer, service_config, state=state)
+        self.service = ActorLearnerService(
+            self._factory, agent, consumer, service_config, warmup_policy_spec=warmup, state=state
+        )
 
     @property
     def step(self) -> int:
@@ -152,6 +156,13 @@ class DistributedRun:
             finally:
                 if self.step > start:
                     save(self.service)
+
+
+def _check_warmup(learner: OffPolicyConfig, config: DistributedRunConfig) -> None:
+    if learner.start_training >= config.max_steps:
+        raise UsageError(
+            f"option 'start_training' ({learner.start_training}) must be below 'max_steps' ({config.max_steps})"
+        )
 
 
 def rename_metrics(values: Mapping[str, float]) -> dict[str, float]:

@@ -73,7 +73,8 @@ def define_dataclass_flags(cls: type, values: flags.FlagValues = flags.FLAGS, **
         if field.name in values:
             continue
         default = defaults.get(field.name, field.default)
-        define.get(kinds[field.name], flags.DEFINE_string)(
+        define_flag: Any = define.get(kinds[field.name], flags.DEFINE_string)
+        define_flag(
             field.name, default, field.metadata.get("doc", ""), flag_values=values
         )
 

@@ -13,22 +13,44 @@ import sys
 from absl import flags
 
 from racer.core.cli import run_program
+from racer.core.errors import UsageError
 from racer.core.metrics import MetricsLogger, wandb_mode
 from racer.distributed.config import OffPolicyConfig, ServiceConfig
 from racer.training.checkpointing import CheckpointSaver, resume_checkpoint
 from racer.training.device import choose_device, learner_device
 from racer.training.distributed import DistributedRun, DistributedRunConfig
 from racer.training.evaluation_hook import make_evaluation
-from racer.training.flags import define_dataclass_flags, define_run_flags, options_from_flags, plan_run
+from racer.training.flags import (
+    define_dataclass_flags,
+    define_run_flags,
+    options_from_flags,
+    plan_run,
+    refuse_flags,
+)
+from racer.training.on_policy import is_on_policy
+from racer.training.on_policy_distributed import RolloutConfig
+from racer.training.run_spec import RunSpec
 from racer.training.signals import StopSignals
 
 PROGRAM = "train_highway_distributed"
-OPTIONS = (DistributedRunConfig, ServiceConfig, OffPolicyConfig)
+LEARNERS = (OffPolicyConfig, RolloutConfig)
+DECIDED_BY_ROLLOUTS = ("worker_steps_per_iteration", "max_queue_size", "policy_update_frequency")
 
 define_run_flags()
-for options in OPTIONS:
+for options in (DistributedRunConfig, ServiceConfig, *LEARNERS):
     define_dataclass_flags(options)
 flags.DEFINE_bool("debug_distributed", False, "Log what workers, supervisor and learner do.")
+
+
+def option_classes(spec: RunSpec) -> tuple[type, type, type]:
+    """Choose what the learner does with experience by the agent; flags without meaning for it are refused."""
+    learner, other = LEARNERS[::-1] if is_on_policy(spec.agent_name) else LEARNERS
+    refuse_flags(learner, (other,), spec.agent_name)
+    if learner is RolloutConfig:
+        given = [name for name in DECIDED_BY_ROLLOUTS if flags.FLAGS[name].present]
+        if given:
+            raise UsageError(f"flag --{given[0]} has no meaning for {spec.agent_name}: its rollouts decide that")
+    return DistributedRunConfig, ServiceConfig, learner
 
 
 def main() -> int:
@@ -38,8 +60,10 @@ def main() -> int:
         logging.getLogger("racer.distributed").setLevel(logging.DEBUG)
     wandb_mode()
     choose_device(values.device)
-    plan = plan_run(PROGRAM, OPTIONS)
-    run_config, service_config, learner_config = (options_from_flags(cls, plan.options) for cls in OPTIONS)
+    plan = plan_run(PROGRAM, option_classes)
+    run_config, service_config, learner_config = (
+        options_from_flags(cls, plan.options) for cls in option_classes(plan.spec)
+    )
     checkpoint = resume_checkpoint(plan.folder) if plan.resumed else None
     run = DistributedRun(plan.spec, run_config, service_config, learner_config, checkpoint)
     run_dir = plan.open()

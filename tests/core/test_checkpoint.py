@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -67,14 +68,13 @@ def test_every_flipped_byte_is_an_error_that_names_the_file(tmp_path: Path) -> N
             damaged = bytearray(original)
             damaged[position] ^= 0x10
             file.write_bytes(bytes(damaged))
-            try:
-                checkpoint = read_checkpoint(path)
-            except CheckpointError as error:
-                assert file.name in str(error) or "checkpoint" in str(error)
-            else:
-                # Only the manifest's own step and metadata are outside its sums.
-                assert file.name == "manifest.json"
-                assert checkpoint.groups["agent"]["count"] == 3
+            if file.name != "manifest.json":
+                with pytest.raises(CheckpointError, match=file.name):
+                    read_checkpoint(path)
+                continue
+            # Only the manifest's own step and metadata are outside its sums; no array may come out wrong.
+            with contextlib.suppress(CheckpointError):
+                assert read_checkpoint(path).groups["agent"]["count"] == 3
         file.write_bytes(original)
     read_checkpoint(path)
 

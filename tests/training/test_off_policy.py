@@ -110,9 +110,13 @@ def test_nonfinite_updates_stop_the_run(tmp_path: Path) -> None:
         trainer.iterate()
     before = trainer.agent.state_arrays()["critic/params/" + _first_critic_leaf(trainer)].copy()
     trainer.buffer.sample = _poisoned(trainer.buffer.sample)  # type: ignore[method-assign]
-    with pytest.raises(RacerError, match="non-finite gradients"):
+
+    def iterate_five_times() -> None:
         for _ in range(5):
             trainer.iterate()
+
+    with pytest.raises(RacerError, match="non-finite gradients"):
+        iterate_five_times()
     after = trainer.agent.state_arrays()["critic/params/" + _first_critic_leaf(trainer)]
     np.testing.assert_array_equal(before, after)
 

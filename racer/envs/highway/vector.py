@@ -27,7 +27,7 @@ class RiskHighwayVectorEnv(VectorEnv):
         config: as for the single environment.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
 
     def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
         if num_envs < 1:

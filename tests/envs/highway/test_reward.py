@@ -123,7 +123,7 @@ def scene_with(engine: HighwayEnvEngine, dx: float, dy: float, speed: float) -> 
     env = engine.envs[0]
     env.vehicle.position, env.vehicle.speed, env.vehicle.heading = np.array([300.0, 4.0]), 30.0, 0.0
     env.vehicle.on_state_update()
-    env.road.vehicles = [env.vehicle, Vehicle(env.road, env.vehicle.position + [dx, dy], 0.0, speed)]
+    env.road.vehicles = [env.vehicle, Vehicle(env.road, np.add(env.vehicle.position, (dx, dy)), 0.0, speed)]
     scenes = engine.refresh()
     off = np.abs(scenes.lateral_offset) > LANE_WIDTH / 2
     return float(safety_reward(scenes.rows, off, TTC)[0])

@@ -30,7 +30,8 @@ KEEP = np.array([0.0, 0.0], dtype=np.float32)
 
 
 def test_defaults_are_highway_envs_own() -> None:
-    assert HighwayEnv.default_config() == HIGHWAY_DEFAULTS
+    own = HighwayEnv.default_config()
+    assert own == HIGHWAY_DEFAULTS
     assert {**HIGHWAY_DEFAULTS, **FAST_OVERRIDES} == HighwayEnvFast.default_config()
 
 
