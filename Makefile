@@ -33,7 +33,7 @@ train: setup
 	  --num_episodes 20 --num_videos 2 --video_output_dir evaluation_videos/$(RUN) --compare_random
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -30,9 +30,8 @@ KEEP = np.array([0.0, 0.0], dtype=np.float32)
 
 
 def test_defaults_are_highway_envs_own() -> None:
-    own = HighwayEnv.default_config()
-    assert own == HIGHWAY_DEFAULTS
-    assert {**HIGHWAY_DEFAULTS, **FAST_OVERRIDES} == HighwayEnvFast.default_config()
+    for cls, ours in ((HighwayEnv, HIGHWAY_DEFAULTS), (HighwayEnvFast, {**HIGHWAY_DEFAULTS, **FAST_OVERRIDES})):
+        assert ours == cls.default_config()
 
 
 def test_spaces_and_defaults() -> None:
