@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from racer.envs.highway.config import highway_config
 from racer.envs.highway.engine import Scenes, scene_observation, shows_scene
+from racer.envs.highway.headless import prepare_drawing
 
 __all__ = ["HighwayEnvEngine"]
 
@@ -69,6 +70,7 @@ class HighwayEnvEngine:
         return self._read(np.arange(self.num_envs))
 
     def render(self, index: int) -> NDArray[np.uint8]:
+        prepare_drawing()
         return np.asarray(self._envs[index].render())
 
     def refresh(self) -> Scenes:

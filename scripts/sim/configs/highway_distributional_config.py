@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     # First value of the entropy temperature.
     config.init_temperature = 1.0
     # Policy entropy (nats) the temperature steers to; None: minus half the number of actions.
-    config.target_entropy = config_dict.placeholder(float)
+    config.target_entropy = -4.0
 
     # Atoms of each critic's return distribution.
     config.num_atoms = 101
@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Numbers in one vehicle row of the observation.
     config.vehicle_features = 6
     # Factor on the observation: one number, one for each vehicle feature, or None.
-    config.observation_scale = config_dict.FieldReference(None, field_type=object)
+    config.observation_scale = config_dict.FieldReference((1.0, 0.03, 0.25, 0.1, 0.25, 8.0), field_type=object)
 
     # Weight of the safety reward in the training reward (read by the environment, not by the agent).
     config.safety_penalty = 0.01

@@ -16,6 +16,7 @@ from highway_env.utils import class_from_path
 from highway_env.vehicle.controller import MDPVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
+from racer.envs.highway.headless import prepare_drawing
 from racer.envs.highway.simulator.config import BEHAVIORS, Parameters
 from racer.envs.highway.simulator.layout import EGO_KIND, EGO_META, LANES, SPEED_LIMIT, VEHICLES
 
@@ -59,6 +60,7 @@ class SceneViewer:
             vehicle.crashed = bool(scene["crashed"][i])
             vehicle.action = {"steering": scene["steering"][i], "acceleration": scene["acceleration"][i]}
         if self._viewer is None:
+            prepare_drawing()
             self._viewer = EnvViewer(self)
         self._viewer.display()
         return self._viewer.get_image()
