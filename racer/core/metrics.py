@@ -1,14 +1,18 @@
 """Where a run's numbers go: a JSON-lines file and TensorBoard always, Weights & Biases when it is configured.
 
-The local file is the complete record; a tracker that is slow or unreachable never holds up training.
+The local file is the complete record; what a full disk refuses is kept and written as soon as there is room. Trackers
+work on threads of their own: one that is slow, unreachable or broken neither holds up nor ends training.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import queue
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +26,10 @@ __all__ = ["METRICS_FILE", "MetricsLogger", "read_metrics", "wandb_mode"]
 METRICS_FILE = "metrics.jsonl"
 
 log = logging.getLogger(__name__)
+
+_WAITING_LINES = 10_000
+_CLOSE_SECONDS = 30.0
+_CONNECT_SECONDS = 30.0
 
 
 class _Tracker(Protocol):
@@ -53,17 +61,19 @@ class MetricsLogger:
         path = run_dir / METRICS_FILE
         if truncate_after is not None and path.exists():
             _drop_after(path, truncate_after)
-        self._file = path.open("a", encoding="utf-8")
-        self._trackers: list[_Tracker] = [_TensorBoard(run_dir / "tensorboard")]
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = bytearray()
+        self._trackers: list[_Tracker] = [_Background("TensorBoard", lambda: _TensorBoard(run_dir / "tensorboard"))]
         if wandb_mode() is not None:
-            self._trackers.append(_WandB(run_dir, config or {}, wandb_project))
+            self._trackers.append(
+                _Background("Weights & Biases", lambda: _WandB(run_dir, config or {}, wandb_project))
+            )
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Write one line and hand the same numbers to the trackers."""
         numbers = {name: strict(value) for name, value in values.items()}
         line = {"step": int(step), "time": self._clock(), **numbers}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        self._write((json.dumps(line, allow_nan=False) + "\n").encode())
         finite = {name: value for name, value in numbers.items() if isinstance(value, int | float)}
         for tracker in list(self._trackers):
             try:
@@ -73,10 +83,24 @@ class MetricsLogger:
                 self._trackers.remove(tracker)
 
     def close(self) -> None:
-        """Flush and close everything."""
+        """Flush and close everything; a tracker gets half a minute for it."""
+        self._write(b"")
+        if self._unwritten:
+            log.warning("the last %d bytes of %s could not be written", len(self._unwritten), METRICS_FILE)
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
+
+    def _write(self, line: bytes) -> None:
+        """Append a line, after what the disk refused before."""
+        waiting = bool(self._unwritten)
+        self._unwritten += line
+        try:
+            while self._unwritten:
+                del self._unwritten[: self._file.write(self._unwritten)]
+        except OSError as error:
+            if not waiting:
+                log.warning("%s was not written, to be tried again: %s", METRICS_FILE, error.strerror or error)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -111,15 +135,70 @@ def wandb_mode() -> str | None:
     return mode
 
 
-class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter
+class _Background:
+    """A tracker on a thread of its own, from its first connection to its end.
 
-        self._writer = SummaryWriter(str(folder))
+    Args:
+        name: for the one warning that it gets.
+        make: builds the tracker; may block or raise.
+    """
+
+    def __init__(self, name: str, make: Callable[[], _Tracker]) -> None:
+        self._name, self._make = name, make
+        self._lines: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(_WAITING_LINES)
+        self._left_out = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
+        self._thread.start()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        if self._left_out.is_set():
+            return
+        try:
+            self._lines.put_nowait((step, values))
+        except queue.Full:
+            self._leave_out(f"{_WAITING_LINES} lines wait for it")
+
+    def close(self) -> None:
+        if self._left_out.is_set():
+            return
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=_CLOSE_SECONDS)
+        self._thread.join(_CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._leave_out(f"it did not finish within {_CLOSE_SECONDS:g} s")
+
+    def _leave_out(self, reason: object) -> None:
+        if not self._left_out.is_set():
+            self._left_out.set()
+            reason = " ".join(str(reason).split())
+            log.warning("%s takes no metrics and is left out from here: %s", self._name, reason)
+
+    def _run(self) -> None:
+        try:
+            tracker = self._make()
+            while (line := self._lines.get()) is not None and not self._left_out.is_set():
+                tracker.log(*line)
+            tracker.close()
+        except Exception as error:  # noqa: BLE001 - a tracker may raise anything and must not stop a run
+            self._leave_out(error)
+
+
+class _TensorBoard:
+    """Event files, written here: tensorboardX's own writer thread dies of a full disk and then blocks its callers."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
@@ -140,7 +219,9 @@ class _WandB:
             resume="allow",
             mode=wandb_mode(),  # type: ignore[arg-type]
             config=strict(dict(config)),
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=_CONNECT_SECONDS
+            ),
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
