@@ -2,7 +2,8 @@
 
 The first SIGINT, SIGTERM or SIGUSR1 asks the loop to stop: it finishes its step, writes a checkpoint and ends with
 128 plus the signal's number (130, 143, 138), as shells and schedulers expect. A second SIGINT ends the program at
-once.
+once, whatever it is doing: from the first stop signal on SIGINT has its default action, so that neither a long update
+nor a checkpoint is waited for. Workers end by themselves.
 """
 
 from __future__ import annotations
@@ -43,8 +44,7 @@ class StopSignals:
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
         if not self.event.is_set():
             self.exit_code = 128 + number
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             self.event.set()
