@@ -185,12 +185,13 @@ _RENAMED = {"utd_target": "update_to_data_target", "utd_achieved": "update_to_da
 
 
 def _bar_values(values: Mapping[str, float]) -> dict[str, Any]:
+    ratio = {"utd": values["training/update_to_data"]} if "training/update_to_data" in values else {}
     return {
         "steps/s": values.get("speed/steps_per_second_10s", 0.0),
         "return": values.get("training/return", 0.0),
         "speed": values.get("training/mean_speed", 0.0),
         "collisions": values.get("training/collision_rate", 0.0),
-        "utd": values.get("training/update_to_data", 0.0),
+        **ratio,
         "queue": int(values.get("training/queue_depth", 0)),
         "lag": values.get("training/policy_lag_mean", 0.0),
     }
