@@ -41,9 +41,10 @@ START = """
 import time
 start = time.perf_counter()
 import numpy as np
-from racer.envs.highway.simulator import HighwaySimulator, defaults
+from racer.envs.highway.defaults import highway_defaults
+from racer.envs.highway.simulator import HighwaySimulator
 imported = time.perf_counter()
-simulator = HighwaySimulator({**defaults(False), "action": {"type": "ContinuousAction"}}, 1)
+simulator = HighwaySimulator({**highway_defaults(False), "action": {"type": "ContinuousAction"}}, 1)
 simulator.reset([0])
 simulator.step(np.zeros((1, 2), np.float32))
 print(imported - start, time.perf_counter() - start)

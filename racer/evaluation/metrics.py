@@ -16,6 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 from racer.core.errors import UsageError
+from racer.envs.highway.episode import EPISODE_METRICS
 
 __all__ = [
     "EPISODE_METRICS",
@@ -25,24 +26,6 @@ __all__ = [
     "mean_interval",
     "proportion_interval",
 ]
-
-EPISODE_METRICS = (
-    "return",
-    "base_return",
-    "length",
-    "crashed",
-    "off_road",
-    "success",
-    "mean_speed",
-    "mean_forward_speed",
-    "reverse_share",
-    "spin_share",
-    "standstill_share",
-    "violation_rate",
-    "min_distance",
-    "mean_safety_reward",
-)
-"""What an environment reports of each finished episode (``info["episode_metrics"]``)."""
 
 PER_STEP = {
     "mean_ego_speed": "mean_speed",

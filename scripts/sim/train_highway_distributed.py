@@ -14,12 +14,11 @@ from absl import flags
 
 from racer.core.cli import run_program
 from racer.core.errors import UsageError
-from racer.core.metrics import MetricsLogger, wandb_mode
+from racer.core.metrics import wandb_mode
 from racer.distributed.config import OffPolicyConfig, ServiceConfig
-from racer.training.checkpointing import CheckpointSaver, resume_checkpoint
-from racer.training.device import choose_device, learner_device
+from racer.training.checkpointing import resume_checkpoint
+from racer.training.device import choose_device
 from racer.training.distributed import DistributedRun, DistributedRunConfig
-from racer.training.evaluation_hook import make_evaluation
 from racer.training.flags import (
     define_dataclass_flags,
     define_run_flags,
@@ -29,8 +28,8 @@ from racer.training.flags import (
 )
 from racer.training.on_policy import is_on_policy
 from racer.training.on_policy_distributed import RolloutConfig
+from racer.training.program import run_training
 from racer.training.run_spec import RunSpec
-from racer.training.signals import StopSignals
 
 PROGRAM = "train_highway_distributed"
 LEARNERS = (OffPolicyConfig, RolloutConfig)
@@ -66,22 +65,8 @@ def main() -> int:
     )
     checkpoint = resume_checkpoint(plan.folder) if plan.resumed else None
     run = DistributedRun(plan.spec, run_config, service_config, learner_config, checkpoint)
-    run_dir = plan.open()
-    print(
-        f"run {run_dir}: {plan.spec.agent_name} on {plan.spec.env_config['engine']}, learner on {learner_device()}, "
-        f"{service_config.num_workers} workers x {run_config.envs_per_worker} environments"
-    )
-    metrics = MetricsLogger(run_dir, plan.options, truncate_after=run.step if plan.resumed else None)
-    saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
-    evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
-    with StopSignals() as stop:
-        try:
-            run.run(run_dir, metrics, saver, stop=stop.event, evaluate=evaluate, progress=values.progress)
-        finally:
-            metrics.close()
-    ending = "stopped" if stop.exit_code else "finished"
-    print(f"{ending} at step {run.step}; go on with --resume {run_dir}")
-    return stop.exit_code
+    setting = f", {service_config.num_workers} workers x {run_config.envs_per_worker} environments"
+    return run_training(plan, run, setting=setting, progress=values.progress)
 
 
 if __name__ == "__main__":

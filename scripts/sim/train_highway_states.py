@@ -13,10 +13,9 @@ import sys
 from absl import flags
 
 from racer.core.cli import run_program
-from racer.core.metrics import MetricsLogger, wandb_mode
-from racer.training.checkpointing import CheckpointSaver, resume_checkpoint
-from racer.training.device import choose_device, learner_device
-from racer.training.evaluation_hook import make_evaluation
+from racer.core.metrics import wandb_mode
+from racer.training.checkpointing import resume_checkpoint
+from racer.training.device import choose_device
 from racer.training.flags import (
     define_dataclass_flags,
     define_run_flags,
@@ -26,8 +25,8 @@ from racer.training.flags import (
 )
 from racer.training.off_policy import OffPolicyConfig, OffPolicyTrainer
 from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer, is_on_policy
+from racer.training.program import run_training
 from racer.training.run_spec import RunSpec
-from racer.training.signals import StopSignals
 
 PROGRAM = "train_highway_states"
 
@@ -56,19 +55,7 @@ def main() -> int:
         trainer = OnPolicyTrainer(plan.spec, config, checkpoint)
     else:
         trainer = OffPolicyTrainer(plan.spec, config, checkpoint)
-    run_dir = plan.open()
-    print(f"run {run_dir}: {plan.spec.agent_name} on {plan.spec.env_config['engine']}, learner on {learner_device()}")
-    metrics = MetricsLogger(run_dir, plan.options, truncate_after=trainer.step if plan.resumed else None)
-    saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
-    evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
-    with StopSignals() as stop:
-        try:
-            trainer.run(run_dir, metrics, saver, stop=stop.event, evaluate=evaluate, progress=values.progress)
-        finally:
-            metrics.close()
-    ending = "stopped" if stop.exit_code else "finished"
-    print(f"{ending} at step {trainer.step}; go on with --resume {run_dir}")
-    return stop.exit_code
+    return run_training(plan, trainer, progress=values.progress)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from racer.core.errors import UsageError, unknown_name
+from racer.envs.highway.defaults import HIGHWAY_DEFAULTS, highway_defaults
 from racer.envs.highway.reward import ROW_FEATURES, SafetyConfig
 
 __all__ = [
     "ACTION_KEYS",
     "ENGINES",
-    "HIGHWAY_DEFAULTS",
     "OBSERVATION_KEYS",
     "RACER_DEFAULTS",
     "action_names",
@@ -32,48 +32,6 @@ ENGINES = ("compiled", "highway-env")
 SCENARIOS = ("highway-v0", "highway-fast-v0")
 REWARDS = ("training", "base")
 SAFETY_MODES = ("ttc", "proximity")
-
-# highway-env's defaults are written out so that a worker on the compiled engine never has to import highway-env
-# (pygame, pandas); a test compares them with the library's own.
-HIGHWAY_DEFAULTS: dict[str, Any] = {
-    "observation": {"type": "Kinematics"},
-    "action": {"type": "DiscreteMetaAction"},
-    "simulation_frequency": 15,
-    "policy_frequency": 1,
-    "other_vehicles_type": "highway_env.vehicle.behavior.IDMVehicle",
-    "screen_width": 600,
-    "screen_height": 150,
-    "centering_position": [0.3, 0.5],
-    "scaling": 5.5,
-    "show_trajectories": False,
-    "render_agent": True,
-    "offscreen_rendering": None,
-    "manual_control": False,
-    "real_time_rendering": False,
-    "neighbour_vehicles_connected_lanes": False,
-    "lanes_count": 4,
-    "vehicles_count": 50,
-    "controlled_vehicles": 1,
-    "initial_lane_id": None,
-    "duration": 40,
-    "ego_spacing": 2,
-    "vehicles_density": 1,
-    "collision_reward": -1,
-    "right_lane_reward": 0.1,
-    "high_speed_reward": 0.4,
-    "lane_change_reward": 0,
-    "reward_speed_range": [20, 30],
-    "normalize_reward": True,
-    "offroad_terminal": False,
-}
-
-FAST_OVERRIDES: dict[str, Any] = {
-    "simulation_frequency": 5,
-    "lanes_count": 3,
-    "vehicles_count": 20,
-    "duration": 30,
-    "ego_spacing": 1.5,
-}
 
 # Read by highway-env where given (``config.get``), though no default names it.
 OPTIONAL_HIGHWAY_KEYS = ("on_road_reward",)
@@ -160,9 +118,7 @@ def default_config(scenario: str = "highway-v0") -> dict[str, Any]:
     """Return the complete default configuration of ``racer/RiskHighway-v0`` for a scenario."""
     if scenario not in SCENARIOS:
         raise unknown_name("scenario", scenario, SCENARIOS)
-    config = copy.deepcopy(HIGHWAY_DEFAULTS)
-    if scenario == "highway-fast-v0":
-        config.update(copy.deepcopy(FAST_OVERRIDES))
+    config = highway_defaults(fast=scenario == "highway-fast-v0")
     config.update(copy.deepcopy(RISK_OVERRIDES))
     config.update(copy.deepcopy(RACER_DEFAULTS))
     config["scenario"] = scenario

@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from racer.core.errors import UsageError
-from racer.envs.highway.simulator import HighwaySimulator, defaults
+from racer.envs.highway.defaults import highway_defaults
+from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.highway.simulator.actions import ActionMap
 from racer.envs.highway.simulator.config import Observation
 from racer.envs.highway.simulator.generator import pack, unpack
@@ -23,7 +24,7 @@ VIDEO_SPEED = 2
 
 def merge_config(config: Mapping[str, Any] | None, fast: bool) -> dict[str, Any]:
     """Put ``config`` on top of the id's defaults, key by key at the top level, as highway-env does."""
-    merged = {**defaults(fast), **(config or {})}
+    merged = {**highway_defaults(fast), **(config or {})}
     if merged["offscreen_rendering"] is None:
         merged["offscreen_rendering"] = True
     return merged

@@ -16,13 +16,12 @@ import racer.envs  # noqa: F401 - registers the ids
 from racer.core.errors import UsageError
 from racer.envs.highway import ENV_ID, make_vector_env
 from racer.envs.highway.config import (
-    FAST_OVERRIDES,
-    HIGHWAY_DEFAULTS,
     OBSERVATION_KEYS,
     default_config,
     highway_config,
     resolve_config,
 )
+from racer.envs.highway.defaults import highway_defaults
 from racer.envs.highway.episode import EPISODE_METRICS, EpisodeRecorder
 
 SMALL = {"engine": "highway-env", "vehicles_count": 6, "duration": 4}
@@ -30,8 +29,8 @@ KEEP = np.array([0.0, 0.0], dtype=np.float32)
 
 
 def test_defaults_are_highway_envs_own() -> None:
-    for cls, ours in ((HighwayEnv, HIGHWAY_DEFAULTS), (HighwayEnvFast, {**HIGHWAY_DEFAULTS, **FAST_OVERRIDES})):
-        assert ours == cls.default_config()
+    assert highway_defaults(fast=False) == HighwayEnv.default_config()
+    assert highway_defaults(fast=True) == HighwayEnvFast.default_config()
 
 
 def test_spaces_and_defaults() -> None:

@@ -14,51 +14,13 @@ from typing import Any
 import numpy as np
 
 from racer.core.errors import UsageError, unknown_name
+from racer.envs.highway.defaults import HIGHWAY_DEFAULTS
 from racer.envs.highway.simulator import layout as at
 from racer.envs.highway.simulator.actions import ActionMap
 from racer.envs.highway.simulator.readers import count, interval, not_covered, number
 
-__all__ = ["FAST_DEFAULTS", "HIGHWAY_DEFAULTS", "Observation", "Parameters", "defaults"]
+__all__ = ["Observation", "Parameters"]
 
-HIGHWAY_DEFAULTS: dict[str, Any] = {
-    "observation": {"type": "Kinematics"},
-    "action": {"type": "DiscreteMetaAction"},
-    "simulation_frequency": 15,
-    "policy_frequency": 1,
-    "other_vehicles_type": "highway_env.vehicle.behavior.IDMVehicle",
-    "screen_width": 600,
-    "screen_height": 150,
-    "centering_position": [0.3, 0.5],
-    "scaling": 5.5,
-    "show_trajectories": False,
-    "render_agent": True,
-    "offscreen_rendering": None,
-    "manual_control": False,
-    "real_time_rendering": False,
-    "neighbour_vehicles_connected_lanes": False,
-    "lanes_count": 4,
-    "vehicles_count": 50,
-    "controlled_vehicles": 1,
-    "initial_lane_id": None,
-    "duration": 40,
-    "ego_spacing": 2,
-    "vehicles_density": 1,
-    "collision_reward": -1,
-    "right_lane_reward": 0.1,
-    "high_speed_reward": 0.4,
-    "lane_change_reward": 0,
-    "reward_speed_range": [20, 30],
-    "normalize_reward": True,
-    "offroad_terminal": False,
-}
-FAST_DEFAULTS: dict[str, Any] = {
-    **HIGHWAY_DEFAULTS,
-    "simulation_frequency": 5,
-    "lanes_count": 3,
-    "vehicles_count": 20,
-    "duration": 30,
-    "ego_spacing": 1.5,
-}
 BEHAVIORS = "highway_env.vehicle.behavior."
 TRAFFIC = {
     # name: (kind, TIME_WANTED [s], LANE_CHANGE_MIN_ACC_GAIN [m/s2])
@@ -67,12 +29,6 @@ TRAFFIC = {
     "AggressiveVehicle": (at.TRAFFIC_LINEAR, 2.5, 1.0),
     "DefensiveVehicle": (at.TRAFFIC_LINEAR, 2.5, 1.0),
 }
-
-
-def defaults(fast: bool) -> dict[str, Any]:
-    """Return highway-fast-v0's or highway-v0's default configuration, as a copy of its own."""
-    source = FAST_DEFAULTS if fast else HIGHWAY_DEFAULTS
-    return {key: dict(value) if isinstance(value, dict) else value for key, value in source.items()}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from highway_env.envs.highway_env import HighwayEnv, HighwayEnvFast
 
-from racer.envs.highway.simulator import HighwaySimulator, defaults
+from racer.envs.highway.defaults import highway_defaults
+from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.highway.simulator.generator import unpack
 from racer.envs.highway.simulator.layout import FEATURES
 
@@ -44,7 +45,7 @@ class Pair:
     ) -> None:
         self.config = config
         self.reference = (HighwayEnvFast if fast else HighwayEnv)(config=config)
-        self.simulator = HighwaySimulator({**defaults(fast), **config}, 1, fast=fast, search=search)
+        self.simulator = HighwaySimulator({**highway_defaults(fast), **config}, 1, fast=fast, search=search)
         self.tolerance = tolerance
         self.steps = 0
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from racer.core.errors import UsageError
-from racer.envs.highway.simulator import HighwaySimulator, defaults
+from racer.envs.highway.defaults import highway_defaults
+from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.highway.simulator.compiled import source_digest
 from racer.envs.highway.simulator.generator import pack, unpack
 
@@ -25,7 +26,7 @@ CONTINUOUS = {
 
 
 def simulator(num_envs: int, config: dict[str, Any] | None = None, **options: Any) -> HighwaySimulator:
-    return HighwaySimulator({**defaults(False), **CONTINUOUS, **(config or {})}, num_envs, **options)
+    return HighwaySimulator({**highway_defaults(False), **CONTINUOUS, **(config or {})}, num_envs, **options)
 
 
 def actions(steps: int, num_envs: int) -> np.ndarray:
@@ -229,9 +230,10 @@ def test_packed_generator_is_numpys(seed: int) -> None:
 DIGEST = """
 import sys
 import numpy as np
-from racer.envs.highway.simulator import HighwaySimulator, defaults
+from racer.envs.highway.defaults import highway_defaults
+from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.highway.simulator.step import reset_batch, step_batch
-config = {**defaults(False), "vehicles_count": 12, "action": {"type": "ContinuousAction"}}
+config = {**highway_defaults(False), "vehicles_count": 12, "action": {"type": "ContinuousAction"}}
 sim = HighwaySimulator(config, 2)
 sim.reset([1, 2])
 for k in range(10):

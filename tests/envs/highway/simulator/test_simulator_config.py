@@ -9,17 +9,18 @@ import pytest
 from highway_env.envs.highway_env import HighwayEnv, HighwayEnvFast
 
 from racer.core.errors import UsageError
-from racer.envs.highway.simulator import HighwaySimulator, defaults
+from racer.envs.highway.defaults import highway_defaults
+from racer.envs.highway.simulator import HighwaySimulator
 
 
 @pytest.mark.parametrize(("fast", "reference"), [(False, HighwayEnv), (True, HighwayEnvFast)])
 def test_defaults_are_highway_envs_own(fast: bool, reference: type) -> None:
-    assert defaults(fast) == reference.default_config()
+    assert highway_defaults(fast) == reference.default_config()
 
 
 def test_defaults_are_a_copy() -> None:
-    defaults(False)["observation"]["type"] = "changed"
-    assert defaults(False)["observation"] == {"type": "Kinematics"}
+    highway_defaults(False)["observation"]["type"] = "changed"
+    assert highway_defaults(False)["observation"] == {"type": "Kinematics"}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_defaults_are_a_copy() -> None:
 )
 def test_what_is_not_covered_is_refused_by_name(key: str, changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=key) as refusal:
-        HighwaySimulator({**defaults(False), **changes}, 1)
+        HighwaySimulator({**highway_defaults(False), **changes}, 1)
     assert "use the highway-env engine" in str(refusal.value)
 
 
@@ -65,11 +66,11 @@ def test_what_is_not_covered_is_refused_by_name(key: str, changes: dict[str, Any
 )
 def test_wrong_values_are_named(words: str, changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
-        HighwaySimulator({**defaults(False), **changes}, 1)
+        HighwaySimulator({**highway_defaults(False), **changes}, 1)
 
 
 def test_missing_keys_are_named() -> None:
-    config = defaults(False)
+    config = highway_defaults(False)
     del config["duration"], config["lanes_count"]
     with pytest.raises(UsageError, match=r"\['duration', 'lanes_count'\]"):
         HighwaySimulator(config, 1)
@@ -77,7 +78,7 @@ def test_missing_keys_are_named() -> None:
 
 def test_float32_actions_are_mapped_in_float32() -> None:
     """highway-env's lmap keeps the action's precision; only the stored command is float64."""
-    config = {**defaults(False), "action": {"type": "ContinuousAction"}}
+    config = {**highway_defaults(False), "action": {"type": "ContinuousAction"}}
     action = HighwaySimulator(config, 1).parameters.action
     command = np.zeros((1, 2))
     single = np.array([[0.1, 0.3]], dtype=np.float32)
