@@ -56,12 +56,19 @@ class CheckpointSaver:
         remove_unfinished(run_dir)
 
     def save(
-        self, step: int, agent: Agent, groups: Mapping[str, Mapping[str, NDArray[Any]]], metadata: Mapping[str, Any]
+        self,
+        step: int,
+        agent: Agent,
+        groups: Mapping[str, Mapping[str, NDArray[Any]]],
+        metadata: Mapping[str, Any],
+        *,
+        final: bool = False,
     ) -> Path | None:
         """Save the agent, its policy and further groups; returns the folder, or None where the disk refused.
 
         Raises:
-            RacerError: after ``max_failures`` failures in a row.
+            RacerError: after ``max_failures`` failures in a row, or at the first where the save is the run's ``final``
+                one: there is no later one to make up for it.
         """
         everything = {"policy": agent.policy_params, "agent": agent.state_arrays(), **groups}
         try:
@@ -72,10 +79,10 @@ class CheckpointSaver:
         except OSError as error:
             self._failures += 1
             log.warning("checkpoint of step %d was not written: %s", step, error.strerror or error)
-            if self._failures >= self._max_failures:
+            if final or self._failures >= self._max_failures:
+                which = "the final checkpoint" if final else f"{self._failures} checkpoints in a row"
                 raise RacerError(
-                    f"no checkpoint could be written {self._failures} times in a row in {str(self._run_dir)!r}: "
-                    f"{error.strerror or error}"
+                    f"{which} could not be written in {str(self._run_dir)!r}: {error.strerror or error}"
                 ) from error
             return None
         self._failures = 0

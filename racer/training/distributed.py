@@ -124,10 +124,10 @@ class DistributedRun:
         """
         config, start = self.config, self.step
 
-        def save(service: ActorLearnerService) -> None:
+        def save(service: ActorLearnerService, final: bool = False) -> None:
             state = service.state()
             groups = {"replay": state.replay, "collector": state.collector}
-            saver.save(service.transitions, service.agent, groups, {"service": state.counters})
+            saver.save(service.transitions, service.agent, groups, {"service": state.counters}, final=final)
 
         with ProgressBar(config.max_steps, start, enabled=progress) as bar:
 
@@ -146,16 +146,20 @@ class DistributedRun:
             if config.save_interval:
                 duties.append(Periodic(config.save_interval, save))
             try:
-                return self.service.run(
+                reached = self.service.run(
                     config.max_steps,
                     on_log=log,
                     log_interval=config.log_interval,
                     periodic=duties,
                     stop_event=stop,
                 )
-            finally:
+            except BaseException:
                 if self.step > start:
                     save(self.service)
+                raise
+            if self.step > start:
+                save(self.service, final=True)
+            return reached
 
 
 def _check_warmup(learner: OffPolicyConfig, config: DistributedRunConfig) -> None:

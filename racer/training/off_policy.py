@@ -141,7 +141,7 @@ class OffPolicyTrainer:
                 if self._crossed(before, config.save_interval):
                     self.save(saver)
         if self.step > start:
-            self.save(saver)
+            self.save(saver, final=True)
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the moment; none of them depends on the clock."""
@@ -157,8 +157,8 @@ class OffPolicyTrainer:
             "training/nonfinite_transitions": self.collector.nonfinite_total,
         }
 
-    def save(self, saver: CheckpointSaver) -> Path | None:
-        """Write a checkpoint of everything."""
+    def save(self, saver: CheckpointSaver, *, final: bool = False) -> Path | None:
+        """Write a checkpoint of everything; the ``final`` one must succeed."""
         groups = {
             "replay": self.buffer.state_arrays(),
             "collector": {**self.collector.state(), "rng": generator_to_array(self._rng)},
@@ -169,7 +169,8 @@ class OffPolicyTrainer:
             "gradient_steps": self.gradient_steps,
             "nonfinite_run": self._nonfinite_run,
         }
-        return saver.save(self.step, self.agent, groups, {"counters": counters, "episodes": self.episodes.get_state()})
+        metadata = {"counters": counters, "episodes": self.episodes.get_state()}
+        return saver.save(self.step, self.agent, groups, metadata, final=final)
 
     def _crossed(self, before: int, interval: int) -> bool:
         return interval > 0 and before // interval != self.step // interval

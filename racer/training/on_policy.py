@@ -155,7 +155,7 @@ class OnPolicyTrainer:
                 if self._crossed(before, config.save_interval):
                     self.save(saver)
         if self.step > start:
-            self.save(saver)
+            self.save(saver, final=True)
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the moment; none of them depends on the clock."""
@@ -168,8 +168,8 @@ class OnPolicyTrainer:
             "training/nonfinite_transitions": self.collector.nonfinite_total,
         }
 
-    def save(self, saver: CheckpointSaver) -> Path | None:
-        """Write a checkpoint of everything."""
+    def save(self, saver: CheckpointSaver, *, final: bool = False) -> Path | None:
+        """Write a checkpoint of everything; the ``final`` one must succeed."""
         groups = {"collector": {**self.collector.state(), "rng": generator_to_array(self._rng)}}
         counters = {
             "step": self.step,
@@ -178,7 +178,7 @@ class OnPolicyTrainer:
             "nonfinite_run": self._nonfinite_run,
         }
         metadata = {"counters": counters, "episodes": self.episodes.get_state()}
-        return saver.save(self.step, cast(Any, self.agent), groups, metadata)
+        return saver.save(self.step, cast(Any, self.agent), groups, metadata, final=final)
 
     def _crossed(self, before: int, interval: int) -> bool:
         return interval > 0 and before // interval != self.step // interval

@@ -174,3 +174,23 @@ def test_wrong_config_is_named(config: dict, words: str) -> None:
 def test_wrong_options_are_named(changes: dict) -> None:
     with pytest.raises(UsageError, match=next(iter(changes))):
         OffPolicyConfig(**{**vars(BASE), **changes})
+
+
+def test_a_full_disk_is_survived_until_the_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec()
+    trainer = OffPolicyTrainer(spec, BASE)
+    trainer.iterate()
+    saver = CheckpointSaver(tmp_path, spec, keep=2, max_failures=3)
+    kept = trainer.save(saver)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("racer.core.checkpoint._write_durably", full)
+    assert trainer.save(saver) is None
+    assert trainer.save(saver) is None
+    with pytest.raises(RacerError, match="3 checkpoints in a row"):
+        trainer.save(saver)
+    with pytest.raises(RacerError, match="final checkpoint"):
+        trainer.save(CheckpointSaver(tmp_path, spec, keep=2), final=True)
+    assert resume_checkpoint(tmp_path).path == kept
