@@ -80,9 +80,9 @@ class CheckpointSaver:
             self._failures += 1
             log.warning("checkpoint of step %d was not written: %s", step, error.strerror or error)
             if final or self._failures >= self._max_failures:
-                which = "the final checkpoint" if final else f"{self._failures} checkpoints in a row"
+                which = "at the end of the run" if final else f"{self._failures} times in a row"
                 raise RacerError(
-                    f"{which} could not be written in {str(self._run_dir)!r}: {error.strerror or error}"
+                    f"no checkpoint could be written {which} in {str(self._run_dir)!r}: {error.strerror or error}"
                 ) from error
             return None
         self._failures = 0
