@@ -28,7 +28,8 @@ from racer.envs.highway import make_vector_env
 from racer.replay.collector import Collector
 from racer.replay.ring_buffer import RingReplayBuffer, generator_from_array, generator_to_array
 from racer.training.checkpointing import CheckpointSaver
-from racer.training.progress import EpisodeWindow, ProgressBar, Throughput
+from racer.training.loop import run_iterations
+from racer.training.progress import EpisodeWindow
 from racer.training.run_spec import RunSpec, create_agent
 
 __all__ = ["OffPolicyConfig", "OffPolicyTrainer"]
@@ -125,23 +126,7 @@ class OffPolicyTrainer:
         progress: bool = True,
     ) -> None:
         """Iterate until ``max_steps`` or until ``stop`` is set, logging, evaluating and saving on the way."""
-        config, throughput, start = self.config, Throughput(), self.step
-        with ProgressBar(config.max_steps, start, enabled=progress) as bar:
-            while self.step < config.max_steps and not stop.is_set():
-                before = self.step
-                self.iterate()
-                if self._crossed(before, config.log_interval):
-                    rates = throughput.update(steps=self.step, gradient_steps=self.gradient_steps)
-                    values = self.metrics()
-                    metrics.log(self.step, {**values, **{f"speed/{k}_per_second": v for k, v in rates.items()}})
-                    bar.show(self.step, _bar_values(values, rates))
-                if evaluate is not None and self._crossed(before, config.eval_interval):
-                    result = evaluate(self.step, self.agent)
-                    metrics.log(self.step, result)
-                if self._crossed(before, config.save_interval):
-                    self.save(saver)
-        if self.step > start:
-            self.save(saver, final=True)
+        run_iterations(self, self.config, metrics, saver, stop=stop, evaluate=evaluate, progress=progress)
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the moment; none of them depends on the clock."""
@@ -172,13 +157,9 @@ class OffPolicyTrainer:
         metadata = {"counters": counters, "episodes": self.episodes.get_state()}
         return saver.save(self.step, self.agent, groups, metadata, final=final)
 
-    def _crossed(self, before: int, interval: int) -> bool:
-        return interval > 0 and before // interval != self.step // interval
-
     def _update(self) -> None:
         config = self.config
         batch = self.buffer.sample(config.batch_size * config.utd_ratio)
-        batch.pop("policy_versions", None)
         self.agent, self._info = self.agent.update(batch, config.utd_ratio)
         self.updates += 1
         self.gradient_steps += config.utd_ratio
@@ -213,13 +194,3 @@ def random_policy_spec(action_space: Any, policy_params: Mapping[str, np.ndarray
     low = policy_params.get("action_low", action_space.low)
     high = policy_params.get("action_high", action_space.high)
     return {"kind": "uniform", "action_low": np.asarray(low).tolist(), "action_high": np.asarray(high).tolist()}
-
-
-def _bar_values(values: Mapping[str, float], rates: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        "steps/s": rates["steps"],
-        "return": values.get("training/return", 0.0),
-        "speed": values.get("training/mean_speed", 0.0),
-        "collisions": values.get("training/collision_rate", 0.0),
-        "utd": values["training/update_to_data"],
-    }

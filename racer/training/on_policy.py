@@ -29,7 +29,8 @@ from racer.replay.collector import Collector
 from racer.replay.experience import BATCH_FIELDS, Experience
 from racer.replay.ring_buffer import generator_from_array, generator_to_array
 from racer.training.checkpointing import CheckpointSaver
-from racer.training.progress import EpisodeWindow, ProgressBar, Throughput
+from racer.training.loop import run_iterations
+from racer.training.progress import EpisodeWindow
 from racer.training.run_spec import RunSpec, create_agent
 
 __all__ = ["OnPolicyConfig", "OnPolicyTrainer", "is_on_policy", "join_rollouts"]
@@ -140,22 +141,7 @@ class OnPolicyTrainer:
         progress: bool = True,
     ) -> None:
         """Iterate until ``max_steps`` or until ``stop`` is set, logging, evaluating and saving on the way."""
-        config, throughput, start = self.config, Throughput(), self.step
-        with ProgressBar(config.max_steps, start, enabled=progress) as bar:
-            while self.step < config.max_steps and not stop.is_set():
-                before = self.step
-                self.iterate()
-                if self._crossed(before, config.log_interval):
-                    rates = throughput.update(steps=self.step, gradient_steps=self.gradient_steps)
-                    values = self.metrics()
-                    metrics.log(self.step, {**values, **{f"speed/{k}_per_second": v for k, v in rates.items()}})
-                    bar.show(self.step, _bar_values(values, rates))
-                if evaluate is not None and self._crossed(before, config.eval_interval):
-                    metrics.log(self.step, evaluate(self.step, self.agent))
-                if self._crossed(before, config.save_interval):
-                    self.save(saver)
-        if self.step > start:
-            self.save(saver, final=True)
+        run_iterations(self, self.config, metrics, saver, stop=stop, evaluate=evaluate, progress=progress)
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the moment; none of them depends on the clock."""
@@ -180,9 +166,6 @@ class OnPolicyTrainer:
         metadata = {"counters": counters, "episodes": self.episodes.get_state()}
         return saver.save(self.step, cast(Any, self.agent), groups, metadata, final=final)
 
-    def _crossed(self, before: int, interval: int) -> bool:
-        return interval > 0 and before // interval != self.step // interval
-
     def _update(self, experience: Experience) -> None:
         self.agent, self._info = self.agent.update(join_rollouts([experience]))
         self.updates += 1
@@ -206,13 +189,3 @@ class OnPolicyTrainer:
         collector = dict(checkpoint.groups["collector"])
         self._rng = generator_from_array(collector.pop("rng"))
         self.collector.restore(collector)
-
-
-def _bar_values(values: Mapping[str, float], rates: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        "steps/s": rates["steps"],
-        "return": values.get("training/return", 0.0),
-        "speed": values.get("training/mean_speed", 0.0),
-        "collisions": values.get("training/collision_rate", 0.0),
-        "kl": values.get("agent/kl", 0.0),
-    }
