@@ -189,6 +189,8 @@ class Collector:
         self._observations = following
         needs_reset = ~self._finite_rows(following)
         if self._same_step:
+            # The transition that ended is sound, the first observation of the next episode is not.
+            self.nonfinite_total += int(np.count_nonzero(needs_reset & finite & dones))
             # An environment that ended on the bad row has already begun anew.
             needs_reset |= ~finite & ~dones
         else:

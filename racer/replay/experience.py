@@ -30,7 +30,8 @@ class Experience:
             a sequence must not be carried across them.
         extras: what the policy added to its actions, ``[T, N, ...]`` each (log-probabilities, for instance).
         episodes: one dict of floats for every episode that ended, ``return`` and ``length`` at least.
-        nonfinite: number of rows that were dropped because a value was not finite.
+        nonfinite: number of rows that were dropped, and of first observations that were replaced, because a value was
+            not finite.
     """
 
     observations: np.ndarray

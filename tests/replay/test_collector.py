@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from toy_envs import FaultyEnv, StatefulVectorEnv, toy_vector
 
 from racer.core.errors import UsageError
@@ -74,6 +74,27 @@ def test_values_that_are_not_finite_never_leave(fault, mode):
     assert got.nonfinite == collector.nonfinite_total == 2 * len(bad)
     assert not got.valid[bad, 0].any()
     assert (got.observations[bad + 1, 0, 2] == 0).all()
+
+
+class BadBeginnings(VectorWrapper):
+    """The first observation after every end is NaN."""
+
+    def step(self, actions):
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        observations = np.array(observations)
+        observations[terminated | truncated] = np.nan
+        return observations, rewards, terminated, truncated, infos
+
+
+def test_a_first_observation_that_is_not_finite_is_counted_and_replaced():
+    collector = Collector(BadBeginnings(toy_vector(2, length=3)), seed=4)
+    got = collector.collect(6, constant(0.5))
+    assert got.nonfinite == collector.nonfinite_total == 4
+    assert got.valid.all()
+    assert got.dones.sum() == 4
+    assert np.isfinite(got.observations).all()
+    assert np.isfinite(got.next_observations).all()
+    np.testing.assert_array_equal(got.observations[:, 0, 2], [0, 1, 2, 0, 1, 2])
 
 
 def test_a_neighbour_is_not_reset_with_the_bad_environment():
