@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,34 @@ from racer.core.errors import UsageError, unknown_name
 from racer.networks.encoders import EncoderSpec
 from racer.networks.gaussian import LOG_STD_MAX, LOG_STD_MIN
 
-__all__ = ["observation_rows", "reset_components", "squashed_gaussian_spec", "trunk_spec"]
+__all__ = ["observation_rows", "policy_steps", "reset_components", "squashed_gaussian_spec", "trunk_spec"]
+
+
+S = TypeVar("S")
+
+PolicyStep = Callable[[S, jax.Array, jax.Array], tuple[S, dict[str, jax.Array], jax.Array]]
+"""State, observations ``[B, D]`` and key to the next state, scalars to log, and whether the step was taken."""
+
+
+def policy_steps(
+    step: PolicyStep[S], state: S, observations: jax.Array, key: jax.Array
+) -> tuple[S, dict[str, jax.Array], jax.Array]:
+    """Take one policy step on each of the minibatches ``[P, B, D]``.
+
+    Returns:
+        The next state, means of the scalars to log, and how many steps were not taken (int32).
+    """
+    if len(observations) == 1:
+        state, info, accepted = step(state, observations[0], key)
+        return state, info, 1 - accepted.astype(jnp.int32)
+
+    def body(carried: S, rows: tuple[jax.Array, jax.Array]) -> tuple[S, tuple[dict[str, jax.Array], jax.Array]]:
+        carried, info, accepted = step(carried, *rows)
+        return carried, (info, 1 - accepted.astype(jnp.int32))
+
+    keys = jax.random.split(key, len(observations))
+    state, (infos, refused) = jax.lax.scan(body, state, (observations, keys))
+    return state, {name: jnp.mean(values) for name, values in infos.items()}, jnp.sum(refused)
 
 
 def observation_rows(observations: np.ndarray, interfaces: Interfaces) -> tuple[np.ndarray, tuple[int, ...]]:

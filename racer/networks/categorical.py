@@ -92,7 +92,7 @@ def categorical_entropy(log_probs: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
-def cvar(support: Support, probs: jax.Array, risk: float) -> jax.Array:
+def cvar(support: Support, probs: jax.Array, risk: float | jax.Array) -> jax.Array:
     """Return the mean of the worst ``1 - risk`` share of the distribution, ``[..., n] -> [...]``.
 
     Risk 0 is the mean, 0.8 the mean of the worst fifth (Rockafellar & Uryasev 2000). The share taken from an
@@ -100,9 +100,9 @@ def cvar(support: Support, probs: jax.Array, risk: float) -> jax.Array:
     the limit at risk 1 is the first atom that carries mass.
     """
     atoms = support.atoms()
-    if risk <= 0.0:
+    if isinstance(risk, float | int) and risk <= 0.0:
         return probs @ atoms
-    tail = max(1.0 - risk, 1e-6)
+    tail = jnp.maximum(1.0 - risk, 1e-6)
     through = jnp.cumsum(probs[..., :-1], axis=-1)
     before = jnp.concatenate([jnp.zeros_like(probs[..., :1]), through], axis=-1)
     weights = jnp.clip(tail - before, 0.0, probs)

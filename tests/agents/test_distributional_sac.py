@@ -185,6 +185,33 @@ def test_limit_and_actor_have_risk_levels_of_their_own(make_agent: Make, make_ba
     assert not leaves_equal(actor_own, actor_neutral)
 
 
+def adam_steps(part: Any) -> int:
+    """Steps that an optimizer has taken, by its own count."""
+    counts = [leaf for leaf in jax.tree.leaves(part.opt_state) if np.ndim(leaf) == 0]
+    return int(counts[0])
+
+
+def test_policy_temperature_and_limit_take_the_steps_asked_for(make_agent: Make, make_batch: Make) -> None:
+    agent, info = make_agent(policy_steps=2).update(make_batch(), 2)
+    taken = {name: adam_steps(getattr(agent.state, name)) for name in compiled.COMPONENTS if name != "target_critic"}
+    assert taken == {"actor": 2, "critic": 2, "limits": 2, "temp": 2, "q_entropy_lagrange": 1}
+    assert all(np.shape(value) == () for value in info.values())
+    with pytest.raises(UsageError, match="policy_steps"):
+        make_agent(policy_steps=3).update(make_batch(), 2)
+
+
+def test_risk_rises_to_its_level(make_agent: Make, make_batch: Make) -> None:
+    neutral = frozen(make_agent(cvar_risk=0.0, cvar_warmup_steps=0).update(make_batch(), 2)[0].state.actor.params)
+    averse = frozen(make_agent(cvar_risk=0.9, cvar_warmup_steps=0).update(make_batch(), 2)[0].state.actor.params)
+    for warmup, expected in ((2, averse), (10**9, neutral)):
+        agent, _ = make_agent(cvar_risk=0.9, cvar_warmup_steps=warmup).update(make_batch(), 2)
+        # The first policy step comes after two critic steps, when a rise over two is over.
+        for got, want in zip(jax.tree.leaves(agent.state.actor.params), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(got, want, atol=2e-5)
+    apart = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(neutral), jax.tree.leaves(averse), strict=True)]
+    assert max(apart) > 1e-4
+
+
 def test_reset_keeps_what_is_excluded_and_nothing_else(make_agent: Make, make_batch: Make) -> None:
     agent, _ = make_agent().update(make_batch(), 2)
     kept = agent.reset(exclude=("critic", "temp"))

@@ -24,6 +24,8 @@ class DistributionalSACConfig:
         critic_hidden_dims: widths of each critic's hidden layers.
         discount: factor on the next step's return, in (0, 1].
         num_qs: number of critics in the ensemble.
+        policy_steps: steps of policy and temperature an update() call, each on a minibatch of its own, at most
+            ``utd_ratio``.
         tau: share of the critic that moves into its target after every critic step, in (0, 1].
         init_temperature: first value of the entropy temperature, above 0.
         target_entropy: entropy (nats) the temperature steers to; None for minus half the number of actions.
@@ -31,6 +33,8 @@ class DistributionalSACConfig:
         q_min: return at the first atom.
         q_max: return at the last atom, above ``q_min``.
         cvar_risk: the actor maximises the mean of the worst ``1 - cvar_risk`` share of returns, in [0, 1].
+        cvar_warmup_steps: gradient steps over which the risk levels of policy and limit rise from 0 to their values; 0
+            for none. The worst share of the returns of an agent that cannot drive is the same for every action.
         critic_layer_norm: layer normalisation in the critics.
         critic_weight_decay: decoupled weight decay of the critics' kernels, or None.
         limits_weight_decay: decoupled weight decay of the learned limit, or None.
@@ -59,12 +63,14 @@ class DistributionalSACConfig:
     discount: float = 0.99
     num_qs: int = 2
     tau: float = 0.005
+    policy_steps: int = 1
     init_temperature: float = 1.0
     target_entropy: float | None = None
     num_atoms: int = 101
     q_min: float = -50.0
     q_max: float = 50.0
     cvar_risk: float = 0.8
+    cvar_warmup_steps: int = 0
     critic_layer_norm: bool = True
     critic_weight_decay: float | None = 1e-3
     limits_weight_decay: float | None = 1e-3
@@ -97,7 +103,8 @@ class DistributionalSACConfig:
             if getattr(self, name) is not None:
                 require_range(name, getattr(self, name))
         require_range("learned_action_initial_limit", self.learned_action_initial_limit)
-        for name, least in (("num_qs", 1), ("num_atoms", 2), ("vehicle_features", 1)):
+        for name in ("cvar_warmup_steps", "num_qs", "policy_steps", "vehicle_features", "num_atoms"):
+            least = {"cvar_warmup_steps": 0, "num_atoms": 2}.get(name, 1)
             require_type(name, getattr(self, name), int)
             require_range(name, getattr(self, name), least)
         for name in ("critic_layer_norm", "backup_entropy", "independent_ensemble"):

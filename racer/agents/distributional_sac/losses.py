@@ -121,7 +121,7 @@ def _critic_loss_backward(
 critic_loss.defvjp(_critic_loss_forward, _critic_loss_backward)
 
 
-def mixture_cvar(support: Support, logits: jax.Array, risk: float) -> jax.Array:
+def mixture_cvar(support: Support, logits: jax.Array, risk: float | jax.Array) -> jax.Array:
     """Return the CVaR of the ensemble's mixture, ``[E, B, n] -> [B]``.
 
     The CVaR of the mixture, not the mean of the members' CVaRs: one member that foresees a crash puts its

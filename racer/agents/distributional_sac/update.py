@@ -1,8 +1,9 @@
-"""One ``update()`` call as one pure function: a scan of critic steps, then one step of everything else.
+"""One ``update()`` call as one pure function: a scan of critic steps, then the steps of everything else.
 
-As in the jaxrl family, each of the ``utd_ratio`` minibatches trains the critics; the actor, the learned limit,
-the temperature and the critic-entropy multiplier then take one step, on the last minibatch. The policy stands
-still during the scan, so its forward passes for all minibatches are one large product before it.
+As in the jaxrl family, each of the ``utd_ratio`` minibatches trains the critics; the actor, the learned limit and the
+temperature then take ``policy_steps`` steps (one there), on the last minibatches, and the critic-entropy
+multiplier one. The policy stands still during the scan, so its forward passes for all minibatches are one large
+product before it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from racer.agents.distributional_sac import losses
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import ActionRange
+from racer.agents.shared import policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
@@ -108,6 +110,13 @@ class Recipe:
         given = self.config.target_entropy
         return -0.5 * self.interfaces.action_dim if given is None else float(given)
 
+    def risk(self, level: float, gradient_steps: jax.Array) -> float | jax.Array:
+        """Return the CVaR level after ``gradient_steps``: ``level``, or less while it is still rising to it."""
+        warmup = self.config.cvar_warmup_steps
+        if warmup == 0:
+            return level
+        return level * jnp.minimum(gradient_steps.astype(jnp.float32) / warmup, 1.0)
+
     @property
     def optimizers(self) -> dict[str, Any]:
         """Optimizer of each trained component."""
@@ -184,7 +193,7 @@ class _CriticData(NamedTuple):
 def update(
     recipe: Recipe, state: LearnerState, batch: dict[str, jax.Array], utd_ratio: int
 ) -> tuple[LearnerState, dict[str, jax.Array]]:
-    """Take ``utd_ratio`` critic steps and one step of everything else.
+    """Take ``utd_ratio`` critic steps, then ``policy_steps`` of the policy and one of the multiplier.
 
     Args:
         recipe: static description.
@@ -195,6 +204,7 @@ def update(
     Returns:
         The next state, and scalars to log.
     """
+    config = recipe.config
     rng, policy_key, actor_key = jax.random.split(state.rng, 3)
     minibatches = {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in batch.items()}
     data = _critic_data(recipe, state, minibatches, policy_key)
@@ -208,10 +218,10 @@ def update(
     state = state._replace(critic=critic, target_critic=target_critic)
     info = {name: jnp.mean(values) for name, values in steps.items()}
 
-    last = minibatches["observations"][-1]
-    state, policy_info, policy_ok = _policy_step(recipe, state, last, actor_key)
+    last = minibatches["observations"][-config.policy_steps :]
+    state, policy_info, policy_bad = policy_steps(partial(_policy_step, recipe), state, last, actor_key)
     state, multiplier_info = _multiplier_step(recipe, state, info)
-    bad = skipped + 1 - policy_ok.astype(jnp.int32)
+    bad = skipped + policy_bad
     state = state._replace(
         rng=rng,
         gradient_steps=state.gradient_steps + utd_ratio,
@@ -294,7 +304,7 @@ def _policy_step(
     temperature = jnp.exp(state.temp.params["log_value"])
     noise = jax.random.normal(key, (len(observations), recipe.interfaces.action_dim))
 
-    def forward(actor: Any, limits: Any, risk: float) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def forward(actor: Any, limits: Any, risk: float | jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         mean, log_std = recipe.gaussian(actor, observations)
         drawn = sample_squashed(mean, log_std, noise, *recipe.action_range.bounds(limits["limit"]))
         logits = recipe.logits(state.critic.params, observations, drawn.actions[None])
@@ -304,10 +314,11 @@ def _policy_step(
 
     gradient = jax.value_and_grad(forward, argnums=(0, 1), has_aux=True)
     (loss, (value, entropy)), (actor_grads, limit_grads) = gradient(
-        state.actor.params, state.limits.params, config.cvar_risk
+        state.actor.params, state.limits.params, recipe.risk(config.cvar_risk, state.gradient_steps)
     )
     if recipe.action_range.index is not None and config.limits_risk != config.cvar_risk:
-        _, (_, limit_grads) = gradient(state.actor.params, state.limits.params, config.limits_risk)
+        risk = recipe.risk(config.limits_risk, state.gradient_steps)
+        _, (_, limit_grads) = gradient(state.actor.params, state.limits.params, risk)
     temp_value, temp_grads = jax.value_and_grad(
         lambda params: temperature_loss(params["log_value"], entropy, recipe.target_entropy)
     )(state.temp.params)

@@ -24,6 +24,8 @@ class SACConfig:
         num_qs: number of critics in the ensemble.
         num_min_qs: how many critics, drawn anew for every minibatch, the target's minimum runs over; None for
             all (clipped double Q with two, REDQ with a subset).
+        policy_steps: steps of policy and temperature an update() call, each on a minibatch of its own, at most
+            ``utd_ratio``.
         tau: share of the critic that moves into its target after every critic step, in (0, 1].
         init_temperature: first value of the entropy temperature, above 0.
         target_entropy: entropy (nats) the temperature steers to; None for minus half the number of actions.
@@ -44,6 +46,7 @@ class SACConfig:
     num_qs: int = 2
     num_min_qs: int | None = None
     tau: float = 0.005
+    policy_steps: int = 1
     init_temperature: float = 1.0
     target_entropy: float | None = None
     critic_layer_norm: bool = False
@@ -63,7 +66,7 @@ class SACConfig:
             require_range("critic_weight_decay", self.critic_weight_decay, 0.0)
         if self.target_entropy is not None:
             require_range("target_entropy", self.target_entropy)
-        for name in ("num_qs", "vehicle_features"):
+        for name in ("num_qs", "policy_steps", "vehicle_features"):
             require_type(name, getattr(self, name), int)
             require_range(name, getattr(self, name), 1)
         if self.num_min_qs is not None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from racer.agents.limits import ActionRange
 from racer.agents.sac import losses
 from racer.agents.sac.config import SACConfig
+from racer.agents.shared import policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
@@ -161,7 +162,7 @@ class _CriticData(NamedTuple):
 def update(
     recipe: Recipe, state: LearnerState, batch: dict[str, jax.Array], utd_ratio: int
 ) -> tuple[LearnerState, dict[str, jax.Array]]:
-    """Take ``utd_ratio`` critic steps and one step of actor and temperature on the last minibatch.
+    """Take ``utd_ratio`` critic steps and ``policy_steps`` steps of actor and temperature on the last minibatches.
 
     Args:
         recipe: static description.
@@ -183,8 +184,9 @@ def update(
     skipped = jnp.sum(steps.pop("skipped"))
     state = state._replace(critic=critic, target_critic=target_critic)
     info = {name: jnp.mean(values) for name, values in steps.items()}
-    state, policy_info, policy_ok = _policy_step(recipe, state, minibatches["observations"][-1], actor_key)
-    bad = skipped + 1 - policy_ok.astype(jnp.int32)
+    last = minibatches["observations"][-recipe.config.policy_steps :]
+    state, policy_info, policy_bad = policy_steps(partial(_policy_step, recipe), state, last, actor_key)
+    bad = skipped + policy_bad
     state = state._replace(
         rng=rng,
         gradient_steps=state.gradient_steps + utd_ratio,

@@ -38,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_qs = 2
     # Share of the critics that moves into their targets after every gradient step.
     config.tau = 0.005
+    # Steps of policy and temperature an update() call, each on a minibatch of its own; at most utd_ratio.
+    config.policy_steps = 1
     # First value of the entropy temperature.
     config.init_temperature = 1.0
     # Policy entropy (nats) the temperature steers to; None: minus half the number of actions, which is far more
@@ -52,6 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.q_max = 50.0
     # The policy maximises the mean of the worst (1 - cvar_risk) share of returns; 0 is risk-neutral.
     config.cvar_risk = 0.8
+    # Gradient steps over which the risk rises from 0 to cvar_risk: the worst fifth of the returns of an agent that
+    # cannot drive yet is the same whatever it does.
+    config.cvar_warmup_steps = 0
 
     # Layer normalisation in the critics.
     config.critic_layer_norm = True

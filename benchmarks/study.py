@@ -1,0 +1,236 @@
+"""How well does each agent drive? Trains the rows of a study with the project's own program and evaluates them alike.
+
+    python benchmarks/study.py risk                                 # CVaR levels and SAC on the sparse highway
+    python benchmarks/study.py risk --rows cvar-0.5 --steps 1600000   # one row, further
+    python benchmarks/study.py highway                              # PPO and CVaR on the default highway
+    python benchmarks/study.py risk --report_only                   # evaluate and print what is there
+
+A row and a training seed make a run, kept under ``--runs``; a run that is there already is resumed, or left alone
+where it has its steps, so that a study can be stopped and gone on with. Runs go side by side, ``--jobs`` at a time, one
+thread each. Every checkpoint at a multiple of ``--steps_between`` is evaluated on ``--episodes`` held-out seeds that
+training never looks at. Prints a table and writes ``benchmarks/results/study_<name>.json``.
+
+An interval is a 95 % Student interval over training seeds where there are at least two, and over episodes, which says
+nothing about other training seeds, where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = ROOT / "scripts" / "sim" / "train_highway_states.py"
+CONFIGS = ROOT / "scripts" / "sim" / "configs"
+FIRST_SEED = 20_000
+"""Of the held-out episodes: evaluations during training look at seeds from 10000 on, so these were never watched."""
+
+COLUMNS = {
+    "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
+    "collisions": "collision_rate", "off road": "off_road_rate",
+}  # fmt: skip
+EXPLOITS = ("spin_share", "reverse_share", "standstill_share")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a study: how its runs are trained."""
+
+    name: str
+    flags: tuple[str, ...]
+    steps: int
+
+
+def risk_rows() -> list[Row]:
+    """CVaR levels and SAC in the published setting: 30,000 iterations of 8 environments, 8 gradient steps each."""
+    common = ("--num_envs=8", "--utd_ratio=8", "--batch_size=128", "--start_training=1000")
+    config = f"--config={CONFIGS / 'highway_study_config.py'}"
+    levels = ("0.0", "0.25", "0.5", "0.8")
+    rows = [Row(f"cvar-{level}", (config, f"--config.cvar_risk={level}", *common), 240_000) for level in levels]
+    return [*rows, Row("sac", (f"{config}:sac", *common), 240_000)]
+
+
+def highway_rows() -> list[Row]:
+    """The default highway with 50 vehicles."""
+    ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=64")
+    cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8")
+    return [Row("ppo", ppo, 5_000_000), Row("cvar", cvar, 200_000)]
+
+
+STUDIES = {"risk": risk_rows, "highway": highway_rows}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES, help="which comparison")
+    parser.add_argument("--rows", nargs="+", default=None, help="only these (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="training seeds (default: 1)")
+    parser.add_argument("--steps", type=int, default=None, help="transitions of each run (default: the row's)")
+    parser.add_argument("--steps_between", type=int, default=240_000, help="transitions between kept checkpoints")
+    parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of an evaluation (default: 200)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
+    parser.add_argument("--runs", type=Path, default=ROOT / "policies", help="folder of the runs (default: policies)")
+    parser.add_argument("--report_only", action="store_true", help="train nothing, evaluate what is there")
+    parser.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/study_<name>.json")
+    args = parser.parse_args()
+    known = [row.name for row in STUDIES[args.study]()]
+    for name in args.rows or ():
+        if name not in known:
+            parser.error(f"study {args.study!r} has no row {name!r}; it has {', '.join(known)}")
+    return args
+
+
+def run_folder(args: argparse.Namespace, row: Row, seed: int) -> Path:
+    """Return where a run is kept."""
+    return Path(args.runs) / f"study-{args.study}-{row.name}-seed{seed}"
+
+
+def train(args: argparse.Namespace, row: Row, seed: int) -> None:
+    """Begin a run or go on with it; does nothing where it has its steps."""
+    folder, steps = run_folder(args, row, seed), args.steps or row.steps
+    if (folder / "run.json").exists():
+        command = [f"--resume={folder}", f"--max_steps={steps}"]
+        if last_step(folder) >= steps:
+            return
+    else:
+        command = [
+            *row.flags, f"--policy_dir={folder.parent}", f"--run_name={folder.name}", f"--seed={seed}",
+            f"--max_steps={steps}", f"--save_interval={args.steps_between // 4}", "--keep_checkpoints=1000",
+            f"--log_interval={args.steps_between // 80}", f"--eval_interval={args.steps_between // 8}",
+            "--eval_episodes=20",
+        ]  # fmt: skip
+    # One thread a run: the runs share the machine.
+    one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    env = {**os.environ, "XLA_FLAGS": one_thread, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+    print(f"training {folder.name} to {steps} transitions", flush=True)
+    done = subprocess.run([sys.executable, str(PROGRAM), *command, "--progress=false"], env=env, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{folder.name} ended with exit code {done.returncode}")
+
+
+def metric_lines(folder: Path) -> list[dict[str, Any]]:
+    """Read the log of a run."""
+    with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def last_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint, 0 where there is none."""
+    return max((step_of(path) for path in folder.glob("checkpoint_*")), default=0)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("checkpoint_"))
+
+
+def wall_clock(lines: list[dict[str, Any]], step: int) -> float:
+    """Return the seconds of training up to ``step``; a pause between two sessions of a run is left out."""
+    times = [line["time"] for line in lines if line["step"] <= step]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+    return sum(gap for gap in gaps if gap < 20.0 * max(usual, 1.0))
+
+
+def measure(args: argparse.Namespace, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
+    """Evaluate one checkpoint and join what its training cost."""
+    from racer.evaluation.checkpoints import load_policy
+    from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+
+    trained, step = load_policy(checkpoint), step_of(checkpoint)
+    seeds = evaluation_seeds(args.episodes, FIRST_SEED)
+    result = evaluate_policy(trained.policy, trained.params, trained.env_config, seeds, num_envs=8)
+    lines = metric_lines(checkpoint.parent)
+    training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
+    return {
+        "row": row.name,
+        "seed": seed,
+        "transitions": step,
+        "gradient_steps": int(training["training/gradient_steps"]),
+        "seconds": wall_clock(lines, step),
+        "training_collisions": int(training["training/collisions"]),
+        "training_episodes": int(training["training/episodes"]),
+        "evaluation": dict(result.aggregate),
+        "returns": [round(float(value), 4) for value in result.returns],
+        "worst_exploit": max(float(episode.metrics[name]) for episode in result.episodes for name in EXPLOITS),
+    }
+
+
+def interval(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
+    """Return mean and half width of an evaluation's figure over runs of one row; NaN width where unknown."""
+    from racer.evaluation.metrics import mean_interval, proportion_interval
+
+    values = [run["evaluation"][key] for run in runs]
+    mean = sum(values) / len(values)
+    if len(values) > 1:
+        low, high = mean_interval(values)
+    elif key == "mean_return":
+        low, high = mean_interval(runs[0]["returns"])
+    elif key.endswith("_rate"):
+        count = len(runs[0]["returns"])
+        low, high = proportion_interval(round(values[0] * count), count)
+    else:
+        return mean, float("nan")
+    return mean, (high - low) / 2
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return the Markdown table: a line for every row and number of transitions."""
+    costs = ("seeds", "transitions", "gradient steps", "minutes")
+    names = ["row", *costs, *COLUMNS, "training collisions", "worst exploit"]
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["row"], run["transitions"]), []).append(run)
+    for (row, step), group in groups.items():
+        minutes = sum(run["seconds"] for run in group) / len(group) / 60
+        collisions = sum(run["training_collisions"] for run in group) / len(group)
+        cells = [row, str(len(group)), f"{step:,}", f"{group[0]['gradient_steps']:,}", f"{minutes:.1f}"]
+        for key in COLUMNS.values():
+            mean, half = interval(group, key)
+            rate = key.endswith("_rate")
+            digits = "{:.1%}" if rate else "{:.1f}"
+            cells.append(digits.format(mean) + ("" if half != half else " ± " + digits.format(half)))
+        worst = max(run["worst_exploit"] for run in group)
+        lines.append("| " + " | ".join([*cells, f"{collisions:,.0f}", f"{worst:.1%}"]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Train, evaluate, print, write."""
+    args = parse_arguments()
+    rows = [row for row in STUDIES[args.study]() if args.rows is None or row.name in args.rows]
+    pairs = [(row, seed) for seed in args.seeds for row in rows]
+    if not args.report_only:
+        args.runs.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(lambda pair: train(args, *pair), pairs))
+    measured = []
+    for row, seed in pairs:
+        folder = run_folder(args, row, seed)
+        kept = [path for path in folder.glob("checkpoint_*") if step_of(path) % args.steps_between == 0]
+        measured += [measure(args, row, seed, path) for path in sorted(kept, key=step_of)]
+    measured.sort(key=lambda run: (run["transitions"], [row.name for row in rows].index(run["row"]), run["seed"]))
+    print(table(measured))
+    output = args.output or ROOT / "benchmarks" / "results" / f"study_{args.study}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"episodes": args.episodes, "first_held_out_seed": FIRST_SEED, "jobs": args.jobs}
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    flags = {row.name: [flag.replace(f"{ROOT}{os.sep}", "") for flag in row.flags] for row in rows}
+    everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": measured}
+    output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
