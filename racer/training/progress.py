@@ -30,6 +30,11 @@ class EpisodeWindow:
             self.total += 1
             self.collisions += int(episode.get("crashed", 0.0))
 
+    def last(self, count: int) -> list[dict[str, float]]:
+        """Return the ``count`` episodes that ended last, as far as the window holds them."""
+        episodes = list(self._episodes)
+        return episodes[max(len(episodes) - count, 0) :]
+
     def means(self, prefix: str = "training/") -> dict[str, float]:
         """Return the mean of every metric, with rates for what happens or does not, and the totals."""
         values: dict[str, float] = {f"{prefix}episodes": self.total, f"{prefix}collisions": self.collisions}
