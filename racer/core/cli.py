@@ -84,7 +84,7 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     except flags.UnrecognizedFlagError as error:
         raise unknown_name("flag", f"--{error.flagname}", [f"--{name}" for name in _own_flags(values)]) from error
     except flags.Error as error:
-        raise UsageError(_one_line(str(error))) from error
+        raise UsageError(_without_traceback(str(error))) from error
     except AttributeError as error:
         raise UsageError(_unknown_config_key(str(error))) from error
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -111,6 +111,12 @@ def _refuse(error: Exception, code: int, debug: bool) -> int:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _without_traceback(text: str) -> str:
+    """Shorten a message that quotes a whole traceback, as ml_collections' about ``--config file.py:argument``."""
+    before, found, quoted = text.partition("Traceback (most recent call last):")
+    return _one_line(f"{before.rstrip().rstrip(':')}: {quoted.strip().splitlines()[-1]}" if found else text)
 
 
 def _place_of(error: BaseException) -> str:

@@ -19,6 +19,8 @@ from racer.core.metrics import read_metrics
 ROOT = Path(__file__).parents[2]
 STATES, DISTRIBUTED = "train_highway_states.py", "train_highway_distributed.py"
 CONFIG = "scripts/sim/configs/highway_distributional_config.py"
+PPO_CONFIG = "scripts/sim/configs/highway_ppo_config.py"
+STUDY_CONFIG = "scripts/sim/configs/highway_study_config.py"
 SMALL = [
     "--config", CONFIG, "--config.actor_hidden_dims=(16,)", "--config.critic_hidden_dims=(16,)",
     "--config.num_atoms=11", "--config.env.vehicles_count=3", "--batch_size", "8", "--utd_ratio", "2",
@@ -67,6 +69,10 @@ WRONG = [
     (STATES, ["--config", CONFIG, "--run_name", "../up"], "run name"),
     (STATES, ["--config", CONFIG, "--engine", "compield"], "compiled"),
     (STATES, ["--config", CONFIG, "--device", "gpu"], "no GPU"),
+    (STATES, ["--config", CONFIG, "--config.env.observation.type=OccupancyGrid"], "'Kinematics'"),
+    (STATES, ["--config", CONFIG, "--config.env.scenario=highway-v1"], "'highway-v0'"),
+    (STATES, ["--config", PPO_CONFIG, "--num_envs", "3", "--config.num_minibatches=5"], "do not divide"),
+    (STATES, ["--config", f"{STUDY_CONFIG}:ppo"], "cvar, sac"),
     (STATES, ["--config", CONFIG, "extra"], "unexpected argument"),
     (STATES, ["--resume", "policies/none-such"], "no run to resume"),
     (DISTRIBUTED, ["--config", CONFIG, "--num_workers", "0"], "num_workers"),
@@ -138,6 +144,9 @@ def test_states_program_stops_in_order_and_goes_on(tmp_path: Path) -> None:
     assert steps == sorted(steps)
     assert steps[-1] > stopped_at
     assert read_checkpoint(list_checkpoints(tmp_path / "one")[-1]).step >= goal
+    changed = run(STATES, "--resume", str(tmp_path / "one"), *SMALL, "--config.num_atoms=21")
+    assert changed.returncode == 2
+    assert "num_atoms: the run has 11, --config has 21" in changed.stderr
     again = run(STATES, *SMALL, *place)
     assert again.returncode == 2
     assert "--resume" in again.stderr
