@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from racer.networks.encoders import Encoder, EncoderSpec
@@ -47,21 +48,25 @@ class GaussianActor(nn.Module):
         action_dim: A.
         encoder: what happens to the observation first.
         activation: a name in :data:`racer.networks.mlp.ACTIVATIONS`.
+        initial_mean: first mean of every action in (-1, 1), the whole of its range; empty for the centre.
     """
 
     hidden_dims: Sequence[int]
     action_dim: int
     encoder: EncoderSpec = EncoderSpec()
     activation: str = "relu"
+    initial_mean: Sequence[float] = ()
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return mean and log standard deviation, both ``[..., A]``, for ``[..., D]`` observations."""
         encoded = Encoder(self.encoder, name="encoder")(observations)
         hidden = MLP(self.hidden_dims, self.activation, name="trunk")(encoded)
-        # Small heads: the first policy is centred in the action range whatever the observations' scale.
+        # Small heads: the first policy is the same everywhere, whatever the observations' scale.
         head = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
-        mean = nn.Dense(self.action_dim, kernel_init=head, name="mean")(hidden)
+        centre = np.arctanh(np.array(self.initial_mean or (0.0,) * self.action_dim, np.float32))
+        first = nn.initializers.constant(centre)
+        mean = nn.Dense(self.action_dim, kernel_init=head, bias_init=first, name="mean")(hidden)
         log_std = nn.Dense(self.action_dim, kernel_init=head, name="log_std")(hidden)
         return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
 

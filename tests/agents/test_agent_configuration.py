@@ -133,7 +133,7 @@ def test_learners_keep_the_protocol(name: str) -> None:
     [("highway_distributional_config.py", {"safety_penalty"}), ("highway_sac_config.py", {"safety_penalty"})],
 )
 def test_configuration_files_show_every_key(file: str, extra: set[str]) -> None:
-    """At its default, but for the two that are fitted to the highway: its observation's scale, its steering's noise."""
+    """At its default, but for those that are fitted to the highway."""
     spec = importlib.util.spec_from_file_location("config_under_test", CONFIGS / file)
     assert spec is not None
     assert spec.loader is not None
@@ -144,7 +144,8 @@ def test_configuration_files_show_every_key(file: str, extra: set[str]) -> None:
     fields = {field.name for field in dataclasses.fields(config_class)}
     assert set(values) - {"model_cls", "env"} - extra == fields
     shown = config_from_mapping(config_class, {name: values[name] for name in fields}, values["model_cls"])
-    fitted = {"observation_scale": (1.0, 0.03, 0.25, 0.1, 0.25, 8.0), "target_entropy": -4.0}
+    fitted: dict[str, Any] = {"observation_scale": (1.0, 0.03, 0.25, 0.1, 0.25, 8.0), "target_entropy": -4.0}
+    fitted["initial_action"] = {"acceleration": 0.5}
     assert shown == config_class(**fitted)
 
 

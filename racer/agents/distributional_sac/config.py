@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from racer.agents.named_actions import named_numbers
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
 from racer.core.errors import UsageError, unknown_name
 
@@ -48,6 +50,8 @@ class DistributionalSACConfig:
             learns no limit.
         learned_action_initial_limit: first value of the limit, in the action's own unit.
         learned_action_limit_kind: "symmetric" or "upper"; None takes symmetric for steering, else upper.
+        initial_action: where the first policy's mean lies, for actions by name in their own unit, as
+            {"acceleration": 0.3}; actions not named start at the centre of their range.
         pointnet_dims: widths of a PointNet's per-row layers; empty for no PointNet.
         vehicle_features: numbers in one vehicle row of the observation.
         observation_scale: factor on the observation: one number, one for each vehicle feature, or None.
@@ -82,6 +86,7 @@ class DistributionalSACConfig:
     learned_action: str | None = "steering"
     learned_action_initial_limit: float = 0.2
     learned_action_limit_kind: str | None = None
+    initial_action: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     pointnet_dims: tuple[int, ...] = ()
     vehicle_features: int = 6
     observation_scale: float | tuple[float, ...] | None = None
@@ -113,6 +118,7 @@ class DistributionalSACConfig:
         require_dims("critic_hidden_dims", self.critic_hidden_dims)
         require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)
         require_scale(self.observation_scale, self.vehicle_features)
+        object.__setattr__(self, "initial_action", named_numbers("initial_action", self.initial_action))
         require_range("q_min", self.q_min)
         require_range("q_max", self.q_max)
         if not self.q_min < self.q_max:

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from racer.agents.distributional_sac import losses
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import ActionRange
+from racer.agents.named_actions import initial_shares
 from racer.agents.shared import policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
@@ -86,7 +88,16 @@ class Recipe:
     @property
     def actor(self) -> GaussianActor:
         """The policy module."""
-        return GaussianActor(self.config.actor_hidden_dims, self.interfaces.action_dim, self.encoder)
+        return GaussianActor(
+            self.config.actor_hidden_dims, self.interfaces.action_dim, self.encoder, initial_mean=self.initial_mean
+        )
+
+    @property
+    def initial_mean(self) -> tuple[float, ...]:
+        """Where in its range the first policy's mean of each action lies."""
+        bounds = self.action_range.numpy_bounds(np.float32(self.action_range.initial))
+        low, high = bounds["action_low"].tolist(), bounds["action_high"].tolist()
+        return initial_shares(self.config.initial_action, self.interfaces.action_names, low, high)
 
     @property
     def critic(self) -> EnsembleCritic:
@@ -215,7 +226,9 @@ def update(
 
     (critic, target_critic), steps = jax.lax.scan(body, (state.critic, state.target_critic), data)
     skipped = jnp.sum(steps.pop("skipped"))
-    state = state._replace(critic=critic, target_critic=target_critic)
+    state = state._replace(
+        critic=critic, target_critic=target_critic, gradient_steps=state.gradient_steps + utd_ratio
+    )
     info = {name: jnp.mean(values) for name, values in steps.items()}
 
     last = minibatches["observations"][-config.policy_steps :]
@@ -224,7 +237,6 @@ def update(
     bad = skipped + policy_bad
     state = state._replace(
         rng=rng,
-        gradient_steps=state.gradient_steps + utd_ratio,
         nonfinite_updates=state.nonfinite_updates + bad,
     )
     return state, {**info, **policy_info, **multiplier_info, "nonfinite_updates": bad}

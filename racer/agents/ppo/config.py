@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from racer.agents.named_actions import named_numbers
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
 from racer.core.errors import UsageError, unknown_name
 
@@ -121,8 +121,8 @@ class PPOConfig:
         require_dims("value_hidden_dims", self.value_hidden_dims)
         require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)
         require_scale(self.observation_scale, self.vehicle_features)
-        object.__setattr__(self, "initial_action", _named_numbers("initial_action", self.initial_action))
-        object.__setattr__(self, "action_scale", _named_numbers("action_scale", self.action_scale))
+        object.__setattr__(self, "initial_action", named_numbers("initial_action", self.initial_action))
+        object.__setattr__(self, "action_scale", named_numbers("action_scale", self.action_scale))
         for name, scale in dict(self.action_scale).items():
             require_range(f"action_scale of {name!r}", scale, 0.0, 1.0, open_low=True)
 
@@ -134,15 +134,3 @@ class PPOConfig:
                 f"rollouts of {rollout_length} steps x {num_envs} environments = {rows} rows do not divide into "
                 f"num_minibatches={self.num_minibatches}"
             )
-
-
-def _named_numbers(key: str, given: Any) -> tuple[tuple[str, float], ...]:
-    """Return numbers by name as sorted pairs, which hash and go through JSON; takes a mapping, pairs or None."""
-    try:
-        pairs = dict(given or ())
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'{key} must be like {{"steering": 0.1}}, got {given!r}') from error
-    for name, number in pairs.items():
-        require_type(f"name in {key}", name, str)
-        require_range(f"{key} of {name!r}", number)
-    return tuple(sorted((name, float(number)) for name, number in pairs.items()))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 
+from racer.agents.named_actions import initial_shares, numbers_by_name
 from racer.agents.ppo.config import PPOConfig
 from racer.agents.validation import Interfaces, flat_observation_dim
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError
 
 __all__ = ["ActionHead", "make_action_head"]
 
@@ -83,31 +83,14 @@ def _continuous(interfaces: Interfaces, config: PPOConfig) -> ActionHead:
     if config.distribution == "categorical":
         raise UsageError("distribution 'categorical' needs a Discrete action space; use 'tanh_gaussian' or 'beta'")
     distribution = "tanh_gaussian" if config.distribution == "auto" else config.distribution
-    scales = _by_name("action_scale", config.action_scale, interfaces.action_names)
-    starts = _by_name("initial_action", config.initial_action, interfaces.action_names)
+    scales = numbers_by_name("action_scale", config.action_scale, interfaces.action_names)
     names = interfaces.action_names or ("",) * interfaces.action_dim
-    low, high, initial = [], [], []
+    low, high = [], []
     for name, least, greatest in zip(names, interfaces.action_low, interfaces.action_high, strict=True):
         centre, half = 0.5 * (least + greatest), 0.5 * scales.get(name, 1.0) * (greatest - least)
-        share = (starts.get(name, centre) - centre) / half
-        if not -1.0 < share < 1.0:
-            raise UsageError(
-                f"initial_action of {name!r} must lie between {centre - half:g} and {centre + half:g}, "
-                f"got {starts[name]:g}"
-            )
         low.append(centre - half)
         high.append(centre + half)
-        initial.append(share)
+    initial = initial_shares(config.initial_action, interfaces.action_names, low, high)
     return ActionHead(
-        distribution, interfaces.action_dim, tuple(low), tuple(high), tuple(initial), interfaces.action_names
+        distribution, interfaces.action_dim, tuple(low), tuple(high), initial, interfaces.action_names
     )
-
-
-def _by_name(key: str, given: Any, names: tuple[str, ...]) -> dict[str, float]:
-    numbers: dict[str, float] = dict(given)
-    if numbers and not names:
-        raise UsageError(f"{key} addresses actions by name, but this environment names none")
-    for name in numbers:
-        if name not in names:
-            raise unknown_name(f"action ({key})", name, names)
-    return numbers

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from racer.agents.named_actions import named_numbers
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
 from racer.core.errors import UsageError
 
@@ -32,6 +34,8 @@ class SACConfig:
         critic_layer_norm: layer normalisation in the critics.
         critic_weight_decay: decoupled weight decay of the critics' kernels, or None.
         backup_entropy: whether the critics' target carries the entropy bonus of the next action.
+        initial_action: where the first policy's mean lies, for actions by name in their own unit, as
+            {"acceleration": 0.3}; actions not named start at the centre of their range.
         pointnet_dims: widths of a PointNet's per-row layers; empty for no PointNet.
         vehicle_features: numbers in one vehicle row of the observation.
         observation_scale: factor on the observation: one number, one for each vehicle feature, or None.
@@ -52,6 +56,7 @@ class SACConfig:
     critic_layer_norm: bool = False
     critic_weight_decay: float | None = None
     backup_entropy: bool = True
+    initial_action: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     pointnet_dims: tuple[int, ...] = ()
     vehicle_features: int = 6
     observation_scale: float | tuple[float, ...] | None = None
@@ -79,3 +84,4 @@ class SACConfig:
         require_dims("critic_hidden_dims", self.critic_hidden_dims)
         require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)
         require_scale(self.observation_scale, self.vehicle_features)
+        object.__setattr__(self, "initial_action", named_numbers("initial_action", self.initial_action))
