@@ -7,7 +7,7 @@
 
 A row and a training seed make a run, kept under ``--runs``; a run that is there already is resumed, or left alone
 where it has its steps, so that a study can be stopped and gone on with. Runs go side by side, ``--jobs`` at a time, one
-thread each. Every checkpoint at a multiple of ``--steps_between`` is evaluated on ``--episodes`` held-out seeds that
+thread each. Checkpoints at regular numbers of transitions are evaluated on ``--episodes`` held-out seeds that
 training never looks at. Prints a table and writes ``benchmarks/results/study_<name>.json``.
 
 An interval is a 95 % Student interval over training seeds where there are at least two, and over episodes, which says
@@ -48,6 +48,8 @@ class Row:
     name: str
     flags: tuple[str, ...]
     steps: int
+    steps_between: int
+    """Transitions between two checkpoints that are evaluated."""
 
 
 def risk_rows() -> list[Row]:
@@ -55,15 +57,16 @@ def risk_rows() -> list[Row]:
     common = ("--num_envs=8", "--utd_ratio=8", "--batch_size=128", "--start_training=1000")
     config = f"--config={CONFIGS / 'highway_study_config.py'}"
     levels = ("0.0", "0.25", "0.5", "0.8")
-    rows = [Row(f"cvar-{level}", (config, f"--config.cvar_risk={level}", *common), 240_000) for level in levels]
-    return [*rows, Row("sac", (f"{config}:sac", *common), 240_000)]
+    flags = {f"cvar-{level}": (config, f"--config.cvar_risk={level}", *common) for level in levels}
+    flags["sac"] = (f"{config}:sac", *common)
+    return [Row(name, given, 240_000, 240_000) for name, given in flags.items()]
 
 
 def highway_rows() -> list[Row]:
     """The default highway with 50 vehicles."""
-    ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=64")
+    ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
     cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8")
-    return [Row("ppo", ppo, 5_000_000), Row("cvar", cvar, 200_000)]
+    return [Row("ppo", ppo, 15_000_000, 1_000_000), Row("cvar", cvar, 240_000, 60_000)]
 
 
 STUDIES = {"risk": risk_rows, "highway": highway_rows}
@@ -76,7 +79,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=None, help="only these (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="training seeds (default: 1)")
     parser.add_argument("--steps", type=int, default=None, help="transitions of each run (default: the row's)")
-    parser.add_argument("--steps_between", type=int, default=240_000, help="transitions between kept checkpoints")
     parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of an evaluation (default: 200)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
     parser.add_argument("--runs", type=Path, default=ROOT / "policies", help="folder of the runs (default: policies)")
@@ -105,8 +107,8 @@ def train(args: argparse.Namespace, row: Row, seed: int) -> None:
     else:
         command = [
             *row.flags, f"--policy_dir={folder.parent}", f"--run_name={folder.name}", f"--seed={seed}",
-            f"--max_steps={steps}", f"--save_interval={args.steps_between // 4}", "--keep_checkpoints=1000",
-            f"--log_interval={args.steps_between // 80}", f"--eval_interval={args.steps_between // 8}",
+            f"--max_steps={steps}", f"--save_interval={row.steps_between // 4}", "--keep_checkpoints=1000",
+            f"--log_interval={row.steps_between // 80}", f"--eval_interval={row.steps_between // 8}",
             "--eval_episodes=20",
         ]  # fmt: skip
     # One thread a run: the runs share the machine.
@@ -140,6 +142,12 @@ def wall_clock(lines: list[dict[str, Any]], step: int) -> float:
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
     return sum(gap for gap in gaps if gap < 20.0 * max(usual, 1.0))
+
+
+def is_kept(row: Row, step: int) -> bool:
+    """Return whether a checkpoint is one to evaluate: the first at or after a multiple of ``steps_between``."""
+    # On-policy runs save after whole rollouts, a little late.
+    return step >= row.steps_between and step % row.steps_between < row.steps_between // 8
 
 
 def measure(args: argparse.Namespace, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
@@ -218,7 +226,7 @@ def main() -> int:
     measured = []
     for row, seed in pairs:
         folder = run_folder(args, row, seed)
-        kept = [path for path in folder.glob("checkpoint_*") if step_of(path) % args.steps_between == 0]
+        kept = [path for path in folder.glob("checkpoint_*") if is_kept(row, step_of(path))]
         measured += [measure(args, row, seed, path) for path in sorted(kept, key=step_of)]
     measured.sort(key=lambda run: (run["transitions"], [row.name for row in rows].index(run["row"]), run["seed"]))
     print(table(measured))

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from racer.core.errors import RacerError, UsageError, unknown_name
 
-COMMANDS = ("plot",)
+COMMANDS = ("export", "plot")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,17 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from racer.plotting.command import add_arguments, plot
+    from racer.evaluation import export
+    from racer.plotting import command as plotting
 
     parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    plot_parser = commands.add_parser("plot", help="draw runs as PNG files", allow_abbrev=False)
-    add_arguments(plot_parser)
+    parsers = {
+        name: commands.add_parser(name, help=text, allow_abbrev=False)
+        for name, text in (("plot", "draw runs as PNG files"), ("export", "make a policy to give away, with a card"))
+    }
+    plotting.add_arguments(parsers["plot"])
+    export.add_arguments(parsers["export"])
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown:
-        options = [option for action in plot_parser._actions for option in action.option_strings]
+        options = [option for action in parsers[known.command]._actions for option in action.option_strings]
         raise unknown_name("flag", unknown[0].split("=")[0], options)
-    for path in plot(known):
+    run = {"plot": plotting.plot, "export": export.export}[known.command]
+    for path in run(known):
         sys.stdout.write(f"{path}\n")
     return 0
 

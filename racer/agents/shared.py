@@ -73,7 +73,11 @@ def trunk_spec(
 
 
 def squashed_gaussian_spec(
-    interfaces: Interfaces, hidden_dims: tuple[int, ...], encoder: EncoderSpec, learned_action: str | None
+    interfaces: Interfaces,
+    hidden_dims: tuple[int, ...],
+    encoder: EncoderSpec,
+    learned_action: str | None,
+    noise_correlation: float,
 ) -> dict[str, Any]:
     """Describe a :class:`racer.networks.gaussian.GaussianActor` for the NumPy policy."""
     return {
@@ -84,6 +88,7 @@ def squashed_gaussian_spec(
         "log_std_max": LOG_STD_MAX,
         "action_names": list(interfaces.action_names),
         "learned_action": learned_action,
+        "noise_correlation": noise_correlation,
     }
 
 

@@ -26,11 +26,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from racer.agents.policy import Policy, build_policy, bytes_to_params
+from racer.agents.policy.noise import exploration_generator
 from racer.core.errors import UsageError
 from racer.distributed.channels import Parameters, StopRequested, WorkerBatch
 from racer.distributed.links import WorkerLink
 from racer.replay.collector import Collector, NonFiniteData
-from racer.replay.ring_buffer import generator_from_array, generator_to_array
+from racer.replay.exploration import exploration_state, restore_exploration
 
 __all__ = ["EnvironmentWorker", "WorkerStart", "main", "worker_streams"]
 
@@ -116,7 +117,8 @@ class EnvironmentWorker:
     def __init__(self, start: WorkerStart, link: Link) -> None:
         self.start = start
         self.link = link
-        env_seed, self._rng = worker_streams(start.seed, start.worker, start.stream)
+        env_seed, rng = worker_streams(start.seed, start.worker, start.stream)
+        self._rng = exploration_generator(start.policy_spec, rng)
         self.collector = Collector(start.env_factory(), env_seed, max_nonfinite=start.max_nonfinite)
         space: Any = self.collector.env.single_action_space
         # Discrete actions have no range to draw from; on-policy agents, which have them, never act at random.
@@ -131,7 +133,7 @@ class EnvironmentWorker:
         self._steps_begun = 0
         self._ready = False
         if start.state:
-            self._rng = generator_from_array(start.state["policy_rng"])
+            self._rng = restore_exploration(start.policy_spec, dict(start.state), "policy_")
             inner = {k.removeprefix("collector/"): v for k, v in start.state.items() if k.startswith("collector/")}
             self.collector.restore(inner)
 
@@ -189,7 +191,7 @@ class EnvironmentWorker:
         if not (self.start.lock_step and self.collector.can_save_state):
             return {}
         state = {f"collector/{name}": value for name, value in self.collector.state().items()}
-        return state | {"policy_rng": generator_to_array(self._rng)}
+        return state | exploration_state(self._rng, "policy_")
 
 
 def _end_with_the_learner(descriptor: int) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from racer.agents.policy import build_policy
+from racer.agents.policy.noise import exploration_generator
 from racer.agents.protocol import Agent
 from racer.core.checkpoint import Checkpoint
 from racer.core.config import check_fields, option
@@ -26,7 +27,8 @@ from racer.core.errors import RacerError, UsageError
 from racer.core.metrics import MetricsLogger
 from racer.envs.highway import make_vector_env
 from racer.replay.collector import Collector
-from racer.replay.ring_buffer import RingReplayBuffer, generator_from_array, generator_to_array
+from racer.replay.exploration import exploration_state, restore_exploration
+from racer.replay.ring_buffer import RingReplayBuffer
 from racer.training.checkpointing import CheckpointSaver
 from racer.training.loop import run_iterations
 from racer.training.progress import EpisodeWindow
@@ -93,7 +95,7 @@ class OffPolicyTrainer:
             action_space.shape or (),
             seed=int(replay_seed),
         )
-        self._rng = np.random.default_rng(act_seed)
+        self._rng = exploration_generator(self.agent.policy_spec, np.random.default_rng(act_seed))
         self.step = self.updates = self.gradient_steps = self._nonfinite_run = 0
         self.episodes = EpisodeWindow()
         self._info: dict[str, Any] = {}
@@ -146,7 +148,7 @@ class OffPolicyTrainer:
         """Write a checkpoint of everything; the ``final`` one must succeed."""
         groups = {
             "replay": self.buffer.state_arrays(),
-            "collector": {**self.collector.state(), "rng": generator_to_array(self._rng)},
+            "collector": {**self.collector.state(), **exploration_state(self._rng)},
         }
         counters = {
             "step": self.step,
@@ -181,7 +183,7 @@ class OffPolicyTrainer:
         self._params = self.agent.policy_params
         self.buffer.load_state_arrays(checkpoint.groups["replay"])
         collector = dict(checkpoint.groups["collector"])
-        self._rng = generator_from_array(collector.pop("rng"))
+        self._rng = restore_exploration(self.agent.policy_spec, collector)
         self.collector.restore(collector)
 
 

@@ -145,7 +145,7 @@ def test_configuration_files_show_every_key(file: str, extra: set[str]) -> None:
     assert set(values) - {"model_cls", "env"} - extra == fields
     shown = config_from_mapping(config_class, {name: values[name] for name in fields}, values["model_cls"])
     fitted: dict[str, Any] = {"observation_scale": (1.0, 0.03, 0.25, 0.1, 0.25, 8.0), "target_entropy": -4.0}
-    fitted["initial_action"] = {"acceleration": 0.5}
+    fitted |= {"initial_action": {"acceleration": 0.5}, "noise_correlation": 0.85}
     assert shown == config_class(**fitted)
 
 

@@ -52,6 +52,7 @@ class DistributionalSACConfig:
         learned_action_limit_kind: "symmetric" or "upper"; None takes symmetric for steering, else upper.
         initial_action: where the first policy's mean lies, for actions by name in their own unit, as
             {"acceleration": 0.3}; actions not named start at the centre of their range.
+        noise_correlation: correlation of the exploration noise from one step to the next, in [0, 1); 0 for white noise.
         pointnet_dims: widths of a PointNet's per-row layers; empty for no PointNet.
         vehicle_features: numbers in one vehicle row of the observation.
         observation_scale: factor on the observation: one number, one for each vehicle feature, or None.
@@ -87,6 +88,7 @@ class DistributionalSACConfig:
     learned_action_initial_limit: float = 0.2
     learned_action_limit_kind: str | None = None
     initial_action: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    noise_correlation: float = 0.0
     pointnet_dims: tuple[int, ...] = ()
     vehicle_features: int = 6
     observation_scale: float | tuple[float, ...] | None = None
@@ -114,6 +116,7 @@ class DistributionalSACConfig:
             require_range(name, getattr(self, name), least)
         for name in ("critic_layer_norm", "backup_entropy", "independent_ensemble"):
             require_type(name, getattr(self, name), bool)
+        require_range("noise_correlation", self.noise_correlation, 0.0, 0.9999)
         require_dims("actor_hidden_dims", self.actor_hidden_dims)
         require_dims("critic_hidden_dims", self.critic_hidden_dims)
         require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)

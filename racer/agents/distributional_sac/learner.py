@@ -85,7 +85,8 @@ class DistributionalSACLearner:
         """Description of the NumPy policy."""
         config = self.recipe.config
         return squashed_gaussian_spec(
-            self.recipe.interfaces, config.actor_hidden_dims, self.recipe.encoder, config.learned_action
+            self.recipe.interfaces, config.actor_hidden_dims, self.recipe.encoder, config.learned_action,
+            config.noise_correlation,
         )
 
     @property

@@ -30,6 +30,8 @@ class SquashedGaussianPolicy:
         log_std_max: upper clip.
         action_names: name of each action, in order, or empty.
         learned_action: name of the action with a learned limit, or None.
+        noise_correlation: of the noise from one step of collecting to the next, see
+            :func:`racer.agents.policy.noise.exploration_generator`.
     """
 
     trunk: Trunk
@@ -38,6 +40,7 @@ class SquashedGaussianPolicy:
     log_std_max: float
     action_names: tuple[str, ...] = ()
     learned_action: str | None = None
+    noise_correlation: float = 0.0
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> SquashedGaussianPolicy:
@@ -48,7 +51,7 @@ class SquashedGaussianPolicy:
         """
         kind = "squashed_gaussian"
         required = {"trunk", "action_dim", "log_std_min", "log_std_max"}
-        checked_fields(kind, fields, required, {"action_names", "learned_action"})
+        checked_fields(kind, fields, required, {"action_names", "learned_action", "noise_correlation"})
         names = tuple(fields.get("action_names") or ())
         if names and len(names) != fields["action_dim"]:
             raise UsageError(f"policy has {fields['action_dim']} actions but {len(names)} action_names")
@@ -59,6 +62,7 @@ class SquashedGaussianPolicy:
             log_std_max=float(fields["log_std_max"]),
             action_names=names,
             learned_action=fields.get("learned_action"),
+            noise_correlation=float(fields.get("noise_correlation", 0.0)),
         )
 
     @property
@@ -72,6 +76,7 @@ class SquashedGaussianPolicy:
             "log_std_max": self.log_std_max,
             "action_names": list(self.action_names),
             "learned_action": self.learned_action,
+            "noise_correlation": self.noise_correlation,
         }
 
     def act(

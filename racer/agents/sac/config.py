@@ -36,6 +36,7 @@ class SACConfig:
         backup_entropy: whether the critics' target carries the entropy bonus of the next action.
         initial_action: where the first policy's mean lies, for actions by name in their own unit, as
             {"acceleration": 0.3}; actions not named start at the centre of their range.
+        noise_correlation: correlation of the exploration noise from one step to the next, in [0, 1); 0 for white noise.
         pointnet_dims: widths of a PointNet's per-row layers; empty for no PointNet.
         vehicle_features: numbers in one vehicle row of the observation.
         observation_scale: factor on the observation: one number, one for each vehicle feature, or None.
@@ -57,6 +58,7 @@ class SACConfig:
     critic_weight_decay: float | None = None
     backup_entropy: bool = True
     initial_action: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    noise_correlation: float = 0.0
     pointnet_dims: tuple[int, ...] = ()
     vehicle_features: int = 6
     observation_scale: float | tuple[float, ...] | None = None
@@ -80,6 +82,7 @@ class SACConfig:
                 raise UsageError(f"num_min_qs must lie in [1, num_qs={self.num_qs}], got {self.num_min_qs!r}")
         for name in ("critic_layer_norm", "backup_entropy"):
             require_type(name, getattr(self, name), bool)
+        require_range("noise_correlation", self.noise_correlation, 0.0, 0.9999)
         require_dims("actor_hidden_dims", self.actor_hidden_dims)
         require_dims("critic_hidden_dims", self.critic_hidden_dims)
         require_dims("pointnet_dims", self.pointnet_dims, allow_empty=True)

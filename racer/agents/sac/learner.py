@@ -73,8 +73,9 @@ class SACLearner:
     @property
     def policy_spec(self) -> dict[str, Any]:
         """Description of the NumPy policy."""
+        config = self.recipe.config
         return squashed_gaussian_spec(
-            self.recipe.interfaces, self.recipe.config.actor_hidden_dims, self.recipe.encoder, None
+            self.recipe.interfaces, config.actor_hidden_dims, self.recipe.encoder, None, config.noise_correlation
         )
 
     @property

@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     # "constant", or "linear": both step sizes fall to final_lr_fraction of themselves over lr_decay_transitions.
     config.lr_schedule = "linear"
     # Transitions over which the step sizes fall.
-    config.lr_decay_transitions = 5_000_000
+    config.lr_decay_transitions = 15_000_000
     # Share of the first step size that is left in the end.
     config.final_lr_fraction = 0.1
 
@@ -70,8 +70,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.hidden_dims = (128, 128)
     # Widths of the value network's hidden layers.
     config.value_hidden_dims = (128, 128)
-    # True: the value is a linear function of the policy network's features.
-    config.shared_trunk = False
+    # True: the value is a linear function of the policy network's features; half the work of two networks, and what is
+    # a car ahead is learnt once.
+    config.shared_trunk = True
     # "tanh" or "relu".
     config.activation = "relu"
     # Orthogonal initialisation of the dense layers.

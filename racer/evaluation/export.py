@@ -1,0 +1,108 @@
+"""``python -m racer export RUN FOLDER``: a trained policy to give away, with a card that says what it is.
+
+The folder holds the acting policy only, no optimizer, critics or replay: what ``run_highway_policy.py`` needs and
+nothing that training could go on from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from racer.core.checkpoint import read_checkpoint, write_checkpoint
+from racer.core.errors import UsageError
+from racer.core.run_dir import check_writable
+from racer.envs.highway.config import default_config
+from racer.evaluation.checkpoints import TrainedPolicy, load_policy
+from racer.evaluation.episodes import EvaluationResult, evaluate_policy, evaluation_seeds
+from racer.evaluation.report import format_table
+
+__all__ = ["FIRST_CARD_SEED", "add_arguments", "export"]
+
+FIRST_CARD_SEED = 20_000
+"""Evaluations during training look at seeds from 10000 on; a card's figures come from seeds that nobody watched."""
+
+_KEPT = ("policy_spec", "env_config", "agent_name", "agent_config", "seed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command line of ``export``."""
+    parser.add_argument("run", metavar="RUN", help="checkpoint folder, or run folder for its newest valid checkpoint")
+    parser.add_argument("folder", metavar="FOLDER", help="new folder for the policy and its card, as policies/<name>")
+    parser.add_argument(
+        "--episodes", type=int, default=200, help="held-out episodes of the card (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=FIRST_CARD_SEED, help="first held-out seed of the card (default: %(default)s)"
+    )
+    parser.add_argument("--trained_by", default="", metavar="COMMAND", help="command line to write into the card")
+
+
+def export(arguments: argparse.Namespace) -> list[Path]:
+    """Write the policy and its card; returns the new files.
+
+    Raises:
+        UsageError: there is no valid checkpoint, or the folder is taken or cannot be written.
+    """
+    trained = load_policy(arguments.run)
+    seeds = evaluation_seeds(arguments.episodes, arguments.seed)
+    folder = Path(arguments.folder)
+    if folder.resolve() == trained.path.parent.resolve():
+        raise UsageError(f"{str(folder)!r} is the run itself; name another folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
+    check_writable(folder.parent, "folder for policies")
+    result = evaluate_policy(trained.policy, trained.params, trained.env_config, seeds, num_envs=8)
+    metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
+    kept = {key: metadata[key] for key in _KEPT if key in metadata}
+    checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)
+    card = folder / "README.md"
+    card.write_text(model_card(folder.name, trained, result, arguments.trained_by), encoding="utf-8")
+    return [checkpoint, card]
+
+
+def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, trained_by: str) -> str:
+    """Return the card as Markdown: what was trained, where, how, and how it drives."""
+    seeds = [episode.seed for episode in result.episodes]
+    exploits = {
+        key: max(float(episode.metrics[key]) for episode in result.episodes)
+        for key in ("spin_share", "reverse_share", "standstill_share")
+    }
+    worst = ", ".join(f"{key.removesuffix('_share')} {value:.1%}" for key, value in exploits.items())
+    parts = [
+        f"# {name}",
+        f"`{trained.agent_name}` after {trained.step:,} transitions, training seed {trained.seed}. Try it:",
+        f"    python scripts/sim/run_highway_policy.py --policy_file policies/{name}",
+        "## How it drives",
+        f"Deterministic policy, {len(seeds)} held-out episodes (seeds {seeds[0]} to {seeds[-1]}) of the world it was "
+        "trained in, one training run; intervals are over episodes.",
+        "```\n" + format_table({name: result}) + "\n```",
+        f"Largest share of an episode's steps spent in an exploit: {worst}.",
+        "## What it was trained on",
+        "`racer/RiskHighway-v0` with these keys unlike its defaults:",
+        _json(_differences(trained.env_config, default_config(trained.env_config["scenario"]))),
+        "Agent:",
+        _json(trained.agent_config),
+    ]
+    if trained_by:
+        parts += ["## Trained by", f"    {trained_by}"]
+    parts.append(
+        "It was trained in a simulator whose drivers follow simple rules. It is an example and a starting point for "
+        "research, and must not steer anything that is not simulated. MIT licence, as the code."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()]
+    return "```json\n{\n" + ",\n".join(lines) + "\n}\n```"
+
+
+def _differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs from the defaults, JSON-able; the scenario is always told."""
+    told = json.loads(json.dumps({key: value for key, value in config.items() if key in default}))
+    usual = json.loads(json.dumps(default))
+    return {key: value for key, value in told.items() if key == "scenario" or value != usual[key]}

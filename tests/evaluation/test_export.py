@@ -1,0 +1,56 @@
+"""``python -m racer export``: what is given away acts as the run did, and the card's figures are measured."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from evaluation_standins import write_tiny_checkpoint
+
+import racer.__main__ as program
+from racer.core.checkpoint import read_checkpoint, verify_checkpoint
+from racer.evaluation.checkpoints import load_policy
+from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("policies") / "highway_run_42", 10_000)
+
+
+def refused(capsys, *arguments: str) -> str:
+    assert program.main(list(arguments)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_exported_policy_is_the_runs_policy(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "given-away"
+    arguments = ["export", str(checkpoint), str(folder), "--episodes", "3", "--trained_by", "make it so"]
+    assert program.main(arguments) == 0
+    written = capsys.readouterr().out.split()
+    assert written == [str(folder / checkpoint.name), str(folder / "README.md")]
+    verify_checkpoint(folder / checkpoint.name)
+    assert set(read_checkpoint(folder / checkpoint.name).groups) == {"policy"}
+    ours, theirs = load_policy(folder), load_policy(checkpoint)
+    assert ours.env_config == theirs.env_config
+    for name, value in theirs.params.items():
+        np.testing.assert_array_equal(ours.params[name], value)
+    card = (folder / "README.md").read_text()
+    result = evaluate_policy(theirs.policy, theirs.params, theirs.env_config, evaluation_seeds(3, 20_000))
+    assert f"{result.aggregate['mean_return']:.2f}" in card
+    assert "    make it so" in card
+    assert json.dumps(theirs.env_config["vehicles_count"]) in card
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    assert "exists" in refused(capsys, "export", str(checkpoint), str(tmp_path / "taken"))
+    assert "nowhere" in refused(capsys, "export", str(tmp_path / "nowhere"), str(tmp_path / "new"))
+    assert "the run itself" in refused(capsys, "export", str(checkpoint), str(checkpoint.parent))
+    assert "num_episodes" in refused(capsys, "export", str(checkpoint), str(tmp_path / "new"), "--episodes", "0")
+    assert "'--episodes'" in refused(capsys, "export", str(checkpoint), str(tmp_path / "new"), "--episode", "3")
+    assert "'export'" in refused(capsys, "exprt", str(checkpoint))
+    assert not (tmp_path / "new").exists()
