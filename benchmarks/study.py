@@ -66,7 +66,7 @@ def highway_rows() -> list[Row]:
     """The default highway with 50 vehicles."""
     ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
     cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8")
-    return [Row("ppo", ppo, 15_000_000, 1_000_000), Row("cvar", cvar, 240_000, 60_000)]
+    return [Row("ppo", ppo, 4_000_000, 1_000_000), Row("cvar", cvar, 240_000, 60_000)]
 
 
 STUDIES = {"risk": risk_rows, "highway": highway_rows}

@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     # "constant", or "linear": both step sizes fall to final_lr_fraction of themselves over lr_decay_transitions.
     config.lr_schedule = "linear"
     # Transitions over which the step sizes fall.
-    config.lr_decay_transitions = 15_000_000
+    config.lr_decay_transitions = 4_000_000
     # Share of the first step size that is left in the end.
     config.final_lr_fraction = 0.1
 
