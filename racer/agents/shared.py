@@ -9,12 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer.agents.limits import ActionRange
+from racer.agents.named_actions import initial_shares
 from racer.agents.validation import Interfaces
 from racer.core.errors import UsageError, unknown_name
 from racer.networks.encoders import EncoderSpec
-from racer.networks.gaussian import LOG_STD_MAX, LOG_STD_MIN
+from racer.networks.gaussian import LOG_STD_MAX, LOG_STD_MIN, GaussianActor
 
-__all__ = ["observation_rows", "policy_steps", "reset_components", "squashed_gaussian_spec", "trunk_spec"]
+__all__ = [
+    "gaussian_actor", "observation_rows", "policy_steps", "reset_components", "squashed_gaussian_spec", "trunk_spec",
+]  # fmt: skip
 
 
 S = TypeVar("S")
@@ -55,6 +59,20 @@ def observation_rows(observations: np.ndarray, interfaces: Interfaces) -> tuple[
         size = interfaces.observation_dim
         raise UsageError(f"observations must be [{size}] or [N, {size}], got {list(rows.shape)}")
     return np.atleast_2d(rows), (*rows.shape[:-1], interfaces.action_dim)
+
+
+def gaussian_actor(
+    config: Any, interfaces: Interfaces, encoder: EncoderSpec, action_range: ActionRange
+) -> GaussianActor:
+    """Return the policy module of an actor-critic, whose first mean lies where ``config.initial_action`` says.
+
+    Raises:
+        UsageError: ``initial_action`` names an unknown action or lies outside the action range.
+    """
+    bounds = action_range.numpy_bounds(np.float32(action_range.initial))
+    low, high = bounds["action_low"].tolist(), bounds["action_high"].tolist()
+    first = initial_shares(config.initial_action, interfaces.action_names, low, high)
+    return GaussianActor(config.actor_hidden_dims, interfaces.action_dim, encoder, initial_mean=first)
 
 
 def trunk_spec(

@@ -6,7 +6,6 @@ import functools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,6 @@ class DistributedRun:
 
     def run(
         self,
-        run_dir: Path,
         metrics: MetricsLogger,
         saver: CheckpointSaver,
         *,

@@ -119,7 +119,6 @@ class OffPolicyTrainer:
 
     def run(
         self,
-        run_dir: Path,
         metrics: MetricsLogger,
         saver: CheckpointSaver,
         *,

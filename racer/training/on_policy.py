@@ -132,7 +132,6 @@ class OnPolicyTrainer:
 
     def run(
         self,
-        run_dir: Path,
         metrics: MetricsLogger,
         saver: CheckpointSaver,
         *,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from racer.agents.protocol import Agent
@@ -27,7 +26,6 @@ class Trainer(Protocol):
 
     def run(
         self,
-        run_dir: Path,
         metrics: MetricsLogger,
         saver: CheckpointSaver,
         *,
@@ -55,7 +53,7 @@ def run_training(plan: RunPlan, trainer: Trainer, *, setting: str = "", progress
     evaluate = make_evaluation(spec, plan.options["eval_episodes"])
     with StopSignals() as stop:
         try:
-            trainer.run(run_dir, metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress)
+            trainer.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress)
         finally:
             metrics.close()
     ending = "stopped" if stop.exit_code else "finished"

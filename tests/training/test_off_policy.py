@@ -51,7 +51,7 @@ def run(spec: RunSpec, config: OffPolicyConfig, run_dir: Path, *, stop_at: int |
                 stop.set()
 
         trainer.iterate = iterate_and_stop  # type: ignore[method-assign]
-    trainer.run(run_dir, metrics, CheckpointSaver(run_dir, spec, keep=5), stop=stop, progress=False)
+    trainer.run(metrics, CheckpointSaver(run_dir, spec, keep=5), stop=stop, progress=False)
     metrics.close()
     return trainer
 

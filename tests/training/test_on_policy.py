@@ -65,7 +65,7 @@ def run(spec: RunSpec, config: OnPolicyConfig, run_dir: Path, *, stop_at: int | 
                 stop.set()
 
         trainer.iterate = iterate_and_stop  # type: ignore[method-assign]
-    trainer.run(run_dir, metrics, CheckpointSaver(run_dir, spec, keep=5), stop=stop, progress=False)
+    trainer.run(metrics, CheckpointSaver(run_dir, spec, keep=5), stop=stop, progress=False)
     metrics.close()
     return trainer
 
@@ -110,7 +110,7 @@ def test_evaluates_on_the_way_and_acts_inside_the_scaled_range(tmp_path: Path) -
         steps.append(step)
         return {"evaluation/return": float(step)}
 
-    trainer.run(tmp_path, metrics, saver, stop=threading.Event(), evaluate=evaluate, progress=False)
+    trainer.run(metrics, saver, stop=threading.Event(), evaluate=evaluate, progress=False)
     metrics.close()
     assert steps == [40, 60]
     assert [line["evaluation/return"] for line in logged(tmp_path) if "evaluation/return" in line] == [40.0, 60.0]

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from racer.agents.limits import ActionRange
-from racer.agents.named_actions import initial_shares
 from racer.agents.sac import losses
 from racer.agents.sac.config import SACConfig
-from racer.agents.shared import policy_steps
+from racer.agents.shared import gaussian_actor, policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
@@ -75,16 +73,7 @@ class Recipe:
     @property
     def actor(self) -> GaussianActor:
         """The policy module."""
-        return GaussianActor(
-            self.config.actor_hidden_dims, self.interfaces.action_dim, self.encoder, initial_mean=self.initial_mean
-        )
-
-    @property
-    def initial_mean(self) -> tuple[float, ...]:
-        """Where in its range the first policy's mean of each action lies."""
-        bounds = self.action_range.numpy_bounds(np.float32(self.action_range.initial))
-        low, high = bounds["action_low"].tolist(), bounds["action_high"].tolist()
-        return initial_shares(self.config.initial_action, self.interfaces.action_names, low, high)
+        return gaussian_actor(self.config, self.interfaces, self.encoder, self.action_range)
 
     @property
     def critic(self) -> EnsembleCritic:
