@@ -31,14 +31,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "scripts" / "sim" / "train_highway_states.py"
 CONFIGS = ROOT / "scripts" / "sim" / "configs"
-FIRST_SEED = 20_000
-"""Of the held-out episodes: evaluations during training look at seeds from 10000 on, so these were never watched."""
-
 COLUMNS = {
     "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
     "collisions": "collision_rate", "off road": "off_road_rate",
 }  # fmt: skip
-EXPLOITS = ("spin_share", "reverse_share", "standstill_share")
 
 
 @dataclass(frozen=True)
@@ -153,10 +149,10 @@ def is_kept(row: Row, step: int) -> bool:
 def measure(args: argparse.Namespace, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
     """Evaluate one checkpoint and join what its training cost."""
     from racer.evaluation.checkpoints import load_policy
-    from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+    from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
 
     trained, step = load_policy(checkpoint), step_of(checkpoint)
-    seeds = evaluation_seeds(args.episodes, FIRST_SEED)
+    seeds = evaluation_seeds(args.episodes, FIRST_UNWATCHED_SEED)
     result = evaluate_policy(trained.policy, trained.params, trained.env_config, seeds, num_envs=8)
     lines = metric_lines(checkpoint.parent)
     training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
@@ -170,25 +166,21 @@ def measure(args: argparse.Namespace, row: Row, seed: int, checkpoint: Path) -> 
         "training_episodes": int(training["training/episodes"]),
         "evaluation": dict(result.aggregate),
         "returns": [round(float(value), 4) for value in result.returns],
-        "worst_exploit": max(float(episode.metrics[name]) for episode in result.episodes for name in EXPLOITS),
+        "worst_exploit": max(result.worst_exploits.values()),
     }
 
 
 def interval(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
     """Return mean and half width of an evaluation's figure over runs of one row; NaN width where unknown."""
-    from racer.evaluation.metrics import mean_interval, proportion_interval
+    from racer.evaluation.metrics import mean_interval
 
     values = [run["evaluation"][key] for run in runs]
     mean = sum(values) / len(values)
     if len(values) > 1:
         low, high = mean_interval(values)
-    elif key == "mean_return":
-        low, high = mean_interval(runs[0]["returns"])
-    elif key.endswith("_rate"):
-        count = len(runs[0]["returns"])
-        low, high = proportion_interval(round(values[0] * count), count)
     else:
-        return mean, float("nan")
+        unknown = float("nan")
+        low, high = (runs[0]["evaluation"].get(f"{key}_{bound}", unknown) for bound in ("low", "high"))
     return mean, (high - low) / 2
 
 
@@ -232,7 +224,7 @@ def main() -> int:
     print(table(measured))
     output = args.output or ROOT / "benchmarks" / "results" / f"study_{args.study}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"episodes": args.episodes, "first_held_out_seed": FIRST_SEED, "jobs": args.jobs}
+    settings = {"episodes": args.episodes, "jobs": args.jobs}
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     flags = {row.name: [flag.replace(f"{ROOT}{os.sep}", "") for flag in row.flags] for row in rows}
     everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": measured}

@@ -22,7 +22,9 @@ from racer.evaluation.metrics import EPISODE_METRICS, aggregate_episodes, check_
 
 __all__ = [
     "DEFAULT_ENV_ID",
+    "EXPLOITS",
     "FIRST_EVALUATION_SEED",
+    "FIRST_UNWATCHED_SEED",
     "ActingPolicy",
     "EpisodeResult",
     "EvaluationResult",
@@ -38,6 +40,12 @@ DEFAULT_ENV_ID = "racer/RiskHighway-v0"
 
 FIRST_EVALUATION_SEED = 10_000
 """Held-out seeds are 10000, 10001, ...; training seeds its environments below this number."""
+
+FIRST_UNWATCHED_SEED = 20_000
+"""Evaluations during training look at the first held-out seeds; published figures come from these, seen by nobody."""
+
+EXPLOITS = ("spin_share", "reverse_share", "standstill_share")
+"""Shares of an episode's steps in what continuous control of highway-env is known to be exploited by."""
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +98,11 @@ class EvaluationResult:
     def returns(self) -> np.ndarray:
         """Training-reward return of each episode, ``[N]``."""
         return np.array([episode.metrics["return"] for episode in self.episodes])
+
+    @property
+    def worst_exploits(self) -> dict[str, float]:
+        """The largest share that each exploit has of any one episode's steps."""
+        return {name: max(float(episode.metrics[name]) for episode in self.episodes) for name in EXPLOITS}
 
     def scalars(self, prefix: str = "evaluation/") -> dict[str, float]:
         """The aggregate under the names of a metrics log ("evaluation/return", "evaluation/collision_rate")."""

@@ -17,13 +17,10 @@ from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
 from racer.envs.highway.config import default_config
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
-from racer.evaluation.episodes import EvaluationResult, evaluate_policy, evaluation_seeds
+from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
 from racer.evaluation.report import format_table
 
-__all__ = ["FIRST_CARD_SEED", "add_arguments", "export"]
-
-FIRST_CARD_SEED = 20_000
-"""Evaluations during training look at seeds from 10000 on; a card's figures come from seeds that nobody watched."""
+__all__ = ["add_arguments", "export"]
 
 _KEPT = ("policy_spec", "env_config", "agent_name", "agent_config", "seed")
 
@@ -36,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, default=200, help="held-out episodes of the card (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=FIRST_CARD_SEED, help="first held-out seed of the card (default: %(default)s)"
+        "--seed", type=int, default=FIRST_UNWATCHED_SEED, help="first held-out seed of the card (default: %(default)s)"
     )
     parser.add_argument("--trained_by", default="", metavar="COMMAND", help="command line to write into the card")
 
@@ -67,11 +64,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
 def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, trained_by: str) -> str:
     """Return the card as Markdown: what was trained, where, how, and how it drives."""
     seeds = [episode.seed for episode in result.episodes]
-    exploits = {
-        key: max(float(episode.metrics[key]) for episode in result.episodes)
-        for key in ("spin_share", "reverse_share", "standstill_share")
-    }
-    worst = ", ".join(f"{key.removesuffix('_share')} {value:.1%}" for key, value in exploits.items())
+    worst = ", ".join(f"{name.removesuffix('_share')} {share:.1%}" for name, share in result.worst_exploits.items())
     parts = [
         f"# {name}",
         f"`{trained.agent_name}` after {trained.step:,} transitions, training seed {trained.seed}. Try it:",
