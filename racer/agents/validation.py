@@ -171,7 +171,7 @@ def checked_seed(seed: Any) -> int:
 def check_policy_steps(policy_steps: int, utd_ratio: int) -> None:
     """Raise UsageError unless each of the policy's steps has a minibatch of its own."""
     if policy_steps > utd_ratio:
-        raise UsageError(f"policy_steps ({policy_steps}) must not exceed utd_ratio ({utd_ratio})")
+        raise UsageError(f"policy_steps ({policy_steps}) must not exceed utd_ratio ({utd_ratio}): one minibatch each")
 
 
 def checked_batch(batch: Mapping[str, np.ndarray], utd_ratio: int, interfaces: Interfaces) -> dict[str, np.ndarray]:
