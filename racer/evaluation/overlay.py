@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["EpisodeTitle", "Overlay", "StepView", "end_text"]
+__all__ = ["EpisodeTitle", "Overlay", "StepView", "end_text", "reward_rows"]
 
 WIDTH = 1280
 PANEL_HEIGHT = 288
@@ -35,14 +35,13 @@ RED = (239, 83, 80)
 TTC_DANGER, TTC_CAUTION = 2.0, 4.0
 """Seconds: below the first the safety reward starts to punish; the second is a common comfort limit."""
 
-REWARD_ROWS = (
-    ("base reward", "base_reward"),
+BASE_ROWS = (("base reward", "base_reward"),)
+SHAPING_ROWS = (
     ("speed term, taken out", "original_speed"),
     ("forward speed, put in", "forward_speed"),
     ("safety", "safety_reward"),
-    ("training reward", "training_reward"),
 )
-"""Label and component. Components are shown before their weights, the training reward is their weighted sum."""
+"""Label and component, shown before their weights: the training reward is the weighted sum."""
 
 END_STYLES = {
     "collision": ("COLLISION", RED),
@@ -71,6 +70,8 @@ class StepView:
     Attributes:
         speed: m/s.
         forward_speed: m/s along the road, negative when driving backwards.
+        reward: what the agent is given for the step.
+        shaped: whether the environment's reward is the shaped one; else it is highway-env's own.
         reward_components: the environment's components by name.
         time_to_collision: s, inf when nothing closes.
         min_distance: m to the nearest observed vehicle, inf when there is none.
@@ -81,6 +82,8 @@ class StepView:
 
     speed: float
     forward_speed: float
+    reward: float
+    shaped: bool
     reward_components: Mapping[str, float]
     time_to_collision: float
     min_distance: float
@@ -281,16 +284,24 @@ def _reward_card(canvas: _Canvas, box: Box, view: StepView | None) -> None:
     if view is None:
         return
     y = top + 62
-    for name, key in REWARD_ROWS:
-        if key not in view.reward_components:
-            continue
-        value = float(view.reward_components[key])
-        strong = key == "training_reward"
-        color = RED if value < 0 else (BLUE if strong else MUTED if key == "original_speed" else GREEN)
+    for name, value, muted in reward_rows(view):
+        strong = name == "training reward"
+        color = RED if value < 0 else (BLUE if strong else MUTED if muted else GREEN)
         canvas.text(left + 16, y, name, 16 if strong else 15, TEXT if strong else MUTED)
         canvas.text(right - 16, y, _signed(value, 3), 16, TEXT, "rs")
         _bar(canvas, (left + 16, y + 8, right - 16, y + 15), value, -1.0, 1.0, color)
         y += 43
+
+
+def reward_rows(view: StepView) -> list[tuple[str, float, bool]]:
+    """Return name, value and whether to mute it, for the parts that count in this environment and their outcome."""
+    parts = view.reward_components
+    shown = BASE_ROWS + SHAPING_ROWS if view.shaped else BASE_ROWS
+    rows = [(name, float(parts[key]), key == "original_speed") for name, key in shown if key in parts]
+    if parts.get("offroad_penalty"):
+        # Five rows are all that fit, and a car off the road is not paid for its speed.
+        rows = [*rows[:3], ("off the road", float(parts["offroad_penalty"]), False)]
+    return [*rows, ("training reward", view.reward, False)]
 
 
 def _safety_card(canvas: _Canvas, box: Box, view: StepView | None) -> None:

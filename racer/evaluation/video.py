@@ -123,19 +123,21 @@ def choice_name(action: Any, config: Mapping[str, Any]) -> str:
     return names[number] if number < len(names) else f"choice {number}"
 
 
-def step_view(step: EvaluationStep, action_names: tuple[str, ...], action_config: Mapping[str, Any]) -> StepView:
-    """Pick what the overlay shows out of a step's info."""
+def step_view(step: EvaluationStep, action_names: tuple[str, ...], config: Mapping[str, Any]) -> StepView:
+    """Pick what the overlay shows out of a step's info; ``config`` is the environment's."""
     info = step.info
     discrete = np.ndim(step.action) == 0
     return StepView(
         speed=float(info["speed"]),
         forward_speed=float(info["forward_speed"]),
+        reward=step.reward,
+        shaped=config.get("reward", "training") == "training",
         reward_components={k: float(v) for k, v in info["reward_components"].items()},
         time_to_collision=float(info["time_to_collision"]),
         min_distance=float(info["min_distance"]),
         episode_return=step.episode_return,
         actions={} if discrete else {n: float(v) for n, v in zip(action_names, step.action, strict=True)},
-        choice=choice_name(step.action, action_config) if discrete else "",
+        choice=choice_name(step.action, config.get("action", {})) if discrete else "",
     )
 
 
@@ -186,7 +188,7 @@ def record_episode(
         count = 0
         step: EvaluationStep | None = first
         while step is not None:
-            overlay.push(step_view(step, names, config.get("action", {})))
+            overlay.push(step_view(step, names, config))
             for frame in frames:
                 shown = overlay.compose(frame, count / fps)
                 writer.send(shown)

@@ -8,22 +8,24 @@ from evaluation_standins import (
     FEEDBACK_PARAMS,
     FRAMES_PER_STEP,
     POLICY_HZ,
+    SMALL_ENV,
     CountingEnv,
     FeedbackPolicy,
 )
 
 from racer.core.errors import UsageError
-from racer.evaluation.episodes import run_episode
-from racer.evaluation.overlay import PANEL_HEIGHT, EpisodeTitle, Overlay, StepView
-from racer.evaluation.video import check_encoder, choice_name, record_episode, video_name, video_writer
+from racer.evaluation.episodes import make_evaluation_env, run_episode
+from racer.evaluation.overlay import PANEL_HEIGHT, EpisodeTitle, Overlay, StepView, reward_rows
+from racer.evaluation.program import random_policy
+from racer.evaluation.video import check_encoder, choice_name, record_episode, step_view, video_name, video_writer
 
 FPS = POLICY_HZ * FRAMES_PER_STEP
 SEED = 10_003  # an odd seed: ends in a collision, after 4 + 3 steps
 
 VIEW = StepView(
     speed=31.0, forward_speed=30.5, time_to_collision=3.0, min_distance=12.0, episode_return=4.0,
-    reward_components={"base_reward": 0.4, "original_speed": 0.5, "forward_speed": 0.1, "safety_reward": 0.0,
-                       "training_reward": 0.3},
+    reward=0.3, shaped=True,
+    reward_components={"base_reward": 0.4, "original_speed": 0.5, "forward_speed": 0.1, "safety_reward": 0.0},
     actions={"acceleration": 0.5, "steering": -0.1},
 )  # fmt: skip
 
@@ -124,6 +126,8 @@ def compose(view: StepView | None, time: float = 0.0, end: str | None = None) ->
         {"time_to_collision": math.inf},
         {"min_distance": 3.0},
         {"episode_return": -2.0},
+        {"reward": -0.5},
+        {"shaped": False},
         {"actions": {"acceleration": 0.5, "steering": 0.9}},
         {"reward_components": {**VIEW.reward_components, "safety_reward": -1.0}},
     ],
@@ -132,6 +136,31 @@ def compose(view: StepView | None, time: float = 0.0, end: str | None = None) ->
 def test_overlay_shows_each_number(change):
     before, after = compose(VIEW), compose(replace(VIEW, **change))
     assert np.abs(before.astype(int) - after.astype(int)).max() > 60
+
+
+def test_overlay_shows_the_parts_that_count():
+    assert [name for name, _, _ in reward_rows(VIEW)] == [
+        "base reward", "speed term, taken out", "forward speed, put in", "safety", "training reward",
+    ]  # fmt: skip
+    assert reward_rows(VIEW)[-1][1] == 0.3
+    parts = {**VIEW.reward_components, "offroad_penalty": -2.0}
+    raw = replace(VIEW, shaped=False, reward=-1.6, reward_components=parts)
+    assert [row[:2] for row in reward_rows(raw)] == [
+        ("base reward", 0.4), ("off the road", -2.0), ("training reward", -1.6),
+    ]  # fmt: skip
+
+
+def test_a_raw_environment_shows_its_own_reward():
+    env = make_evaluation_env({**SMALL_ENV, "reward": "base"})
+    try:
+        policy = random_policy(env.action_space)
+        step = next(iter(run_episode(policy, {}, env, 10_000, deterministic=False)))
+        view = step_view(step, env.unwrapped.action_names, env.unwrapped.config)
+    finally:
+        env.close()
+    assert not view.shaped
+    assert view.reward == step.reward == step.info["reward_components"]["base_reward"]
+    assert view.reward != step.info["reward_components"]["training_reward"]
 
 
 def test_choices_are_named():
