@@ -128,11 +128,25 @@ def test_learners_keep_the_protocol(name: str) -> None:
     assert isinstance(agent, Agent)
 
 
+FITTED: dict[str, Any] = {
+    "observation_scale": (1.0, 0.03, 0.25, 0.1, 0.25, 8.0), "initial_action": {"acceleration": 0.5},
+    "noise_correlation": 0.85,
+}  # fmt: skip
+FITTED_DISTRIBUTIONAL: dict[str, Any] = {
+    **FITTED, "target_entropy": -2.0, "init_temperature": 0.1, "policy_steps": 4, "pointnet_dims": (128,),
+    "actor_hidden_dims": (128, 128), "critic_hidden_dims": (128, 128), "learned_action_initial_limit": 0.1,
+    "limits_lr": 2.5e-6,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("file", "extra"),
-    [("highway_distributional_config.py", {"safety_penalty"}), ("highway_sac_config.py", {"safety_penalty"})],
+    ("file", "fitted"),
+    [
+        ("highway_distributional_config.py", FITTED_DISTRIBUTIONAL),
+        ("highway_sac_config.py", {**FITTED, "target_entropy": -4.0}),
+    ],
 )
-def test_configuration_files_show_every_key(file: str, extra: set[str]) -> None:
+def test_configuration_files_show_every_key(file: str, fitted: dict[str, Any]) -> None:
     """At its default, but for those that are fitted to the highway."""
     spec = importlib.util.spec_from_file_location("config_under_test", CONFIGS / file)
     assert spec is not None
@@ -142,10 +156,8 @@ def test_configuration_files_show_every_key(file: str, extra: set[str]) -> None:
     values = module.get_config().to_dict()
     config_class = agent_config(values["model_cls"])
     fields = {field.name for field in dataclasses.fields(config_class)}
-    assert set(values) - {"model_cls", "env"} - extra == fields
+    assert set(values) - {"model_cls", "env", "safety_penalty"} == fields
     shown = config_from_mapping(config_class, {name: values[name] for name in fields}, values["model_cls"])
-    fitted: dict[str, Any] = {"observation_scale": (1.0, 0.03, 0.25, 0.1, 0.25, 8.0), "target_entropy": -4.0}
-    fitted |= {"initial_action": {"acceleration": 0.5}, "noise_correlation": 0.85}
     assert shown == config_class(**fitted)
 
 
