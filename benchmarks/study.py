@@ -10,8 +10,8 @@ where it has its steps, so that a study can be stopped and gone on with. Runs go
 thread each. Checkpoints at regular numbers of transitions are evaluated on ``--episodes`` held-out seeds that
 training never looks at. Prints a table and writes ``benchmarks/results/study_<name>.json``.
 
-An interval is a 95 % Student interval over training seeds where there are at least two, and over episodes, which says
-nothing about other training seeds, where there is one.
+An interval is a 95 % Student interval over training seeds where there are at least three, and over episodes, which says
+nothing about other training seeds, where there is one; two seeds are shown one by one.
 """
 
 from __future__ import annotations
@@ -210,9 +210,11 @@ def table(runs: list[dict[str, Any]]) -> str:
         collisions = sum(run["training_collisions"] for run in group) / len(group)
         cells = [row, str(len(group)), f"{step:,}", f"{group[0]['gradient_steps']:,}", f"{minutes:.1f}"]
         for key in COLUMNS.values():
+            digits = "{:.1%}" if key.endswith("_rate") else "{:.1f}"
+            if len(group) == 2:
+                cells.append(" / ".join(digits.format(run["evaluation"][key]) for run in group))
+                continue
             mean, half = interval(group, key)
-            rate = key.endswith("_rate")
-            digits = "{:.1%}" if rate else "{:.1f}"
             cells.append(digits.format(mean) + ("" if half != half else " ± " + digits.format(half)))
         worst = max(run["worst_exploit"] for run in group)
         lines.append("| " + " | ".join([*cells, f"{collisions:,.0f}", f"{worst:.1%}"]) + " |")
