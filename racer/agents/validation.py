@@ -19,7 +19,6 @@ from racer.core.errors import UsageError, unknown_name
 
 __all__ = [
     "Interfaces",
-    "check_policy_steps",
     "checked_batch",
     "checked_seed",
     "config_from_mapping",
@@ -166,12 +165,6 @@ def checked_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise UsageError(f"seed must be an integer in [0, 2**32), got {seed!r}")
     return int(seed)
-
-
-def check_policy_steps(policy_steps: int, utd_ratio: int) -> None:
-    """Raise UsageError unless each of the policy's steps has a minibatch of its own."""
-    if policy_steps > utd_ratio:
-        raise UsageError(f"policy_steps ({policy_steps}) must not exceed utd_ratio ({utd_ratio}): one minibatch each")
 
 
 def checked_batch(batch: Mapping[str, np.ndarray], utd_ratio: int, interfaces: Interfaces) -> dict[str, np.ndarray]:

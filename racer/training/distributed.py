@@ -12,7 +12,6 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from racer.agents.protocol import Agent
-from racer.agents.validation import check_policy_steps
 from racer.core.checkpoint import Checkpoint
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
@@ -89,7 +88,6 @@ class DistributedRun:
             )
         else:
             _check_warmup(learner_config, config)
-            check_policy_steps(spec.agent_config.get("policy_steps", 1), learner_config.utd_ratio)
             warmup = random_policy_spec(env.single_action_space, agent.policy_params)
             shapes = (env.single_observation_space.shape or (), env.single_action_space.shape or ())
             consumer = OffPolicyConsumer(learner_config, *shapes, seed=replay_seed)

@@ -21,7 +21,6 @@ import numpy as np
 from racer.agents.policy import build_policy
 from racer.agents.policy.noise import exploration_generator
 from racer.agents.protocol import Agent
-from racer.agents.validation import check_policy_steps
 from racer.core.checkpoint import Checkpoint
 from racer.core.config import check_fields, option
 from racer.core.errors import RacerError, UsageError
@@ -82,7 +81,6 @@ class OffPolicyTrainer:
 
     def __init__(self, spec: RunSpec, config: OffPolicyConfig, checkpoint: Checkpoint | None = None) -> None:
         self.spec, self.config = spec, config
-        check_policy_steps(spec.agent_config.get("policy_steps", 1), config.utd_ratio)
         env_seed, act_seed, replay_seed, agent_seed = np.random.SeedSequence(spec.seed).generate_state(4)
         env = make_vector_env(spec.env_config, config.num_envs)
         self.collector = Collector(env, seed=int(env_seed))

@@ -26,8 +26,8 @@ class DistributionalSACConfig:
         critic_hidden_dims: widths of each critic's hidden layers.
         discount: factor on the next step's return, in (0, 1].
         num_qs: number of critics in the ensemble.
-        policy_steps: steps of policy and temperature an update() call, each on a minibatch of its own, at most
-            ``utd_ratio``.
+        policy_steps: steps of policy and temperature an update() call, each on a minibatch of its own; no more than
+            ``utd_ratio`` are taken.
         tau: share of the critic that moves into its target after every critic step, in (0, 1].
         init_temperature: first value of the entropy temperature, above 0.
         target_entropy: entropy (nats) the temperature steers to; None for minus half the number of actions.

@@ -15,7 +15,7 @@ from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import make_action_range
 from racer.agents.shared import observation_rows, reset_components, squashed_gaussian_spec
 from racer.agents.state import flatten_state, flax_params, restore_state
-from racer.agents.validation import Interfaces, check_policy_steps, checked_batch, checked_seed, config_from_mapping
+from racer.agents.validation import Interfaces, checked_batch, checked_seed, config_from_mapping
 
 __all__ = ["DistributionalSACLearner"]
 
@@ -63,7 +63,6 @@ class DistributionalSACLearner:
     ) -> tuple[DistributionalSACLearner, dict[str, jax.Array]]:
         """Take ``utd_ratio`` critic steps and ``policy_steps`` of the policy; this object's arrays are donated."""
         arrays = checked_batch(batch, utd_ratio, self.recipe.interfaces)
-        check_policy_steps(self.recipe.config.policy_steps, utd_ratio)
         state, info = compiled.update(self.recipe, self.state, arrays, utd_ratio)
         return replace(self, state=state), info
 

@@ -14,7 +14,7 @@ from racer.agents.sac import update as compiled
 from racer.agents.sac.config import SACConfig
 from racer.agents.shared import observation_rows, reset_components, squashed_gaussian_spec
 from racer.agents.state import flatten_state, flax_params, restore_state
-from racer.agents.validation import Interfaces, check_policy_steps, checked_batch, checked_seed, config_from_mapping
+from racer.agents.validation import Interfaces, checked_batch, checked_seed, config_from_mapping
 
 __all__ = ["SACLearner"]
 
@@ -54,7 +54,6 @@ class SACLearner:
     def update(self, batch: Mapping[str, np.ndarray], utd_ratio: int) -> tuple[SACLearner, dict[str, jax.Array]]:
         """Take ``utd_ratio`` critic steps and ``policy_steps`` of the policy; this object's arrays are donated."""
         arrays = checked_batch(batch, utd_ratio, self.recipe.interfaces)
-        check_policy_steps(self.recipe.config.policy_steps, utd_ratio)
         state, info = compiled.update(self.recipe, self.state, arrays, utd_ratio)
         return replace(self, state=state), info
 

@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_qs = 2
     # Share of the critics that moves into their targets after every gradient step.
     config.tau = 0.005
-    # Steps of policy and temperature an update() call, each on a minibatch of its own; at most utd_ratio.
+    # Steps of policy and temperature an update() call, each on a minibatch of its own; no more than utd_ratio.
     config.policy_steps = 4
     # First value of the entropy temperature: at 1 the entropy outweighs what a faster car earns.
     config.init_temperature = 0.1

@@ -36,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_min_qs = config_dict.placeholder(int)
     # Share of the critics that moves into their targets after every gradient step.
     config.tau = 0.005
-    # Steps of policy and temperature an update() call, each on a minibatch of its own; at most utd_ratio.
+    # Steps of policy and temperature an update() call, each on a minibatch of its own; no more than utd_ratio.
     config.policy_steps = 1
     # First value of the entropy temperature.
     config.init_temperature = 1.0
