@@ -32,6 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "scripts" / "sim" / "train_highway_states.py"
 CONFIGS = ROOT / "scripts" / "sim" / "configs"
+
 COLUMNS = {
     "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
     "collisions": "collision_rate", "off road": "off_road_rate",

@@ -193,8 +193,10 @@ def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
         axis.set_xlabel(label)
         axis.xaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
         # A point at no collision at all stands clear of the axis, which needs no negative numbers for that.
-        axis.set_xlim(min(-0.02, axis.get_xlim()[0]), max(axis.get_xlim()[1] + 0.01, 0.1))
-        axis.set_xticks([tick for tick in axis.get_xticks() if 0.0 <= tick <= axis.get_xlim()[1]])
+        low, high = axis.get_xlim()
+        high = max(high + 0.01, 0.1)
+        axis.set_xlim(min(-0.02, low), high)
+        axis.set_xticks([tick for tick in axis.get_xticks() if 0.0 <= tick <= high])
         axis.margins(y=0.2)
         axis.annotate(
             "better", xy=(0.02, 0.98), xytext=(0.11, 0.88), xycoords="axes fraction", color="#5c6670",

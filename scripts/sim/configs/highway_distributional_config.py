@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.critic_lr = 3e-4
     # Adam step size of the entropy temperature.
     config.temp_lr = 3e-4
-    # Adam step size of the learned action limit: slow, so that the range widens only on lasting evidence.
+    # Adam step size of the learned action limit: slow, so that the range widens only on lasting evidence; it takes
+    # policy_steps of them in an update() call.
     config.limits_lr = 2.5e-6
     # Adam step size of the multiplier that keeps the critics uncertain about unseen actions.
     config.q_entropy_lagrange_lr = 1e-3

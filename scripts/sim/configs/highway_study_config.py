@@ -39,10 +39,6 @@ def get_config(agent: str = "cvar") -> ml_collections.ConfigDict:
         config.num_atoms = 151
         config.q_min, config.q_max = -40.0, 80.0
         config.q_entropy_target_diff = 0.5
-        # 0.1 rad turn a car at 40 m/s by 0.8 rad/s, more than any lane change takes; the limit still learns to open,
-        # with four policy steps an update at a quarter of the usual speed.
-        config.learned_action_initial_limit = 0.1
-        config.limits_lr = 2.5e-6
 
     config.env = environment_config("highway-fast-v0")
     config.env.reward = "base"
