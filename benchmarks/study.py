@@ -224,6 +224,8 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Train, evaluate, print, write."""
+    from racer.evaluation.episodes import FIRST_UNWATCHED_SEED
+
     args = parse_arguments()
     rows = [row for row in STUDIES[args.study]() if args.rows is None or row.name in args.rows]
     pairs = [(row, seed) for seed in args.seeds for row in rows]
@@ -240,7 +242,7 @@ def main() -> int:
     print(table(measured))
     output = args.output or ROOT / "benchmarks" / "results" / f"study_{args.study}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"episodes": args.episodes, "jobs": args.jobs}
+    settings = {"episodes": args.episodes, "first_seed": FIRST_UNWATCHED_SEED, "jobs": args.jobs}
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     flags = {row.name: [flag.replace(f"{ROOT}{os.sep}", "") for flag in row.flags] for row in rows}
     everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": measured}

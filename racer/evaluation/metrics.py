@@ -120,6 +120,8 @@ def aggregate_episodes(
     distances = columns["min_distance"][np.isfinite(columns["min_distance"])]
     collisions = int((columns["crashed"] > 0).sum())
     collision_low, collision_high = proportion_interval(collisions, count, confidence)
+    off_road = int((columns["off_road"] > 0).sum())
+    off_road_low, off_road_high = proportion_interval(off_road, count, confidence)
     summary = {
         "num_episodes": float(count),
         "total_steps": float(lengths.sum()),
@@ -139,7 +141,9 @@ def aggregate_episodes(
         "collision_rate": collisions / count,
         "collision_rate_low": collision_low,
         "collision_rate_high": collision_high,
-        "off_road_rate": float((columns["off_road"] > 0).mean()),
+        "off_road_rate": off_road / count,
+        "off_road_rate_low": off_road_low,
+        "off_road_rate_high": off_road_high,
         "mean_min_distance": float(distances.mean()) if distances.size else math.nan,
     }
     steps = lengths.sum()

@@ -97,8 +97,8 @@ def record_critic(path: str | os.PathLike[str], seed: int) -> CriticEpisode:
         frames: list[np.ndarray] = []
         steps = []
         for step in run_episode(trained.policy, trained.params, env, seed):
-            rendered: Any = env.render()
-            frames.append(rendered[0])
+            rendered: Any = env.render()  # what was drawn since the last call: of the first step, the reset too
+            frames += rendered[-1:] if frames else [rendered[0], rendered[-1]]
             steps.append(step)
         period = 1.0 / float(trained.env_config["policy_frequency"])
     finally:
@@ -116,7 +116,7 @@ def record_critic(path: str | os.PathLike[str], seed: int) -> CriticEpisode:
         rewards=np.array([step.reward for step in steps]),
         discount=float(trained.agent_config["discount"]),
         cvar_risk=float(trained.agent_config["cvar_risk"]),
-        frames=frames,
+        frames=frames[:-1],
     )
 
 

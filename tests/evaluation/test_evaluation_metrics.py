@@ -91,6 +91,9 @@ def test_aggregate_of_hand_made_episodes():
     assert found["cvar_return"] == 4.0
     assert found["mean_length"] == 20.0
     assert found["success_rate"] == found["collision_rate"] == 0.5
+    assert (found["collision_rate_low"], found["collision_rate_high"]) == proportion_interval(1, 2)
+    assert found["off_road_rate"] == 0.0
+    assert (found["off_road_rate_low"], found["off_road_rate_high"]) == proportion_interval(0, 2)
     assert found["mean_min_distance"] == 3.0
     # Shares and speeds are pooled over the 40 steps, not averaged over the two episodes.
     assert found["safety_violation_rate"] == pytest.approx((0.1 * 30 + 0.5 * 10) / 40)

@@ -7,7 +7,7 @@ from racer.core.checkpoint import write_checkpoint
 from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import evaluate_policy, make_evaluation_env
-from racer.plotting.critic import record_critic
+from racer.plotting.critic import FRAME_CONFIG, record_critic
 from racer.training.checkpointing import policy_metadata
 from racer.training.run_spec import create_agent, spec_from_config
 
@@ -46,6 +46,19 @@ def test_recorded_distributions_are_those_of_the_critics(written):
     logits = np.asarray(agent.recipe.logits(agent.state.critic.params, observation[None], action[None]))[:, 0, 0]
     expected = np.mean([np.exp(row) / np.exp(row).sum() for row in logits], axis=0)
     np.testing.assert_allclose(episode.probs[0], expected, atol=1e-5)
+
+
+def test_pictures_are_of_the_states_that_the_distributions_are_of(written):
+    *_, path = written
+    episode = record_critic(path, SEED)
+    trained = load_policy(path)
+    env = make_evaluation_env({**trained.env_config, **FRAME_CONFIG}, render_mode="rgb_array")
+    observation, _ = env.reset(seed=SEED)
+    for frame in episode.frames:
+        np.testing.assert_array_equal(frame, env.render())
+        action = trained.policy.act(trained.params, observation[None], np.random.default_rng(0), deterministic=True)
+        observation, *_ = env.step(action[0])
+    env.close()
 
 
 def test_agents_without_a_distribution_are_named(written, tmp_path):
