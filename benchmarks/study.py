@@ -11,20 +11,22 @@ thread each. Checkpoints at regular numbers of transitions are evaluated on ``--
 training never looks at. Prints a table and writes ``benchmarks/results/study_<name>.json``.
 
 An interval is a 95 % Student interval over training seeds where there are at least three, and over episodes, which says
-nothing about other training seeds, where there is one; two seeds are shown one by one.
+nothing about other training seeds, where there is one; two seeds have a mean and no interval.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,12 @@ CONFIGS = ROOT / "scripts" / "sim" / "configs"
 COLUMNS = {
     "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
     "collisions": "collision_rate", "off road": "off_road_rate",
+}  # fmt: skip
+
+# One thread a run and an evaluation: several share the machine.
+ONE_THREAD = {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu",
 }  # fmt: skip
 
 
@@ -88,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=None, help="only these (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="training seeds (default: 1)")
     parser.add_argument("--steps", type=int, default=None, help="transitions of each run (default: the row's)")
-    parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of an evaluation (default: 200)")
+    parser.add_argument("--episodes", type=int, default=1000, help="held-out episodes of an evaluation (default: 1000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
     parser.add_argument("--runs", type=Path, default=ROOT / "policies", help="folder of the runs (default: policies)")
     parser.add_argument("--report_only", action="store_true", help="train nothing, evaluate what is there")
@@ -120,10 +128,8 @@ def train(args: argparse.Namespace, row: Row, seed: int) -> None:
             f"--log_interval={row.steps_between // 80}", f"--eval_interval={row.steps_between // 8}",
             "--eval_episodes=20",
         ]  # fmt: skip
-    # One thread a run: the runs share the machine.
-    one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    env = {**os.environ, "XLA_FLAGS": one_thread, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     print(f"training {folder.name} to {steps} transitions", flush=True)
+    env = {**os.environ, **ONE_THREAD}
     done = subprocess.run([sys.executable, str(PROGRAM), *command, "--progress=false"], env=env, cwd=ROOT, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{folder.name} ended with exit code {done.returncode}")
@@ -159,13 +165,13 @@ def is_kept(row: Row, step: int) -> bool:
     return step >= row.steps_between and step % row.steps_between < row.steps_between // 8
 
 
-def measure(args: argparse.Namespace, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
+def measure(episodes: int, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
     """Evaluate one checkpoint and join what its training cost."""
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
 
     trained, step = load_policy(checkpoint), step_of(checkpoint)
-    seeds = evaluation_seeds(args.episodes, FIRST_UNWATCHED_SEED)
+    seeds = evaluation_seeds(episodes, FIRST_UNWATCHED_SEED)
     world = {**trained.env_config, **row.evaluated_in}
     result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
     lines = metric_lines(checkpoint.parent)
@@ -185,15 +191,19 @@ def measure(args: argparse.Namespace, row: Row, seed: int, checkpoint: Path) -> 
 
 
 def interval(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
-    """Return mean and half width of an evaluation's figure over runs of one row; NaN width where unknown."""
+    """Return mean and half width of an evaluation's figure over runs of one row; NaN width where unknown.
+
+    Two seeds have no width: a Student interval of two is wider than the scale.
+    """
     from racer.evaluation.metrics import mean_interval
 
     values = [run["evaluation"][key] for run in runs]
     mean = sum(values) / len(values)
-    if len(values) > 1:
+    unknown = float("nan")
+    low, high = unknown, unknown
+    if len(values) > 2:
         low, high = mean_interval(values)
-    else:
-        unknown = float("nan")
+    elif len(values) == 1:
         low, high = (runs[0]["evaluation"].get(f"{key}_{bound}", unknown) for bound in ("low", "high"))
     return mean, (high - low) / 2
 
@@ -201,7 +211,7 @@ def interval(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
 def table(runs: list[dict[str, Any]]) -> str:
     """Return the Markdown table: a line for every row and number of transitions."""
     costs = ("seeds", "transitions", "gradient steps", "minutes")
-    names = ["row", *costs, *COLUMNS, "training collisions", "worst exploit"]
+    names = ["row", *costs, *COLUMNS, "training collisions", "worst exploit", "return of each seed"]
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in runs:
@@ -212,13 +222,11 @@ def table(runs: list[dict[str, Any]]) -> str:
         cells = [row, str(len(group)), f"{step:,}", f"{group[0]['gradient_steps']:,}", f"{minutes:.1f}"]
         for key in COLUMNS.values():
             digits = "{:.1%}" if key.endswith("_rate") else "{:.1f}"
-            if len(group) == 2:
-                cells.append(" / ".join(digits.format(run["evaluation"][key]) for run in group))
-                continue
             mean, half = interval(group, key)
             cells.append(digits.format(mean) + ("" if half != half else " ± " + digits.format(half)))
         worst = max(run["worst_exploit"] for run in group)
-        lines.append("| " + " | ".join([*cells, f"{collisions:,.0f}", f"{worst:.1%}"]) + " |")
+        each = ", ".join(f"{run['evaluation']['mean_return']:.1f}" for run in group)
+        lines.append("| " + " | ".join([*cells, f"{collisions:,.0f}", f"{worst:.1%}", each]) + " |")
     return "\n".join(lines)
 
 
@@ -233,11 +241,15 @@ def main() -> int:
         args.runs.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda pair: train(args, *pair), pairs))
-    measured = []
-    for row, seed in pairs:
-        folder = run_folder(args, row, seed)
-        kept = [path for path in folder.glob("checkpoint_*") if is_kept(row, step_of(path))]
-        measured += [measure(args, row, seed, path) for path in sorted(kept, key=step_of)]
+    kept = [
+        (row, seed, path)
+        for row, seed in pairs
+        for path in run_folder(args, row, seed).glob("checkpoint_*")
+        if is_kept(row, step_of(path))
+    ]
+    os.environ.update(ONE_THREAD)
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
+        measured = list(processes.map(functools.partial(measure, args.episodes), *zip(*kept, strict=True)))
     measured.sort(key=lambda run: (run["transitions"], [row.name for row in rows].index(run["row"]), run["seed"]))
     print(table(measured))
     output = args.output or ROOT / "benchmarks" / "results" / f"study_{args.study}.json"

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="checkpoint folder, or run folder for its newest valid checkpoint")
     parser.add_argument("folder", metavar="FOLDER", help="new folder for the policy and its card, as policies/<name>")
     parser.add_argument(
-        "--episodes", type=int, default=200, help="held-out episodes of the card (default: %(default)s)"
+        "--episodes", type=int, default=1000, help="held-out episodes of the card (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=FIRST_UNWATCHED_SEED, help="first held-out seed of the card (default: %(default)s)"
