@@ -40,6 +40,8 @@ COLUMNS = {
     "collisions": "collision_rate", "off road": "off_road_rate",
 }  # fmt: skip
 
+DEFAULT_COSTS = {"collision_reward": -1.0, "offroad_penalty": 0.0}
+
 # One thread a run and an evaluation: several share the machine.
 ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "OMP_NUM_THREADS": "1",
@@ -58,6 +60,8 @@ class Row:
     """Transitions between two checkpoints that are evaluated."""
     evaluated_in: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the world that evaluations have otherwise than training."""
+    starts_from: str | None = None
+    """Row whose run of the same training seed it begins with."""
 
 
 def risk_rows() -> list[Row]:
@@ -74,13 +78,19 @@ def highway_rows() -> list[Row]:
     """The default highway with 50 vehicles, where speed is paid for between 30 and 45 m/s.
 
     Between 20 m/s, the traffic's speed, and 30 m/s going faster earns nothing: the second CVaR row is trained where
-    speed pays from 15 m/s on, and evaluated as the others are.
+    speed pays from 15 m/s on, and evaluated as the others are. The second PPO row goes on from the first in a world
+    where leaving the traffic or the road costs 15: from the start, that teaches to follow the traffic.
     """
     ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
     cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8", "--start_training=1000")
     wide = ("--config.cvar_risk=0.25", "--config.env.forward_speed_range=(15.0, 45.0)")
+    careful = (
+        "--config.actor_lr=1e-4", "--config.critic_lr=1e-4", "--config.env.collision_reward=-15",
+        "--config.env.offroad_penalty=-15.0",
+    )  # fmt: skip
     return [
         Row("ppo", ppo, 8_000_000, 2_000_000),
+        Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, DEFAULT_COSTS, "ppo"),
         Row("cvar", cvar, 60_000, 60_000),
         Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, {"forward_speed_range": [30.0, 45.0]}),
     ]
@@ -128,6 +138,8 @@ def train(args: argparse.Namespace, row: Row, seed: int) -> None:
             f"--log_interval={row.steps_between // 80}", f"--eval_interval={row.steps_between // 8}",
             "--eval_episodes=20",
         ]  # fmt: skip
+        if row.starts_from is not None:
+            command.append(f"--start_from={folder.with_name(f'study-{args.study}-{row.starts_from}-seed{seed}')}")
     print(f"training {folder.name} to {steps} transitions", flush=True)
     env = {**os.environ, **ONE_THREAD}
     done = subprocess.run([sys.executable, str(PROGRAM), *command, "--progress=false"], env=env, cwd=ROOT, check=False)
@@ -240,7 +252,10 @@ def main() -> int:
     if not args.report_only:
         args.runs.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda pair: train(args, *pair), pairs))
+            # Rows that begin with another row's networks come after it.
+            for first in (True, False):
+                now = [(row, seed) for row, seed in pairs if (row.starts_from is None) == first]
+                list(pool.map(lambda pair: train(args, *pair), now))
     kept = [
         (row, seed, path)
         for row, seed in pairs

@@ -84,6 +84,16 @@ class Agent(Protocol):
         """
         ...
 
+    def with_components(self, arrays: Mapping[str, np.ndarray]) -> Agent:
+        """Return an agent with what another one of its kind learnt: every component that :meth:`reset` would redraw.
+
+        Random key and counts, and with them schedules, stay this agent's own.
+
+        Raises:
+            UsageError: as :meth:`with_state_arrays`.
+        """
+        ...
+
 
 @runtime_checkable
 class OnPolicyAgent(Protocol):
@@ -136,4 +146,8 @@ class OnPolicyAgent(Protocol):
 
     def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> OnPolicyAgent:
         """See :meth:`Agent.with_state_arrays`."""
+        ...
+
+    def with_components(self, arrays: Mapping[str, np.ndarray]) -> OnPolicyAgent:
+        """See :meth:`Agent.with_components`."""
         ...

@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from racer.agents.protocol import Agent
 from racer.core.checkpoint import (
     Checkpoint,
+    CheckpointError,
     latest_valid_checkpoint,
     prune_checkpoints,
     read_checkpoint,
     remove_unfinished,
     write_checkpoint,
 )
-from racer.core.errors import RacerError
+from racer.core.errors import RacerError, UsageError
+from racer.evaluation.checkpoints import resolve_checkpoint
 from racer.training.run_spec import RunSpec
 
-__all__ = ["CheckpointSaver", "policy_metadata", "resume_checkpoint"]
+__all__ = ["CheckpointSaver", "learnt_arrays", "policy_metadata", "resume_checkpoint"]
 
 log = logging.getLogger(__name__)
 
@@ -94,3 +96,18 @@ def resume_checkpoint(run_dir: Path) -> Checkpoint:
     return read_checkpoint(latest_valid_checkpoint(run_dir))
 
 
+def learnt_arrays(path: str, spec: RunSpec) -> dict[str, NDArray[Any]]:
+    """Read the agent of another run, or of one of its checkpoints, for a run of ``spec`` to begin with.
+
+    Raises:
+        CheckpointError: there is no valid checkpoint, or it holds the acting policy only.
+        UsageError: the agent is of another kind.
+    """
+    try:
+        checkpoint = read_checkpoint(resolve_checkpoint(path), groups=["agent"])
+    except CheckpointError as error:
+        raise CheckpointError(f"--start_from: {error}; name a training run or one of its checkpoints") from error
+    name = checkpoint.metadata.get("agent_name")
+    if name != spec.agent_name:
+        raise UsageError(f"--start_from {path!r} holds {name}, --config is for {spec.agent_name}")
+    return checkpoint.groups["agent"]

@@ -61,6 +61,7 @@ class DistributedRun:
         service_config: processes and channels.
         learner_config: replay and ratios, or, for an on-policy agent, which rollouts are taken.
         checkpoint: where to go on; None starts anew.
+        learnt: state of the agent that a new run begins with; None draws a fresh one.
 
     Raises:
         UsageError: options that contradict each other, or a checkpoint that does not fit.
@@ -73,13 +74,16 @@ class DistributedRun:
         service_config: ServiceConfig,
         learner_config: OffPolicyConfig | RolloutConfig,
         checkpoint: Checkpoint | None = None,
+        learnt: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.spec, self.config = spec, config
         self._factory = environment_factory(spec.env_config, config.envs_per_worker)
         # Built here once: a wrong configuration is an error of this process, before any worker starts.
         env = make_vector_env(spec.env_config, 1)
         agent_seed, replay_seed = (int(s) for s in np.random.SeedSequence([spec.seed, 1]).generate_state(2))
-        agent = create_agent(spec, env.single_observation_space, env.single_action_space, seed=agent_seed)
+        agent = create_agent(
+            spec, env.single_observation_space, env.single_action_space, seed=agent_seed, learnt=learnt
+        )
         warmup = None
         if isinstance(learner_config, RolloutConfig):
             service_config = on_policy_service(agent, service_config)  # type: ignore[arg-type]

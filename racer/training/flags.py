@@ -49,6 +49,10 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "resume", None, "Folder of a run to go on with; needs no other flag, those given replace the run's.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_string(
+        "start_from", None, "Run or checkpoint of the same agent whose networks a new run begins with, in whatever "
+        "world --config describes.", flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "engine", None, ["compiled", "highway-env"], "Simulator; the config's (compiled) if not given.",
         flag_values=values,
@@ -165,6 +169,8 @@ def plan_run(
     check_vacant(folder)
     spec = spec_from_config(config, values.seed, values.engine)
     options: dict[str, Any] = {"program": program}
+    if values.start_from is not None:
+        options["start_from"] = values.start_from
     for cls in _classes(option_classes, spec):
         options.update(dataclasses.asdict(options_from_flags(cls, {}, values)))
     for name in _RUN_OPTIONS:
@@ -178,6 +184,8 @@ def _classes(given: tuple[type, ...] | OptionClasses, spec: RunSpec) -> tuple[ty
 
 def _plan_resume(program: str, option_classes: tuple[type, ...] | OptionClasses, values: flags.FlagValues) -> RunPlan:
     folder = Path(values.resume)
+    if values.start_from is not None:
+        raise UsageError("flag --start_from is for new runs; --resume goes on with the run's own networks")
     if not folder.is_dir():
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     spec, stored = read_run(folder)

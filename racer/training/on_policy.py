@@ -96,17 +96,25 @@ class OnPolicyTrainer:
         spec: agent, environment, seed.
         config: amounts and intervals.
         checkpoint: where to go on; None starts anew.
+        learnt: state of the agent that a new run begins with; None draws a fresh one.
 
     Raises:
         UsageError: rollouts of so many environments do not divide into the agent's minibatches, or the checkpoint does
             not fit the specification.
     """
 
-    def __init__(self, spec: RunSpec, config: OnPolicyConfig, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        config: OnPolicyConfig,
+        checkpoint: Checkpoint | None = None,
+        learnt: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.spec, self.config = spec, config
         env_seed, act_seed, agent_seed = np.random.SeedSequence(spec.seed).generate_state(3)
         env = make_vector_env(spec.env_config, config.num_envs)
-        created = create_agent(spec, env.single_observation_space, env.single_action_space, seed=int(agent_seed))
+        spaces = (env.single_observation_space, env.single_action_space)
+        created = create_agent(spec, *spaces, seed=int(agent_seed), learnt=learnt)
         self.agent = cast(OnPolicyAgent, created)
         self.agent.check_num_envs(config.num_envs)
         self.collector = Collector(env, seed=int(env_seed))

@@ -6,15 +6,18 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from racer.agents.protocol import Agent
+from racer.core.checkpoint import Checkpoint
 from racer.core.metrics import MetricsLogger
-from racer.training.checkpointing import CheckpointSaver
+from racer.training.checkpointing import CheckpointSaver, learnt_arrays, resume_checkpoint
 from racer.training.device import learner_device
 from racer.training.evaluation_hook import make_evaluation
 from racer.training.flags import RunPlan
 from racer.training.signals import StopSignals
 
-__all__ = ["Trainer", "run_training"]
+__all__ = ["Trainer", "run_training", "starting_point"]
 
 
 class Trainer(Protocol):
@@ -34,6 +37,14 @@ class Trainer(Protocol):
         progress: bool = True,
     ) -> Any:
         """Train until the goal is reached or ``stop`` is set."""
+
+
+def starting_point(plan: RunPlan) -> tuple[Checkpoint | None, Mapping[str, NDArray[Any]] | None]:
+    """Return the checkpoint that a resumed run goes on from, and the agent that a new one begins with, if any."""
+    if plan.resumed:
+        return resume_checkpoint(plan.folder), None
+    other = plan.options.get("start_from")
+    return None, None if other is None else learnt_arrays(other, plan.spec)
 
 
 def run_training(plan: RunPlan, trainer: Trainer, *, setting: str = "", progress: bool = True) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 import racer
 from racer.agents.protocol import Agent
@@ -81,16 +82,26 @@ def spec_from_config(config: Mapping[str, Any], seed: int, engine: str | None = 
 
 
 def create_agent(
-    spec: RunSpec, observation_space: gymnasium.Space, action_space: gymnasium.Space, *, seed: int | None = None
+    spec: RunSpec,
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    *,
+    seed: int | None = None,
+    learnt: Mapping[str, np.ndarray] | None = None,
 ) -> Agent:
-    """Create the agent of a run for the spaces of its environment."""
-    return agent_class(spec.agent_name).create(
+    """Create the agent of a run for the spaces of its environment, with another one's components if given.
+
+    Raises:
+        UsageError: ``learnt`` is the state of an agent of other sizes.
+    """
+    agent: Agent = agent_class(spec.agent_name).create(
         spec.seed if seed is None else seed,
         observation_space,
         action_space,
         action_names=action_names(spec.env_config["action"]),
         **{key: tuple(v) if isinstance(v, list) else v for key, v in spec.agent_config.items()},
     )
+    return agent if learnt is None else agent.with_components(learnt)
 
 
 def write_run(run_dir: Path, spec: RunSpec, options: Mapping[str, Any]) -> None:

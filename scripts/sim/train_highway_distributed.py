@@ -16,7 +16,6 @@ from racer.core.cli import run_program
 from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
 from racer.distributed.config import OffPolicyConfig, ServiceConfig
-from racer.training.checkpointing import resume_checkpoint
 from racer.training.device import choose_device
 from racer.training.distributed import DistributedRun, DistributedRunConfig
 from racer.training.flags import (
@@ -28,7 +27,7 @@ from racer.training.flags import (
 )
 from racer.training.on_policy import is_on_policy
 from racer.training.on_policy_distributed import RolloutConfig
-from racer.training.program import run_training
+from racer.training.program import run_training, starting_point
 from racer.training.run_spec import RunSpec
 
 PROGRAM = "train_highway_distributed"
@@ -63,8 +62,8 @@ def main() -> int:
     run_config, service_config, learner_config = (
         options_from_flags(cls, plan.options) for cls in option_classes(plan.spec)
     )
-    checkpoint = resume_checkpoint(plan.folder) if plan.resumed else None
-    run = DistributedRun(plan.spec, run_config, service_config, learner_config, checkpoint)
+    checkpoint, learnt = starting_point(plan)
+    run = DistributedRun(plan.spec, run_config, service_config, learner_config, checkpoint, learnt)
     setting = f", {service_config.num_workers} workers x {run_config.envs_per_worker} environments"
     return run_training(plan, run, setting=setting, progress=values.progress)
 

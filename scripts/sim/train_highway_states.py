@@ -14,7 +14,6 @@ from absl import flags
 
 from racer.core.cli import run_program
 from racer.core.metrics import wandb_mode
-from racer.training.checkpointing import resume_checkpoint
 from racer.training.device import choose_device
 from racer.training.flags import (
     define_dataclass_flags,
@@ -25,7 +24,7 @@ from racer.training.flags import (
 )
 from racer.training.off_policy import OffPolicyConfig, OffPolicyTrainer
 from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer, is_on_policy
-from racer.training.program import run_training
+from racer.training.program import run_training, starting_point
 from racer.training.run_spec import RunSpec
 
 PROGRAM = "train_highway_states"
@@ -49,12 +48,12 @@ def main() -> int:
     choose_device(values.device)
     plan = plan_run(PROGRAM, lambda spec: (option_class(spec),))
     config = options_from_flags(option_class(plan.spec), plan.options)
-    checkpoint = resume_checkpoint(plan.folder) if plan.resumed else None
+    checkpoint, learnt = starting_point(plan)
     trainer: OffPolicyTrainer | OnPolicyTrainer
     if isinstance(config, OnPolicyConfig):
-        trainer = OnPolicyTrainer(plan.spec, config, checkpoint)
+        trainer = OnPolicyTrainer(plan.spec, config, checkpoint, learnt)
     else:
-        trainer = OffPolicyTrainer(plan.spec, config, checkpoint)
+        trainer = OffPolicyTrainer(plan.spec, config, checkpoint, learnt)
     return run_training(plan, trainer, progress=values.progress)
 
 

@@ -101,3 +101,8 @@ class SACLearner:
     def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> SACLearner:
         """Return this agent in the state of ``arrays``; see :func:`racer.agents.state.restore_state`."""
         return replace(self, state=restore_state(self.state, arrays))
+
+    def with_components(self, arrays: Mapping[str, np.ndarray]) -> SACLearner:
+        """Return this agent with the components of ``arrays``; the random key and the counts stay its own."""
+        learnt = restore_state(self.state, arrays)
+        return replace(self, state=reset_components(self.state, learnt, compiled.COMPONENTS, exclude=()))
