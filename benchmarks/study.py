@@ -40,7 +40,7 @@ COLUMNS = {
     "collisions": "collision_rate", "off road": "off_road_rate",
 }  # fmt: skip
 
-DEFAULT_COSTS = {"collision_reward": -1.0, "offroad_penalty": 0.0}
+DEFAULT_REWARD = {"collision_reward": -1.0, "offroad_penalty": 0.0, "forward_speed_range": [30.0, 45.0]}
 
 # One thread a run and an evaluation: several share the machine.
 ONE_THREAD = {
@@ -78,21 +78,21 @@ def highway_rows() -> list[Row]:
     """The default highway with 50 vehicles, where speed is paid for between 30 and 45 m/s.
 
     Between 20 m/s, the traffic's speed, and 30 m/s going faster earns nothing: the second CVaR row is trained where
-    speed pays from 15 m/s on, and evaluated as the others are. The second PPO row goes on from the first in a world
-    where leaving the traffic or the road costs 15: from the start, that teaches to follow the traffic.
+    speed pays from 15 m/s on, and evaluated as the others are. The second PPO row goes on from the first where a crash
+    costs 15 and nothing above 36 m/s is paid for.
     """
     ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
     cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8", "--start_training=1000")
     wide = ("--config.cvar_risk=0.25", "--config.env.forward_speed_range=(15.0, 45.0)")
     careful = (
         "--config.actor_lr=1e-4", "--config.critic_lr=1e-4", "--config.env.collision_reward=-15",
-        "--config.env.offroad_penalty=-15.0",
+        "--config.env.offroad_penalty=-15.0", "--config.env.forward_speed_range=(20.0, 36.0)",
     )  # fmt: skip
     return [
         Row("ppo", ppo, 8_000_000, 2_000_000),
-        Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, DEFAULT_COSTS, "ppo"),
+        Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, DEFAULT_REWARD, "ppo"),
         Row("cvar", cvar, 60_000, 60_000),
-        Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, {"forward_speed_range": [30.0, 45.0]}),
+        Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, DEFAULT_REWARD),
     ]
 
 
@@ -197,7 +197,6 @@ def measure(episodes: int, row: Row, seed: int, checkpoint: Path) -> dict[str, A
         "training_collisions": int(training["training/collisions"]),
         "training_episodes": int(training["training/episodes"]),
         "evaluation": dict(result.aggregate),
-        "returns": [round(float(value), 4) for value in result.returns],
         "worst_exploit": max(result.worst_exploits.values()),
     }
 
