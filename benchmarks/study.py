@@ -20,14 +20,14 @@ import argparse
 import functools
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ COLUMNS = {
     "collisions": "collision_rate", "off road": "off_road_rate",
 }  # fmt: skip
 
-DEFAULT_REWARD = {"collision_reward": -1.0, "offroad_penalty": 0.0, "forward_speed_range": [30.0, 45.0]}
+REWARD = ("collision_reward", "offroad_penalty", "forward_speed_range")
 
 # One thread a run and an evaluation: several share the machine.
 ONE_THREAD = {
@@ -58,8 +58,8 @@ class Row:
     steps: int
     steps_between: int
     """Transitions between two checkpoints that are evaluated."""
-    evaluated_in: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the world that evaluations have otherwise than training."""
+    evaluated_with_default: tuple[str, ...] = ()
+    """Keys of the world that evaluations set back to their defaults."""
     starts_from: str | None = None
     """Row whose run of the same training seed it begins with."""
 
@@ -90,9 +90,9 @@ def highway_rows() -> list[Row]:
     )  # fmt: skip
     return [
         Row("ppo", ppo, 8_000_000, 2_000_000),
-        Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, DEFAULT_REWARD, "ppo"),
+        Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, REWARD, "ppo"),
         Row("cvar", cvar, 60_000, 60_000),
-        Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, DEFAULT_REWARD),
+        Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, REWARD),
     ]
 
 
@@ -119,14 +119,14 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def run_folder(args: argparse.Namespace, row: Row, seed: int) -> Path:
-    """Return where a run is kept."""
-    return Path(args.runs) / f"study-{args.study}-{row.name}-seed{seed}"
+def run_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
+    """Return where the run of the row of that name is kept."""
+    return Path(args.runs) / f"study-{args.study}-{row}-seed{seed}"
 
 
 def train(args: argparse.Namespace, row: Row, seed: int) -> None:
     """Begin a run or go on with it; does nothing where it has its steps."""
-    folder, steps = run_folder(args, row, seed), args.steps or row.steps
+    folder, steps = run_folder(args, row.name, seed), args.steps or row.steps
     if (folder / "run.json").exists():
         command = [f"--resume={folder}", f"--max_steps={steps}"]
         if last_step(folder) >= steps:
@@ -139,7 +139,7 @@ def train(args: argparse.Namespace, row: Row, seed: int) -> None:
             "--eval_episodes=20",
         ]  # fmt: skip
         if row.starts_from is not None:
-            command.append(f"--start_from={folder.with_name(f'study-{args.study}-{row.starts_from}-seed{seed}')}")
+            command.append(f"--start_from={run_folder(args, row.starts_from, seed)}")
     print(f"training {folder.name} to {steps} transitions", flush=True)
     env = {**os.environ, **ONE_THREAD}
     done = subprocess.run([sys.executable, str(PROGRAM), *command, "--progress=false"], env=env, cwd=ROOT, check=False)
@@ -179,12 +179,14 @@ def is_kept(row: Row, step: int) -> bool:
 
 def measure(episodes: int, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
     """Evaluate one checkpoint and join what its training cost."""
+    from racer.envs.highway.config import default_config
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
 
     trained, step = load_policy(checkpoint), step_of(checkpoint)
     seeds = evaluation_seeds(episodes, FIRST_UNWATCHED_SEED)
-    world = {**trained.env_config, **row.evaluated_in}
+    usual = default_config(trained.env_config["scenario"])
+    world = {**trained.env_config, **{key: usual[key] for key in row.evaluated_with_default}}
     result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
     lines = metric_lines(checkpoint.parent)
     training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
@@ -210,12 +212,11 @@ def interval(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
 
     values = [run["evaluation"][key] for run in runs]
     mean = sum(values) / len(values)
-    unknown = float("nan")
-    low, high = unknown, unknown
+    low = high = math.nan
     if len(values) > 2:
         low, high = mean_interval(values)
     elif len(values) == 1:
-        low, high = (runs[0]["evaluation"].get(f"{key}_{bound}", unknown) for bound in ("low", "high"))
+        low, high = (runs[0]["evaluation"].get(f"{key}_{bound}", math.nan) for bound in ("low", "high"))
     return mean, (high - low) / 2
 
 
@@ -258,7 +259,7 @@ def main() -> int:
     kept = [
         (row, seed, path)
         for row, seed in pairs
-        for path in run_folder(args, row, seed).glob("checkpoint_*")
+        for path in run_folder(args, row.name, seed).glob("checkpoint_*")
         if is_kept(row, step_of(path))
     ]
     os.environ.update(ONE_THREAD)

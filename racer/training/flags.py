@@ -28,7 +28,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-_RUN_OPTIONS = ("keep_checkpoints", "eval_episodes")
+_RUN_OPTIONS = ("keep_checkpoints", "eval_episodes", "start_from")
 
 
 def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -169,8 +169,6 @@ def plan_run(
     check_vacant(folder)
     spec = spec_from_config(config, values.seed, values.engine)
     options: dict[str, Any] = {"program": program}
-    if values.start_from is not None:
-        options["start_from"] = values.start_from
     for cls in _classes(option_classes, spec):
         options.update(dataclasses.asdict(options_from_flags(cls, {}, values)))
     for name in _RUN_OPTIONS:

@@ -5,9 +5,13 @@ import pytest
 
 from racer.agents.registry import agent_class
 from racer.core.errors import UsageError
+from racer.distributed.config import OffPolicyConfig as OffPolicyLearnerConfig
+from racer.distributed.config import ServiceConfig
 from racer.training.checkpointing import CheckpointSaver, learnt_arrays
+from racer.training.distributed import DistributedRun, DistributedRunConfig
 from racer.training.off_policy import OffPolicyConfig, OffPolicyTrainer
 from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer
+from racer.training.on_policy_distributed import RolloutConfig
 from racer.training.run_spec import spec_from_config
 
 ENV = {"vehicles_count": 3, "duration": 4}
@@ -55,6 +59,17 @@ def test_a_new_run_begins_with_what_the_other_learnt(finished):
     assert any((drawn[key] != learnt[key]).any() for key in networks)
     for key in networks:
         np.testing.assert_array_equal(mine[key], learnt[key])
+
+
+def test_the_service_begins_with_what_the_other_learnt(finished):
+    name, other, folder = finished
+    spec = make_spec(name, seed=2, collision_reward=-15)
+    on_policy = getattr(agent_class(name), "on_policy", False)
+    learner = RolloutConfig() if on_policy else OffPolicyLearnerConfig(start_training=32, batch_size=8)
+    config = DistributedRunConfig(max_steps=64, envs_per_worker=2)
+    run = DistributedRun(spec, config, ServiceConfig(num_workers=1), learner, learnt=learnt_arrays(str(folder), spec))
+    for key, value in run.service.agent.policy_params.items():
+        np.testing.assert_array_equal(value, other.policy_params[key])
 
 
 def test_a_started_run_trains_and_leaves_the_other_alone(finished):
