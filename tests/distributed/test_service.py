@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +22,14 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def wait_for_workers(service):
+    """Hold the learner until all workers step; one that starts early could do a whole short run alone."""
+    deadline = time.monotonic() + 60
+    while service.supervisor.metrics()["workers_alive"] < service.config.num_workers:
+        assert time.monotonic() < deadline, "the workers did not start"
+        time.sleep(0.01)
+
+
 def test_a_run_counts_exactly_and_leaves_nothing_behind():
     before = open_files()
     logs, marks = [], []
@@ -29,7 +38,7 @@ def test_a_run_counts_exactly_and_leaves_nothing_behind():
         2000,
         on_log=logs.append,
         log_interval=500,
-        periodic=[Periodic(700, lambda s: marks.append(s.transitions))],
+        periodic=[Periodic(700, lambda s: marks.append(s.transitions)), Periodic(16, wait_for_workers)],
     )
     assert children() == []
     assert open_files() == before
