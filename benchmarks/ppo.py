@@ -5,15 +5,17 @@
     python benchmarks/ppo.py --variants racer/compiled sb3/compiled
 
 RACER's single-threaded PPO and Stable-Baselines3's PPO with SubprocVecEnv, each on highway-env itself and on the
-compiled engine: the same world and reward, the same networks (two of two tanh layers), the same numbers of
-environments, rollout steps, epochs and minibatches, step size, discount, clipping. What stays different: SB3 clips an
-unbounded Gaussian to the action range, RACER squashes it; SB3 steps one environment a process, RACER all in one call.
+compiled engine, and on highway-env RACER's actor-learner service too (``racer-workers``, a worker process a core).
+They share the world and reward, the networks (two of two tanh layers), the numbers of environments, rollout steps,
+epochs and minibatches, step size, discount, clipping. What stays different: SB3 clips an unbounded Gaussian to the
+action range, RACER squashes it; SB3 steps one environment a process, RACER all in one call; RACER's workers collect
+the next rollout while the learner updates on the last one.
 
 Every variant runs in a process of its own, one after another, with all cores of the machine. ``steps/s`` counts
-collecting and learning, without what comes before the first step (imports, processes) and, on the compiled engine,
-without the first iteration (compilation). ``time to return`` is wall clock from the start of the process to the first
-moment when the mean return of the last 100 training episodes reaches ``--target``, compilation included; on highway-env
-itself, where it would take hours, nobody waits for it.
+collecting and learning, without what comes before the first step (imports, processes) and, on the compiled engine and
+with workers, without the first iteration (compilation, the workers' start). ``time to return`` is wall clock from the
+start of the process to the first moment when the mean return of the last 100 training episodes reaches ``--target``,
+compilation included; on highway-env itself, where it would take hours, nobody waits for it.
 
 Prints a table and writes ``benchmarks/results/ppo.json``.
 """
@@ -23,10 +25,12 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -34,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-VARIANTS = ("racer/compiled", "sb3/compiled", "racer/highway-env", "sb3/highway-env")
+VARIANTS = ("racer/compiled", "sb3/compiled", "racer/highway-env", "racer-workers/highway-env", "sb3/highway-env")
 START = time.monotonic()
 
 ROLLOUT, EPOCHS, MINIBATCHES, WIDTH = 128, 5, 4, 128
@@ -103,9 +107,8 @@ class Clock:
         }  # fmt: skip
 
 
-def run_racer(args: argparse.Namespace, engine: str) -> dict[str, Any]:
-    """Train RACER's PPO."""
-    from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer
+def racer_spec(args: argparse.Namespace, engine: str) -> Any:
+    """Return what RACER's programs would train."""
     from racer.training.run_spec import spec_from_config
 
     agent = {
@@ -115,8 +118,14 @@ def run_racer(args: argparse.Namespace, engine: str) -> dict[str, Any]:
         "value_hidden_dims": (WIDTH, WIDTH), "activation": "tanh", "observation_scale": SCALE,
         "normalize_values": False,
     }  # fmt: skip
-    spec = spec_from_config({**agent, "env": {**WORLD, "engine": engine}}, args.seed)
-    trainer = OnPolicyTrainer(spec, OnPolicyConfig(max_steps=10**12, num_envs=args.envs))
+    return spec_from_config({**agent, "env": {**WORLD, "engine": engine}}, args.seed)
+
+
+def run_racer(args: argparse.Namespace, engine: str) -> dict[str, Any]:
+    """Train RACER's PPO in this process alone."""
+    from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer
+
+    trainer = OnPolicyTrainer(racer_spec(args, engine), OnPolicyConfig(max_steps=10**12, num_envs=args.envs))
     compiled = engine == "compiled"
     clock, seen = Clock(args, ROLLOUT * args.envs if compiled else 0, compiled), 0
     if not compiled:
@@ -127,6 +136,27 @@ def run_racer(args: argparse.Namespace, engine: str) -> dict[str, Any]:
         seen = trainer.episodes.total
         if not clock.note(trainer.step, [episode["return"] for episode in ended]):
             return clock.report()
+
+
+def run_racer_workers(args: argparse.Namespace, engine: str) -> dict[str, Any]:
+    """Train RACER's PPO in the actor-learner service, with a worker for each core."""
+    from racer.distributed.config import ServiceConfig
+    from racer.distributed.service import ActorLearnerService, Periodic
+    from racer.training.distributed import DistributedRun, DistributedRunConfig
+    from racer.training.on_policy_distributed import RolloutConfig
+
+    workers, enough = math.gcd(os.cpu_count() or 1, args.envs), threading.Event()
+    config = DistributedRunConfig(max_steps=10**12, envs_per_worker=args.envs // workers)
+    run = DistributedRun(racer_spec(args, engine), config, ServiceConfig(num_workers=workers), RolloutConfig())
+    iteration = ROLLOUT * config.envs_per_worker * workers
+    clock = Clock(args, iteration, False)
+
+    def look(service: ActorLearnerService) -> None:
+        if not clock.note(service.transitions, []):
+            enough.set()
+
+    run.service.run(config.max_steps, periodic=[Periodic(iteration, look)], stop_event=enough)
+    return clock.report()
 
 
 def sb3_environment(engine: str, seed: int) -> Any:
@@ -190,7 +220,7 @@ def run_child(args: argparse.Namespace) -> int:
     """Run one variant and print its report as the last line."""
     library, engine = args.child.split("/")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    report = {"racer": run_racer, "sb3": run_sb3}[library](args, engine)
+    report = {"racer": run_racer, "racer-workers": run_racer_workers, "sb3": run_sb3}[library](args, engine)
     print(json.dumps(report))
     return 0
 
