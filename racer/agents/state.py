@@ -49,7 +49,7 @@ def trainable(optimizer: optax.GradientTransformation, params: Any) -> Trainable
     return Trainable(params, optimizer.init(params))
 
 
-def adamw(learning_rate: float, weight_decay: float | None) -> optax.GradientTransformation:
+def adamw(learning_rate: float | jax.Array, weight_decay: float | None) -> optax.GradientTransformation:
     """Adam, with decoupled weight decay (Loshchilov & Hutter 2019) on everything but biases and norms."""
     if not weight_decay:
         return optax.adam(learning_rate)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from racer.agents.named_actions import named_numbers
+from racer.agents.schedules import SCHEDULES
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
 from racer.core.errors import UsageError, unknown_name
 
@@ -22,6 +23,11 @@ class DistributionalSACConfig:
         temp_lr: Adam step size of the entropy temperature.
         limits_lr: Adam step size of the learned action limit.
         q_entropy_lagrange_lr: Adam step size of the critic-entropy multiplier.
+        lr_schedule: "constant", or "linear": the step sizes of actor and critics fall to final_lr_fraction of their
+            first value over lr_decay_steps gradient steps, after lr_decay_begin gradient steps, and stay there.
+        lr_decay_begin: see lr_schedule.
+        lr_decay_steps: see lr_schedule.
+        final_lr_fraction: see lr_schedule; in [0, 1].
         actor_hidden_dims: widths of the actor's hidden layers.
         critic_hidden_dims: widths of each critic's hidden layers.
         discount: factor on the next step's return, in (0, 1].
@@ -63,6 +69,10 @@ class DistributionalSACConfig:
     temp_lr: float = 3e-4
     limits_lr: float = 1e-5
     q_entropy_lagrange_lr: float = 1e-3
+    lr_schedule: str = "constant"
+    lr_decay_begin: int = 0
+    lr_decay_steps: int = 1_000_000
+    final_lr_fraction: float = 0.0
     actor_hidden_dims: tuple[int, ...] = (256, 256)
     critic_hidden_dims: tuple[int, ...] = (256, 256)
     discount: float = 0.99
@@ -110,10 +120,14 @@ class DistributionalSACConfig:
             if getattr(self, name) is not None:
                 require_range(name, getattr(self, name))
         require_range("learned_action_initial_limit", self.learned_action_initial_limit)
-        for name in ("cvar_warmup_steps", "num_qs", "policy_steps", "vehicle_features", "num_atoms"):
-            least = {"cvar_warmup_steps": 0, "num_atoms": 2}.get(name, 1)
+        counts = ("cvar_warmup_steps", "lr_decay_begin", "lr_decay_steps", "num_qs", "policy_steps", "vehicle_features")
+        for name in (*counts, "num_atoms"):
+            least = {"cvar_warmup_steps": 0, "lr_decay_begin": 0, "num_atoms": 2}.get(name, 1)
             require_type(name, getattr(self, name), int)
             require_range(name, getattr(self, name), least)
+        if self.lr_schedule not in SCHEDULES:
+            raise unknown_name("value of lr_schedule", str(self.lr_schedule), SCHEDULES)
+        require_range("final_lr_fraction", self.final_lr_fraction, 0.0, 1.0)
         for name in ("critic_layer_norm", "backup_entropy", "independent_ensemble"):
             require_type(name, getattr(self, name), bool)
         require_range("noise_correlation", self.noise_correlation, 0.0, 0.9999)

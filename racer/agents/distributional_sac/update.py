@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from racer.agents.distributional_sac import losses
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import ActionRange
+from racer.agents.schedules import learning_rate_fraction
 from racer.agents.shared import gaussian_actor, policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
@@ -117,13 +119,15 @@ class Recipe:
             return level
         return level * jnp.minimum(gradient_steps.astype(jnp.float32) / warmup, 1.0)
 
-    @property
-    def optimizers(self) -> dict[str, Any]:
-        """Optimizer of each trained component."""
+    def optimizers(self, gradient_steps: jax.Array) -> dict[str, Any]:
+        """Return the optimizer of each trained component after ``gradient_steps``."""
         config = self.config
+        fraction = learning_rate_fraction(
+            config.lr_schedule, gradient_steps, config.lr_decay_steps, config.final_lr_fraction, config.lr_decay_begin
+        )
         return {
-            "actor": adamw(config.actor_lr, None),
-            "critic": adamw(config.critic_lr, config.critic_weight_decay),
+            "actor": adamw(config.actor_lr * fraction, None),
+            "critic": adamw(config.critic_lr * fraction, config.critic_weight_decay),
             "limits": adamw(config.limits_lr, config.limits_weight_decay),
             "temp": adamw(config.temp_lr, None),
             "q_entropy_lagrange": adamw(config.q_entropy_lagrange_lr, None),
@@ -139,7 +143,7 @@ def initial_state(recipe: Recipe, key: jax.Array) -> LearnerState:
     action = jnp.zeros((1, 1, interfaces.action_dim), jnp.float32)
     actor = recipe.actor.init(actor_key, observation)["params"]
     critic = recipe.critic.init(critic_key, observation, action)["params"]
-    optimizers = recipe.optimizers
+    optimizers = recipe.optimizers(jnp.int32(0))
     scalar = partial(jnp.asarray, dtype=jnp.float32)
     state = LearnerState(
         actor=trainable(optimizers["actor"], actor),
@@ -209,9 +213,10 @@ def update(
     minibatches = {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in batch.items()}
     data = _critic_data(recipe, state, minibatches, policy_key)
     lagrange = jnp.exp(state.q_entropy_lagrange.params["log_value"])
+    optimizer = recipe.optimizers(state.gradient_steps)["critic"]
 
     def body(carry: tuple[Trainable, Any], rows: _CriticData) -> tuple[tuple[Trainable, Any], dict[str, jax.Array]]:
-        return _critic_step(recipe, *carry, rows, lagrange)
+        return _critic_step(recipe, optimizer, *carry, rows, lagrange)
 
     (critic, target_critic), steps = jax.lax.scan(body, (state.critic, state.target_critic), data)
     skipped = jnp.sum(steps.pop("skipped"))
@@ -263,7 +268,12 @@ def _critic_data(recipe: Recipe, state: LearnerState, minibatches: dict[str, jax
 
 
 def _critic_step(
-    recipe: Recipe, critic: Trainable, target_critic: Any, rows: _CriticData, lagrange: jax.Array
+    recipe: Recipe,
+    optimizer: optax.GradientTransformation,
+    critic: Trainable,
+    target_critic: Any,
+    rows: _CriticData,
+    lagrange: jax.Array,
 ) -> tuple[tuple[Trainable, Any], dict[str, jax.Array]]:
     """Take one critic step, then let the target follow (``target += tau * (critic - target)``)."""
     config, support = recipe.config, recipe.support
@@ -278,7 +288,7 @@ def _critic_step(
 
     (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(critic.params)
     accept = tree_is_finite(grads)
-    stepped = critic.step(recipe.optimizers["critic"], grads, accept)
+    stepped = critic.step(optimizer, grads, accept)
     # A skipped step leaves the target alone too: tau becomes 0.
     share = jnp.where(accept, jnp.float32(config.tau), 0.0)
     followed = jax.tree.map(lambda old, new: old + share * (new - old), target_critic, stepped.params)
@@ -301,7 +311,8 @@ def _policy_step(
     Actor and limit read one forward pass. Where both have the same risk level their losses are one function
     of disjoint parameters, and one backward pass gives both gradients.
     """
-    config, support, optimizers = recipe.config, recipe.support, recipe.optimizers
+    config, support = recipe.config, recipe.support
+    optimizers = recipe.optimizers(state.gradient_steps)
     temperature = jnp.exp(state.temp.params["log_value"])
     noise = jax.random.normal(key, (len(observations), recipe.interfaces.action_dim))
 
@@ -354,6 +365,7 @@ def _multiplier_step(
     grads = jax.grad(lambda params: losses.lagrange_loss(params["log_value"], difference, target))(
         state.q_entropy_lagrange.params
     )
-    multiplier = state.q_entropy_lagrange.step(recipe.optimizers["q_entropy_lagrange"], grads, tree_is_finite(grads))
+    optimizer = recipe.optimizers(state.gradient_steps)["q_entropy_lagrange"]
+    multiplier = state.q_entropy_lagrange.step(optimizer, grads, tree_is_finite(grads))
     info = {"q_entropy_difference": difference, "q_entropy_lagrange": jnp.exp(multiplier.params["log_value"])}
     return state._replace(q_entropy_lagrange=multiplier), info

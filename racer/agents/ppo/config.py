@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from racer.agents.named_actions import named_numbers
+from racer.agents.schedules import SCHEDULES
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
 from racer.core.errors import UsageError, unknown_name
 
 __all__ = ["PPOConfig"]
 
 _DISTRIBUTIONS = ("auto", "tanh_gaussian", "beta", "categorical")
-_SCHEDULES = ("constant", "linear")
 _ACTIVATIONS = ("tanh", "relu")
 
 
@@ -109,7 +109,7 @@ class PPOConfig:
         for name in ("normalize_advantages", "normalize_values", "shared_trunk", "orthogonal_init"):
             require_type(name, getattr(self, name), bool)
         for name, choices in (
-            ("lr_schedule", _SCHEDULES),
+            ("lr_schedule", SCHEDULES),
             ("distribution", _DISTRIBUTIONS),
             ("activation", _ACTIVATIONS),
         ):

@@ -16,6 +16,7 @@ from racer.agents.ppo.config import PPOConfig
 from racer.agents.ppo.gae import generalized_advantages
 from racer.agents.ppo.spaces import ActionHead
 from racer.agents.ppo.value_scale import ValueScale, followed, initial_value_scale, rescaled
+from racer.agents.schedules import learning_rate_fraction
 from racer.agents.state import Trainable, strong, trainable, tree_is_finite
 from racer.agents.validation import Interfaces
 from racer.networks.actor_critic import PolicyNetwork, ValueNetwork
@@ -198,7 +199,9 @@ def update(
     steps = config.num_epochs * config.num_minibatches
     permute = jax.vmap(lambda key: jax.random.permutation(key, count))
     order = permute(jax.random.split(order_key, config.num_epochs)).reshape(steps, -1)
-    fraction = learning_rate_fraction(config, state.transitions)
+    fraction = learning_rate_fraction(
+        config.lr_schedule, state.transitions, config.lr_decay_transitions, config.final_lr_fraction
+    )
 
     def body(carry: _Carry, step: tuple[jax.Array, jax.Array]) -> tuple[_Carry, dict[str, jax.Array]]:
         index, key = step
@@ -230,14 +233,6 @@ def update(
         "nonfinite_updates": bad,
     }
     return state, info
-
-
-def learning_rate_fraction(config: PPOConfig, transitions: jax.Array) -> jax.Array:
-    """Return the factor on both step sizes after ``transitions`` transitions."""
-    if config.lr_schedule == "constant":
-        return jnp.float32(1.0)
-    progress = jnp.minimum(transitions.astype(jnp.float32) / config.lr_decay_transitions, 1.0)
-    return 1.0 - (1.0 - config.final_lr_fraction) * progress
 
 
 def _prepare(

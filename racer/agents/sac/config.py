@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from racer.agents.named_actions import named_numbers
+from racer.agents.schedules import SCHEDULES
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, unknown_name
 
 __all__ = ["SACConfig"]
 
@@ -20,6 +21,11 @@ class SACConfig:
         actor_lr: Adam step size of the actor.
         critic_lr: Adam step size of the critics.
         temp_lr: Adam step size of the entropy temperature.
+        lr_schedule: "constant", or "linear": the step sizes of actor and critics fall to final_lr_fraction of their
+            first value over lr_decay_steps gradient steps, after lr_decay_begin gradient steps, and stay there.
+        lr_decay_begin: see lr_schedule.
+        lr_decay_steps: see lr_schedule.
+        final_lr_fraction: see lr_schedule; in [0, 1].
         actor_hidden_dims: widths of the actor's hidden layers.
         critic_hidden_dims: widths of each critic's hidden layers.
         discount: factor on the next step's return, in (0, 1].
@@ -45,6 +51,10 @@ class SACConfig:
     actor_lr: float = 3e-4
     critic_lr: float = 3e-4
     temp_lr: float = 3e-4
+    lr_schedule: str = "constant"
+    lr_decay_begin: int = 0
+    lr_decay_steps: int = 1_000_000
+    final_lr_fraction: float = 0.0
     actor_hidden_dims: tuple[int, ...] = (256, 256)
     critic_hidden_dims: tuple[int, ...] = (256, 256)
     discount: float = 0.99
@@ -73,13 +83,18 @@ class SACConfig:
             require_range("critic_weight_decay", self.critic_weight_decay, 0.0)
         if self.target_entropy is not None:
             require_range("target_entropy", self.target_entropy)
-        for name in ("num_qs", "policy_steps", "vehicle_features"):
+        for name in ("num_qs", "policy_steps", "lr_decay_steps", "vehicle_features"):
             require_type(name, getattr(self, name), int)
             require_range(name, getattr(self, name), 1)
         if self.num_min_qs is not None:
             require_type("num_min_qs", self.num_min_qs, int)
             if not 1 <= self.num_min_qs <= self.num_qs:
                 raise UsageError(f"num_min_qs must lie in [1, num_qs={self.num_qs}], got {self.num_min_qs!r}")
+        if self.lr_schedule not in SCHEDULES:
+            raise unknown_name("value of lr_schedule", str(self.lr_schedule), SCHEDULES)
+        require_type("lr_decay_begin", self.lr_decay_begin, int)
+        require_range("lr_decay_begin", self.lr_decay_begin, 0)
+        require_range("final_lr_fraction", self.final_lr_fraction, 0.0, 1.0)
         for name in ("critic_layer_norm", "backup_entropy"):
             require_type(name, getattr(self, name), bool)
         require_range("noise_correlation", self.noise_correlation, 0.0, 0.9999)

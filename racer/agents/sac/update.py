@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from racer.agents.limits import ActionRange
 from racer.agents.sac import losses
 from racer.agents.sac.config import SACConfig
+from racer.agents.schedules import learning_rate_fraction
 from racer.agents.shared import gaussian_actor, policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
@@ -96,13 +98,15 @@ class Recipe:
         given = self.config.target_entropy
         return -0.5 * self.interfaces.action_dim if given is None else float(given)
 
-    @property
-    def optimizers(self) -> dict[str, Any]:
-        """Optimizer of each trained component."""
+    def optimizers(self, gradient_steps: jax.Array) -> dict[str, Any]:
+        """Return the optimizer of each trained component after ``gradient_steps``."""
         config = self.config
+        fraction = learning_rate_fraction(
+            config.lr_schedule, gradient_steps, config.lr_decay_steps, config.final_lr_fraction, config.lr_decay_begin
+        )
         return {
-            "actor": adamw(config.actor_lr, None),
-            "critic": adamw(config.critic_lr, config.critic_weight_decay),
+            "actor": adamw(config.actor_lr * fraction, None),
+            "critic": adamw(config.critic_lr * fraction, config.critic_weight_decay),
             "temp": adamw(config.temp_lr, None),
         }
 
@@ -115,7 +119,7 @@ def initial_state(recipe: Recipe, key: jax.Array) -> LearnerState:
     action = jnp.zeros((1, 1, recipe.interfaces.action_dim), jnp.float32)
     actor = recipe.actor.init(actor_key, observation)["params"]
     critic = recipe.critic.init(critic_key, observation, action)["params"]
-    optimizers = recipe.optimizers
+    optimizers = recipe.optimizers(jnp.int32(0))
     log_temperature = jnp.log(jnp.asarray(recipe.config.init_temperature, jnp.float32))
     state = LearnerState(
         actor=trainable(optimizers["actor"], actor),
@@ -176,20 +180,22 @@ def update(
     rng, policy_key, actor_key = jax.random.split(state.rng, 3)
     minibatches = {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in batch.items()}
     data = _critic_data(recipe, state, minibatches, policy_key)
+    optimizer = recipe.optimizers(state.gradient_steps)["critic"]
 
     def body(carry: tuple[Trainable, Any], rows: _CriticData) -> tuple[tuple[Trainable, Any], dict[str, jax.Array]]:
-        return _critic_step(recipe, *carry, rows)
+        return _critic_step(recipe, optimizer, *carry, rows)
 
     (critic, target_critic), steps = jax.lax.scan(body, (state.critic, state.target_critic), data)
     skipped = jnp.sum(steps.pop("skipped"))
-    state = state._replace(critic=critic, target_critic=target_critic)
+    state = state._replace(
+        critic=critic, target_critic=target_critic, gradient_steps=state.gradient_steps + utd_ratio
+    )
     info = {name: jnp.mean(values) for name, values in steps.items()}
     last = minibatches["observations"][-recipe.config.policy_steps :]
     state, policy_info, policy_bad = policy_steps(partial(_policy_step, recipe), state, last, actor_key)
     bad = skipped + policy_bad
     state = state._replace(
         rng=rng,
-        gradient_steps=state.gradient_steps + utd_ratio,
         nonfinite_updates=state.nonfinite_updates + bad,
     )
     return state, {**info, **policy_info, "nonfinite_updates": bad}
@@ -218,7 +224,11 @@ def _critic_data(recipe: Recipe, state: LearnerState, minibatches: dict[str, jax
 
 
 def _critic_step(
-    recipe: Recipe, critic: Trainable, target_critic: Any, rows: _CriticData
+    recipe: Recipe,
+    optimizer: optax.GradientTransformation,
+    critic: Trainable,
+    target_critic: Any,
+    rows: _CriticData,
 ) -> tuple[tuple[Trainable, Any], dict[str, jax.Array]]:
     """Take one critic step, then let the target follow (``target += tau * (critic - target)``)."""
     config = recipe.config
@@ -231,7 +241,7 @@ def _critic_step(
 
     (value, mean_value), grads = jax.value_and_grad(loss, has_aux=True)(critic.params)
     accept = tree_is_finite(grads)
-    stepped = critic.step(recipe.optimizers["critic"], grads, accept)
+    stepped = critic.step(optimizer, grads, accept)
     # A skipped step leaves the target alone too: tau becomes 0.
     share = jnp.where(accept, jnp.float32(config.tau), 0.0)
     followed = jax.tree.map(lambda old, new: old + share * (new - old), target_critic, stepped.params)
@@ -243,7 +253,7 @@ def _policy_step(
     recipe: Recipe, state: LearnerState, observations: jax.Array, key: jax.Array
 ) -> tuple[LearnerState, dict[str, jax.Array], jax.Array]:
     """Step actor and temperature on one minibatch of observations ``[B, D]``."""
-    optimizers = recipe.optimizers
+    optimizers = recipe.optimizers(state.gradient_steps)
     temperature = jnp.exp(state.temp.params["log_value"])
     noise = jax.random.normal(key, (len(observations), recipe.interfaces.action_dim))
 

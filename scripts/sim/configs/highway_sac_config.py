@@ -23,6 +23,16 @@ def get_config() -> ml_collections.ConfigDict:
     # Adam step size of the entropy temperature.
     config.temp_lr = 3e-4
 
+    # "constant", or "linear": the step sizes of policy and critics fall to final_lr_fraction of themselves over
+    # lr_decay_steps.
+    config.lr_schedule = "constant"
+    # Gradient steps before they begin to fall.
+    config.lr_decay_begin = 0
+    # Gradient steps over which they fall.
+    config.lr_decay_steps = 1_000_000
+    # Share of the first step sizes that is left in the end.
+    config.final_lr_fraction = 0.0
+
     # Widths of the policy's hidden layers.
     config.actor_hidden_dims = (256, 256)
     # Widths of each critic's hidden layers.

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.agents.ppo.config import PPOConfig
 from racer.agents.ppo.losses import clipped_surrogate, divergence, masked_mean, normalized_advantages, value_loss
-from racer.agents.ppo.update import learning_rate_fraction
 from racer.agents.ppo.value_scale import followed, initial_value_scale, rescaled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -56,13 +54,6 @@ def test_advantages_of_a_minibatch_are_normalized_over_its_valid_rows() -> None:
     np.testing.assert_allclose(got, np.array([-2.0, -1.0, 3.0, 0.0]) / math.sqrt(14.0 / 3.0), rtol=1e-5)
     assert masked_mean(jnp.array([1.0, 3.0, 50.0, 50.0]), jnp.array([1.0, 1.0, 0.0, 0.0])) == 2.0
     assert masked_mean(jnp.array([5.0]), jnp.array([0.0])) == 0.0
-
-
-def test_learning_rate_falls_linearly_and_stays() -> None:
-    config = PPOConfig(lr_schedule="linear", lr_decay_transitions=1000, final_lr_fraction=0.2)
-    found = [float(learning_rate_fraction(config, jnp.int32(n))) for n in (0, 250, 1000, 5000)]
-    np.testing.assert_allclose(found, [1.0, 0.8, 0.2, 0.2], rtol=1e-6)
-    assert learning_rate_fraction(PPOConfig(), jnp.int32(10**6)) == 1.0
 
 
 def test_value_scale_follows_the_returns_and_keeps_the_values() -> None:
