@@ -87,18 +87,22 @@ def highway_rows() -> list[Row]:
 
     Between 20 m/s, the traffic's speed, and 30 m/s going faster earns nothing: the second CVaR row is trained where
     speed pays from 15 m/s on, and evaluated as the others are. The second PPO row goes on from the first where a crash
-    costs 15 and nothing above 36 m/s is paid for.
+    costs 15 and nothing above 36 m/s is paid for, the third from the second where it costs 100.
     """
     ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
     cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8", "--start_training=1000")
     wide = ("--config.cvar_risk=0.25", "--config.env.forward_speed_range=(15.0, 45.0)")
-    careful = (
-        "--config.actor_lr=1e-4", "--config.critic_lr=1e-4", "--config.env.collision_reward=-15",
-        "--config.env.offroad_penalty=-15.0", "--config.env.forward_speed_range=(20.0, 36.0)",
+    careful, cautious = (
+        (
+            "--config.actor_lr=1e-4", "--config.critic_lr=1e-4", f"--config.env.collision_reward=-{cost}",
+            f"--config.env.offroad_penalty=-{cost}.0", "--config.env.forward_speed_range=(20.0, 36.0)",
+        )
+        for cost in (15, 100)
     )  # fmt: skip
     return [
         Row("ppo", ppo, 8_000_000, 2_000_000),
         Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, REWARD, "ppo"),
+        Row("ppo-cautious", (*ppo, *cautious), 4_000_000, 2_000_000, REWARD, "ppo-careful"),
         Row("cvar", cvar, 60_000, 60_000),
         Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, REWARD),
     ]
@@ -130,6 +134,12 @@ def parse_arguments() -> argparse.Namespace:
 def run_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
     """Return where the run of the row of that name is kept."""
     return Path(args.runs) / f"study-{args.study}-{row}-seed{seed}"
+
+
+def depth_of(row: Row, rows: list[Row]) -> int:
+    """Return how many of ``rows`` have to be trained one after another before this one."""
+    before = [other for other in rows if other.name == row.starts_from]
+    return 1 + depth_of(before[0], rows) if before else 0
 
 
 def train(args: argparse.Namespace, row: Row, seed: int) -> None:
@@ -261,8 +271,8 @@ def main() -> int:
         args.runs.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(args.jobs) as pool:
             # Rows that begin with another row's networks come after it.
-            for first in (True, False):
-                now = [(row, seed) for row, seed in pairs if (row.starts_from is None) == first]
+            for depth in sorted({depth_of(row, rows) for row in rows}):
+                now = [(row, seed) for row, seed in pairs if depth_of(row, rows) == depth]
                 list(pool.map(lambda pair: train(args, *pair), now))
     kept = [
         (row, seed, path)
