@@ -87,17 +87,18 @@ def highway_rows() -> list[Row]:
 
     Between 20 m/s, the traffic's speed, and 30 m/s going faster earns nothing: the second CVaR row is trained where
     speed pays from 15 m/s on, and evaluated as the others are. The second PPO row goes on from the first where a crash
-    costs 15 and nothing above 36 m/s is paid for, the third from the second where it costs 100.
+    costs 15 and nothing above 36 m/s is paid for, the third from the second where it costs 40.
     """
     ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
     cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8", "--start_training=1000")
     wide = ("--config.cvar_risk=0.25", "--config.env.forward_speed_range=(15.0, 45.0)")
-    careful, cautious = (
-        (
-            "--config.actor_lr=1e-4", "--config.critic_lr=1e-4", f"--config.env.collision_reward=-{cost}",
-            f"--config.env.offroad_penalty=-{cost}.0", "--config.env.forward_speed_range=(20.0, 36.0)",
-        )
-        for cost in (15, 100)
+    slower = ("--config.actor_lr=1e-4", "--config.env.forward_speed_range=(20.0, 36.0)")
+    careful = (
+        *slower, "--config.critic_lr=1e-4", "--config.env.collision_reward=-15", "--config.env.offroad_penalty=-15.0",
+    )  # fmt: skip
+    cautious = (
+        *slower, "--config.critic_lr=2e-4", "--config.env.collision_reward=-40", "--config.env.offroad_penalty=-40.0",
+        "--config.lr_decay_transitions=2_000_000",
     )  # fmt: skip
     return [
         Row("ppo", ppo, 8_000_000, 2_000_000),
