@@ -41,7 +41,7 @@ QUANTITIES = (
 
 
 def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, smoothing: float = 0.05) -> Any:
-    """Draw metrics over transitions: mean over the runs of a group, with a 95 % t interval from two runs on.
+    """Draw metrics over transitions: mean over the runs of a group, with a band (:func:`mean_curve`).
 
     Args:
         groups: runs that differ by the seed only, one colour each.
@@ -55,7 +55,8 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
     for name in metrics:
         if name not in known:
             raise unknown_name("metric", name, known)
-    panels = [Quantity(name, "", name, name) for name in metrics] or [
+    shares = {name for quantity in QUANTITIES if quantity.share for name in (quantity.training, quantity.evaluation)}
+    panels = [Quantity(name, "", name, name, name in shares) for name in metrics] or [
         quantity for quantity in QUANTITIES if {quantity.training, quantity.evaluation} & known
     ]
     if not panels:

@@ -139,8 +139,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def mean_curve(curves: Sequence[Curve], confidence: float = 0.95, points: int = 200) -> Curve:
-    """Average curves over the steps that all of them reached, with a t interval where there are two or more.
+    """Average curves over the steps that all of them reached, with a t interval where there are three or more.
 
+    The band of two reaches from one to the other: their t interval, 12.7 standard errors each way, says nothing.
     Each is interpolated linearly onto one grid; a single curve is returned as it is.
     """
     from racer.evaluation.metrics import mean_interval
@@ -155,6 +156,8 @@ def mean_curve(curves: Sequence[Curve], confidence: float = 0.95, points: int = 
     own = own[(own >= start) & (own <= end)]
     grid = own if own.size <= points else np.linspace(start, end, points)
     values = np.stack([np.interp(grid, curve.steps, curve.values) for curve in curves])
+    if len(curves) == 2:
+        return Curve(grid, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
     bounds = np.array([mean_interval(column, confidence) for column in values.T])
     return Curve(grid, values.mean(axis=0), bounds[:, 0], bounds[:, 1])
 

@@ -73,6 +73,11 @@ def test_mean_curve_has_the_t_interval_of_its_runs():
     assert mean.values[-1] - mean.low[-1] == pytest.approx(mean.high[-1] - mean.values[-1])
 
 
+def test_the_band_of_two_curves_is_their_range():
+    mean = mean_curve([Curve(np.array([0.0, 10.0]), np.array([value, -value])) for value in (1.0, 4.0)])
+    assert (mean.low.tolist(), mean.values.tolist(), mean.high.tolist()) == ([1.0, -4.0], [2.5, -2.5], [4.0, -1.0])
+
+
 def test_mean_curve_covers_only_the_steps_that_all_runs_reached():
     curves = [
         Curve(np.array([0.0, 10.0, 20.0]), np.array([0.0, 1.0, 2.0])),
