@@ -35,18 +35,14 @@ def test_step_sizes_of_actor_and_critics_fall(name: str, make_agent: Make, make_
     falling, _ = falling.update(make_batch(), 2)
     first, sizes = falling.state_arrays(), falling.recipe.config
 
-    def stepped(**config: float) -> Any:
-        return make_agent(name, **config).with_state_arrays(first).update(make_batch(), 2)[0].state
-
-    # Critics step at 2/8 of the way to a half; actor and temperature, two gradient steps later, at 4/8 of it.
-    expected = stepped(critic_lr=sizes.critic_lr * 0.875, actor_lr=sizes.actor_lr * 0.75)
+    # Critics step at 2/8 of the way to a half; the actor, two gradient steps later, at 4/8 of it.
+    smaller = make_agent(name, critic_lr=sizes.critic_lr * 0.875, actor_lr=sizes.actor_lr * 0.75)
+    expected = smaller.with_state_arrays(first).update(make_batch(), 2)[0].state
     found = falling.update(make_batch(), 2)[0].state
     for component in ("critic", "actor", "temp"):
         pairs = zip(*(jax.tree.leaves(getattr(state, component).params) for state in (found, expected)), strict=True)
         for got, wanted in pairs:
             np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-8)
-    unslowed = stepped(critic_lr=sizes.critic_lr * 0.875)
-    assert np.abs(jax.tree.leaves(unslowed.actor.params)[0] - jax.tree.leaves(found.actor.params)[0]).max() > 1e-5
 
 
 @pytest.mark.parametrize("name", ["SACLearner", "DistributionalSACLearner"])
