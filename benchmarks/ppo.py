@@ -145,6 +145,7 @@ def run_racer_workers(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     from racer.training.distributed import DistributedRun, DistributedRunConfig
     from racer.training.on_policy_distributed import RolloutConfig
 
+    # As many workers as cores, or as divide the environments among them.
     workers, enough = math.gcd(os.cpu_count() or 1, args.envs), threading.Event()
     config = DistributedRunConfig(max_steps=10**12, envs_per_worker=args.envs // workers)
     run = DistributedRun(racer_spec(args, engine), config, ServiceConfig(num_workers=workers), RolloutConfig())

@@ -288,10 +288,12 @@ def main() -> int:
     print(table(measured))
     output = args.output or ROOT / "benchmarks" / "results" / f"study_{args.study}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"episodes": args.episodes, "first_seed": FIRST_UNWATCHED_SEED, "jobs": args.jobs}
+    settings = {
+        "episodes": args.episodes, "first_seed": FIRST_UNWATCHED_SEED, "jobs": args.jobs,
+        "starts_from": {row.name: row.starts_from for row in rows if row.starts_from is not None},
+    }  # fmt: skip
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     flags = {row.name: [flag.replace(f"{ROOT}{os.sep}", "") for flag in row.flags] for row in rows}
-    settings["starts_from"] = {row.name: row.starts_from for row in rows if row.starts_from is not None}
     everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": measured}
     output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from racer.agents.named_actions import named_numbers
-from racer.agents.schedules import SCHEDULES
+from racer.agents.schedules import require_schedule
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
 from racer.core.errors import UsageError, unknown_name
 
@@ -120,14 +120,11 @@ class DistributionalSACConfig:
             if getattr(self, name) is not None:
                 require_range(name, getattr(self, name))
         require_range("learned_action_initial_limit", self.learned_action_initial_limit)
-        counts = ("cvar_warmup_steps", "lr_decay_begin", "lr_decay_steps", "num_qs", "policy_steps", "vehicle_features")
-        for name in (*counts, "num_atoms"):
-            least = {"cvar_warmup_steps": 0, "lr_decay_begin": 0, "num_atoms": 2}.get(name, 1)
+        for name in ("cvar_warmup_steps", "num_qs", "policy_steps", "vehicle_features", "num_atoms"):
+            least = {"cvar_warmup_steps": 0, "num_atoms": 2}.get(name, 1)
             require_type(name, getattr(self, name), int)
             require_range(name, getattr(self, name), least)
-        if self.lr_schedule not in SCHEDULES:
-            raise unknown_name("value of lr_schedule", str(self.lr_schedule), SCHEDULES)
-        require_range("final_lr_fraction", self.final_lr_fraction, 0.0, 1.0)
+        require_schedule(self)
         for name in ("critic_layer_norm", "backup_entropy", "independent_ensemble"):
             require_type(name, getattr(self, name), bool)
         require_range("noise_correlation", self.noise_correlation, 0.0, 0.9999)

@@ -19,7 +19,7 @@ import optax
 from racer.agents.distributional_sac import losses
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import ActionRange
-from racer.agents.schedules import learning_rate_fraction
+from racer.agents.schedules import actor_critic_fraction
 from racer.agents.shared import gaussian_actor, policy_steps
 from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, trainable, tree_is_finite
 from racer.agents.temperature import temperature_loss
@@ -122,9 +122,7 @@ class Recipe:
     def optimizers(self, gradient_steps: jax.Array) -> dict[str, Any]:
         """Return the optimizer of each trained component after ``gradient_steps``."""
         config = self.config
-        fraction = learning_rate_fraction(
-            config.lr_schedule, gradient_steps, config.lr_decay_steps, config.final_lr_fraction, config.lr_decay_begin
-        )
+        fraction = actor_critic_fraction(config, gradient_steps)
         return {
             "actor": adamw(config.actor_lr * fraction, None),
             "critic": adamw(config.critic_lr * fraction, config.critic_weight_decay),

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from racer.agents.named_actions import named_numbers
-from racer.agents.schedules import SCHEDULES
+from racer.agents.schedules import require_schedule
 from racer.agents.validation import require_dims, require_range, require_scale, require_type
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError
 
 __all__ = ["SACConfig"]
 
@@ -83,18 +83,14 @@ class SACConfig:
             require_range("critic_weight_decay", self.critic_weight_decay, 0.0)
         if self.target_entropy is not None:
             require_range("target_entropy", self.target_entropy)
-        for name in ("num_qs", "policy_steps", "lr_decay_steps", "vehicle_features"):
+        for name in ("num_qs", "policy_steps", "vehicle_features"):
             require_type(name, getattr(self, name), int)
             require_range(name, getattr(self, name), 1)
         if self.num_min_qs is not None:
             require_type("num_min_qs", self.num_min_qs, int)
             if not 1 <= self.num_min_qs <= self.num_qs:
                 raise UsageError(f"num_min_qs must lie in [1, num_qs={self.num_qs}], got {self.num_min_qs!r}")
-        if self.lr_schedule not in SCHEDULES:
-            raise unknown_name("value of lr_schedule", str(self.lr_schedule), SCHEDULES)
-        require_type("lr_decay_begin", self.lr_decay_begin, int)
-        require_range("lr_decay_begin", self.lr_decay_begin, 0)
-        require_range("final_lr_fraction", self.final_lr_fraction, 0.0, 1.0)
+        require_schedule(self)
         for name in ("critic_layer_norm", "backup_entropy"):
             require_type(name, getattr(self, name), bool)
         require_range("noise_correlation", self.noise_correlation, 0.0, 0.9999)
