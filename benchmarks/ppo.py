@@ -1,6 +1,6 @@
 """How long does PPO take here, and in a peer library, on the same highway?
 
-    pip install racer[bench]
+    pip install -e '.[bench]'
     python benchmarks/ppo.py                      # all variants, about 20 minutes on two cores
     python benchmarks/ppo.py --variants racer/compiled sb3/compiled
 
@@ -77,7 +77,7 @@ class Clock:
         self.first: tuple[int, float] | None = None
         self.last: tuple[int, float] = (0, 0.0)
         self.reached: dict[str, float] | None = None
-        self.best = -float("inf")
+        self.best: float | None = None
 
     def note(self, steps: int, returns: list[float]) -> bool:
         """Look at the clock after an iteration; returns whether to go on."""
@@ -90,7 +90,7 @@ class Clock:
         self.last = (steps, now)
         if len(self.returns) == self.returns.maxlen:
             mean = float(np.mean(self.returns))
-            self.best = max(self.best, mean)
+            self.best = mean if self.best is None else max(self.best, mean)
             if self.reached is None and mean >= self.args.target:
                 self.reached = {"seconds": now - START, "steps": steps}
         measured = now - self.first[1] >= self.args.seconds

@@ -4,12 +4,15 @@
     python benchmarks/study.py risk --rows cvar-0.5 --steps 1600000   # one row, further
     python benchmarks/study.py highway                              # PPO and CVaR on the default highway
     python benchmarks/study.py risk --report_only                   # evaluate and print what is there
+    python benchmarks/study.py risk --seeds 1 2 3 --output FILE     # keep the figures, beside those already in FILE
 
 A row and a training seed make a run, kept under ``--runs``; a run that is there already is resumed, or left alone
 where it has its steps, so that a study can be stopped and gone on with. Runs go side by side, ``--jobs`` at a time, one
 thread each. Checkpoints at regular numbers of transitions are evaluated on ``--episodes`` held-out seeds that
-training never looks at. Prints a table and writes ``benchmarks/results/study_<name>.json``.
+training never looks at. Prints a table. With ``--output`` the figures are written as JSON, joined with those of other
+runs and checkpoints that the file holds, and the table is of all of them.
 
+What a run cost (transitions, gradient steps, minutes, training collisions) includes the runs that it goes on from.
 An interval is a 95 % Student interval over training seeds where there are at least three, and over episodes, which says
 nothing about other training seeds, where there is one; two seeds have a mean and no interval.
 """
@@ -20,7 +23,6 @@ import argparse
 import functools
 import itertools
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -37,8 +39,13 @@ CONFIGS = ROOT / "scripts" / "sim" / "configs"
 
 COLUMNS = {
     "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
-    "collisions": "collision_rate", "off road": "off_road_rate",
+    "collisions": "collision_rate", "off road": "off_road_rate", "spinning": "spin_share",
 }  # fmt: skip
+
+FAST = 35.0
+"""m/s; from when on training episodes are faster is reported."""
+
+COSTS = ("transitions", "gradient_steps", "seconds", "training_collisions", "training_episodes")
 
 REWARD = ("collision_reward", "offroad_penalty", "forward_speed_range")
 
@@ -62,24 +69,31 @@ class Row:
     """Keys of the world that evaluations set back to their defaults."""
     starts_from: str | None = None
     """Row whose run of the same training seed it begins with."""
+    also_at: tuple[int, ...] = ()
+    """Transitions of further checkpoints that are evaluated, where the run has them."""
 
 
 def risk_rows() -> list[Row]:
     """CVaR levels and SAC in the published setting: 30,000 iterations of 8 environments, 8 gradient steps each.
 
-    The last row is risk 0.25 for half as long again, with step sizes that fall from where the others end.
+    The last row is risk 0.25 for half as long again, with step sizes that fall from where the others end. The row
+    without the fall is evaluated there too, where its run goes so far.
     """
     common = ("--num_envs=8", "--utd_ratio=8", "--batch_size=128", "--start_training=1000")
     config = f"--config={CONFIGS / 'highway_study_config.py'}"
     levels = ("0.0", "0.25", "0.5", "0.8")
-    flags = {f"cvar-{level}": (config, f"--config.cvar_risk={level}", *common) for level in levels}
+    flags: dict[str, tuple[str, ...]] = {
+        f"cvar-{level}": (config, f"--config.cvar_risk={level}", *common) for level in levels
+    }
     flags["sac"] = (f"{config}:sac", *common)
     falling = (
         "--config.lr_schedule=linear", "--config.lr_decay_begin=240_000", "--config.lr_decay_steps=120_000",
         "--config.final_lr_fraction=0.1",
     )  # fmt: skip
     longer = Row("cvar-0.25-longer", (*flags["cvar-0.25"], *falling), 360_000, 360_000)
-    return [*(Row(name, given, 240_000, 240_000) for name, given in flags.items()), longer]
+    control = {"cvar-0.25": (360_000,)}
+    rows = [Row(name, given, 240_000, 240_000, also_at=control.get(name, ())) for name, given in flags.items()]
+    return [*rows, longer]
 
 
 def highway_rows() -> list[Row]:
@@ -123,12 +137,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
     parser.add_argument("--runs", type=Path, default=ROOT / "policies", help="folder of the runs (default: policies)")
     parser.add_argument("--report_only", action="store_true", help="train nothing, evaluate what is there")
-    parser.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/study_<name>.json")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write or add to (default: none)")
     args = parser.parse_args()
     known = [row.name for row in STUDIES[args.study]()]
     for name in args.rows or ():
         if name not in known:
             parser.error(f"study {args.study!r} has no row {name!r}; it has {', '.join(known)}")
+    try:
+        kept_results(args)
+    except (OSError, ValueError) as error:
+        parser.error(f"--output: {error}")
     return args
 
 
@@ -137,10 +155,10 @@ def run_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
     return Path(args.runs) / f"study-{args.study}-{row}-seed{seed}"
 
 
-def depth_of(row: Row, rows: list[Row]) -> int:
-    """Return how many of ``rows`` have to be trained one after another before this one."""
+def stages_before(row: Row, rows: list[Row]) -> list[Row]:
+    """Return those of ``rows`` that have to be trained one after another before this one."""
     before = [other for other in rows if other.name == row.starts_from]
-    return 1 + depth_of(before[0], rows) if before else 0
+    return [*stages_before(before[0], rows), before[0]] if before else []
 
 
 def train(args: argparse.Namespace, row: Row, seed: int) -> None:
@@ -193,11 +211,31 @@ def wall_clock(lines: list[dict[str, Any]], step: int) -> float:
 def is_kept(row: Row, step: int) -> bool:
     """Return whether a checkpoint is one to evaluate: the first at or after a multiple of ``steps_between``."""
     # On-policy runs save after whole rollouts, a little late.
-    return step >= row.steps_between and step % row.steps_between < row.steps_between // 8
+    return step in row.also_at or (step >= row.steps_between and step % row.steps_between < row.steps_between // 8)
 
 
-def measure(episodes: int, row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
-    """Evaluate one checkpoint and join what its training cost."""
+def cost(folder: Path, step: int) -> dict[str, Any]:
+    """Return what a run had cost at a checkpoint, without the runs that it goes on from."""
+    lines = metric_lines(folder)
+    training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
+    names = ("gradient_steps", "collisions", "episodes")
+    gradient_steps, collisions, episodes = (int(training[f"training/{name}"]) for name in names)
+    return dict(zip(COSTS, (step, gradient_steps, wall_clock(lines, step), collisions, episodes), strict=True))
+
+
+def fast_from(folder: Path, step: int) -> dict[str, Any] | None:
+    """Return after what time training episodes are faster than ``FAST`` in every line up to a checkpoint."""
+    lines = metric_lines(folder)
+    name = "training/mean_forward_speed"
+    speeds = [(line["step"], line[name]) for line in lines if line["step"] <= step and name in line]
+    since = None
+    for at, speed in speeds:
+        since = (at if since is None else since) if speed > FAST else None
+    return None if since is None else {"transitions": since, "seconds": wall_clock(lines, since)}
+
+
+def measure(episodes: int, before: list[Path], row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
+    """Evaluate one checkpoint and join what its training cost, with the runs ``before`` it."""
     from racer.envs.highway.config import default_config
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
@@ -207,36 +245,36 @@ def measure(episodes: int, row: Row, seed: int, checkpoint: Path) -> dict[str, A
     usual = default_config(trained.env_config["scenario"])
     world = {**trained.env_config, **{key: usual[key] for key in row.evaluated_with_default}}
     result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
-    lines = metric_lines(checkpoint.parent)
-    training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
+    costs = [*(cost(folder, last_step(folder)) for folder in before), cost(checkpoint.parent, step)]
     return {
         "row": row.name,
         "seed": seed,
-        "transitions": step,
-        "gradient_steps": int(training["training/gradient_steps"]),
-        "seconds": wall_clock(lines, step),
-        "training_collisions": int(training["training/collisions"]),
-        "training_episodes": int(training["training/episodes"]),
+        **{name: sum(part[name] for part in costs) for name in COSTS},
+        "fast_from": None if before else fast_from(checkpoint.parent, step),
         "evaluation": dict(result.aggregate),
         "worst_exploit": max(result.worst_exploits.values()),
     }
 
 
-def interval(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
-    """Return mean and half width of an evaluation's figure over runs of one row; NaN width where unknown.
+def figure(runs: list[dict[str, Any]], key: str) -> str:
+    """Return mean and interval of an evaluation's figure over runs of one row, as text.
 
-    Two seeds have no width: a Student interval of two is wider than the scale.
+    Two seeds have no interval: a Student interval of two is wider than the scale.
     """
     from racer.evaluation.metrics import mean_interval
 
     values = [run["evaluation"][key] for run in runs]
     mean = sum(values) / len(values)
-    low = high = math.nan
+    bounds = None
     if len(values) > 2:
-        low, high = mean_interval(values)
-    elif len(values) == 1:
-        low, high = (runs[0]["evaluation"].get(f"{key}_{bound}", math.nan) for bound in ("low", "high"))
-    return mean, (high - low) / 2
+        bounds = mean_interval(values)
+    elif len(values) == 1 and f"{key}_low" in runs[0]["evaluation"]:
+        bounds = tuple(runs[0]["evaluation"][f"{key}_{end}"] for end in ("low", "high"))
+    if key.endswith(("_rate", "_share")):
+        # A share has no interval symmetric about its mean: none is below 0.
+        low, high = (min(max(bound, 0.0), 1.0) for bound in bounds or (0.0, 0.0))
+        return f"{mean:.1%}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if bounds else "")
+    return f"{mean:.1f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.1f}" if bounds else "")
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -248,54 +286,96 @@ def table(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         groups.setdefault((run["row"], run["transitions"]), []).append(run)
     for (row, step), group in groups.items():
-        minutes = sum(run["seconds"] for run in group) / len(group) / 60
-        collisions = sum(run["training_collisions"] for run in group) / len(group)
-        cells = [row, str(len(group)), f"{step:,}", f"{group[0]['gradient_steps']:,}", f"{minutes:.1f}"]
-        for key in COLUMNS.values():
-            digits = "{:.1%}" if key.endswith("_rate") else "{:.1f}"
-            mean, half = interval(group, key)
-            cells.append(digits.format(mean) + ("" if half != half else " ± " + digits.format(half)))
+        total = {name: sum(run[name] for run in group) / len(group) for name in COSTS}
+        cells = [row, str(len(group)), f"{step:,}", f"{total['gradient_steps']:,.0f}", f"{total['seconds'] / 60:.1f}"]
+        cells += [figure(group, key) for key in COLUMNS.values()]
         worst = max(run["worst_exploit"] for run in group)
         each = ", ".join(f"{run['evaluation']['mean_return']:.1f}" for run in group)
-        lines.append("| " + " | ".join([*cells, f"{collisions:,.0f}", f"{worst:.1%}", each]) + " |")
+        cells += [f"{total['training_collisions']:,.0f}", f"{worst:.1%}", each]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Train, evaluate, print, write."""
+def speeds(runs: list[dict[str, Any]]) -> str:
+    """Return from when on each run's training episodes are fast, a line a run that goes on from no other."""
+    longest = {(run["row"], run["seed"]): run for run in runs}
+    return "\n".join(
+        f"{row}, training seed {seed}: training episodes above {FAST:g} m/s from {found['transitions']:,} transitions "
+        f"({found['seconds']:.0f} s) on"
+        for (row, seed), run in longest.items()
+        if (found := run["fast_from"]) is not None
+    )
+
+
+def kept_results(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the runs in the file to add to.
+
+    Raises:
+        ValueError: it is of another study or another number of episodes.
+    """
+    if args.output is None or not args.output.exists():
+        return []
+    document = json.loads(args.output.read_text(encoding="utf-8"))
+    if document["benchmark"] != f"study_{args.study}":
+        raise ValueError(f"{args.output} holds {document['benchmark']!r}, not study_{args.study}; name another file")
+    if document["settings"]["episodes"] != args.episodes:
+        found = document["settings"]["episodes"]
+        raise ValueError(f"{args.output} is over {found} episodes, not {args.episodes}; name another file")
+    return list(document["runs"])
+
+
+def joined(old: list[dict[str, Any]], new: list[dict[str, Any]], rows: list[Row]) -> list[dict[str, Any]]:
+    """Return the runs of both in the table's order; where both have one, the new one."""
+    names = [row.name for row in rows]
+    runs = {(run["transitions"], names.index(run["row"]), run["seed"]): run for run in [*old, *new]}
+    return [runs[key] for key in sorted(runs)]
+
+
+def write(args: argparse.Namespace, rows: list[Row], runs: list[dict[str, Any]]) -> None:
+    """Write the figures and how they were obtained."""
     from racer.evaluation.episodes import FIRST_UNWATCHED_SEED
 
-    args = parse_arguments()
-    rows = [row for row in STUDIES[args.study]() if args.rows is None or row.name in args.rows]
-    pairs = [(row, seed) for seed in args.seeds for row in rows]
-    if not args.report_only:
-        args.runs.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(args.jobs) as pool:
-            # Rows that begin with another row's networks come after it.
-            for depth in sorted({depth_of(row, rows) for row in rows}):
-                now = [(row, seed) for row, seed in pairs if depth_of(row, rows) == depth]
-                list(pool.map(lambda pair: train(args, *pair), now))
-    kept = [
-        (row, seed, path)
-        for row, seed in pairs
-        for path in run_folder(args, row.name, seed).glob("checkpoint_*")
-        if is_kept(row, step_of(path))
-    ]
-    os.environ.update(ONE_THREAD)
-    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
-        measured = list(processes.map(functools.partial(measure, args.episodes), *zip(*kept, strict=True)))
-    measured.sort(key=lambda run: (run["transitions"], [row.name for row in rows].index(run["row"]), run["seed"]))
-    print(table(measured))
-    output = args.output or ROOT / "benchmarks" / "results" / f"study_{args.study}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "episodes": args.episodes, "first_seed": FIRST_UNWATCHED_SEED, "jobs": args.jobs,
         "starts_from": {row.name: row.starts_from for row in rows if row.starts_from is not None},
     }  # fmt: skip
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     flags = {row.name: [flag.replace(f"{ROOT}{os.sep}", "") for flag in row.flags] for row in rows}
-    everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": measured}
-    output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": runs}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Train, evaluate, print, write."""
+    args = parse_arguments()
+    all_rows = STUDIES[args.study]()
+    rows = [row for row in all_rows if args.rows is None or row.name in args.rows]
+    pairs = [(row, seed) for seed in args.seeds for row in rows]
+    if not args.report_only:
+        args.runs.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            # Rows that begin with another row's networks come after it.
+            for depth in sorted({len(stages_before(row, rows)) for row in rows}):
+                now = [(row, seed) for row, seed in pairs if len(stages_before(row, rows)) == depth]
+                list(pool.map(lambda pair: train(args, *pair), now))
+    kept = [
+        ([run_folder(args, stage.name, seed) for stage in stages_before(row, all_rows)], row, seed, path)
+        for row, seed in pairs
+        for path in run_folder(args, row.name, seed).glob("checkpoint_*")
+        if is_kept(row, step_of(path))
+    ]
+    if not kept:
+        print(f"{args.runs} has no checkpoint to evaluate: train first, without --report_only", file=sys.stderr)
+        return 2
+    os.environ.update(ONE_THREAD)
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
+        measured = list(processes.map(functools.partial(measure, args.episodes), *zip(*kept, strict=True)))
+    runs = joined(kept_results(args), measured, all_rows)
+    print(table(runs))
+    print(speeds(runs))
+    if args.output is not None:
+        write(args, all_rows, runs)
     return 0
 
 

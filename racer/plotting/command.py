@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_writable
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED
 from racer.evaluation.metrics import check_cvar_level
@@ -56,13 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def plot(arguments: argparse.Namespace) -> list[Path]:
     """Draw what the arguments ask for; returns the files.
 
-    A figure that was named and cannot be drawn is an error; of those not named, what the runs do not allow is left
-    out.
+    A figure that was named, or learning curves whose metrics were named, that cannot be drawn are an error; of the
+    others, what the runs do not allow is left out.
 
     Raises:
         UsageError: a run is missing, a name is unknown, a value out of range, or nothing can be drawn.
     """
-    from racer.core.errors import unknown_name
     from racer.plotting.style import pyplot, save
 
     wanted = arguments.figure or list(FIGURES)
@@ -83,7 +82,7 @@ def plot(arguments: argparse.Namespace) -> list[Path]:
         try:
             figures = _draw(name, groups, arguments)
         except UsageError as error:
-            if arguments.figure or arguments.metric:
+            if arguments.figure or (arguments.metric and name == "learning_curves"):
                 raise
             log.info("%s is left out: %s", name, error)
             continue

@@ -13,7 +13,7 @@ from racer.core.checkpoint import read_checkpoint
 from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.episodes import check_spaces, make_evaluation_env, run_episode
-from racer.plotting.style import COLORS, pyplot
+from racer.plotting.style import COLORS, GREY, INK, pyplot
 
 __all__ = ["CriticEpisode", "atoms_cvar", "critic_figure", "discounted_returns", "record_critic"]
 
@@ -63,9 +63,12 @@ def atoms_cvar(atoms: np.ndarray, probs: np.ndarray, risk: float) -> np.ndarray:
     An atom that the tail reaches only in part counts with that part (Rockafellar & Uryasev 2002, proposition 8).
     Risk 1 is the limit, the lowest atom with any mass.
     """
-    tail = max(1.0 - risk, 1e-6)
-    before = np.cumsum(probs, axis=-1) - probs
-    return np.clip(tail - before, 0.0, probs) @ atoms / tail
+    return _tail(probs, risk) @ atoms / max(1.0 - risk, 1e-6)
+
+
+def _tail(probs: np.ndarray, risk: float) -> np.ndarray:
+    """The part of each atom's mass that lies in the worst ``1 - risk``, ``[..., n]``."""
+    return np.clip(max(1.0 - risk, 1e-6) - (np.cumsum(probs, axis=-1) - probs), 0.0, probs)
 
 
 def discounted_returns(rewards: np.ndarray, discount: float) -> np.ndarray:
@@ -168,11 +171,11 @@ def critic_figure(episode: CriticEpisode, num_frames: int = 4) -> Any:
         np.sqrt(episode.probs.T), origin="lower", aspect="auto", extent=extent, cmap="Blues", interpolation="nearest"
     )
     axis.grid(False)
-    axis.plot(times, mean, color="#1c2733", linewidth=1.8, linestyle="--", label="mean")
+    axis.plot(times, mean, color=INK, linewidth=1.8, linestyle="--", label="mean")
     axis.plot(times, cvar, color=COLORS[1], linewidth=2.0, label=f"CVaR at risk {episode.cvar_risk:g}")
     axis.plot(times, followed, color=COLORS[3], linewidth=1.8, label="discounted return that followed")
     for index in at:
-        axis.axvline(times[index], color="#5c6670", linewidth=0.8, linestyle=":")
+        axis.axvline(times[index], color=GREY, linewidth=0.8, linestyle=":")
     axis.set_ylim(low, high)
     axis.set_xlim(times[0], times[-1] + episode.period)
     axis.set_xlabel("time [s]")
@@ -186,11 +189,11 @@ def critic_figure(episode: CriticEpisode, num_frames: int = 4) -> Any:
 
 def _draw_distribution(axis: Any, episode: CriticEpisode, index: int, mean: float, cvar: float) -> None:
     probs, atoms = episode.probs[index], episode.atoms
-    tail = np.clip((1.0 - episode.cvar_risk) - (np.cumsum(probs) - probs), 0.0, probs)
+    tail = _tail(probs, episode.cvar_risk)
     axis.fill_between(atoms, probs, step="mid", color=COLORS[0], alpha=0.35, linewidth=0)
     axis.fill_between(atoms, tail, step="mid", color=COLORS[1], alpha=0.65, linewidth=0)
     axis.step(atoms, probs, where="mid", color=COLORS[0], linewidth=1.2)
-    axis.axvline(mean, color="#1c2733", linewidth=1.5, linestyle="--")
+    axis.axvline(mean, color=INK, linewidth=1.5, linestyle="--")
     axis.axvline(cvar, color=COLORS[1], linewidth=1.8)
     axis.set_xlabel("return")
     if index == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,11 @@ import numpy as np
 from racer.core.errors import UsageError, unknown_name
 from racer.evaluation.metrics import lower_tail_cvar, proportion_interval
 from racer.plotting.runs import Curve, Evaluation, Run, RunGroup, mean_curve, smooth
-from racer.plotting.style import COLORS, pyplot
+from racer.plotting.style import COLORS, GREY, INK, pyplot
 
 __all__ = ["DEFAULT_CVAR_LEVEL", "learning_curves", "return_histograms", "speed_against_collisions"]
 
 DEFAULT_CVAR_LEVEL = 0.8
-INK = "#1c2733"
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
     ]
     if any(q.training != q.evaluation for q in panels):
         handles += [
-            plt.Line2D([], [], color="#5c6670", linestyle="--", linewidth=1.2, label="training"),
-            plt.Line2D([], [], color="#5c6670", marker="o", markersize=4, label="evaluation"),
+            plt.Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="training"),
+            plt.Line2D([], [], color=GREY, marker="o", markersize=4, label="evaluation"),
         ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
     return figure
@@ -182,13 +181,16 @@ def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
     Raises:
         UsageError: no run was evaluated.
     """
-    panels = {"episodes that end in a collision": "collision_rate", "episodes with a collision or off the road": ""}
+    panels: dict[str, RateOf] = {
+        "episodes that end in a collision": lambda values: values.get("collision_rate"),
+        "episodes with a collision or off the road": _failure_rate,
+    }
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(11.0, 4.6), sharey=True)
     drawn = 0
-    for axis, (label, rate) in zip(axes, panels.items(), strict=True):
+    for axis, (label, rate_of) in zip(axes, panels.items(), strict=True):
         for number, group in enumerate(groups):
-            points = [point for run in group.runs if (point := _trade_off(run, rate)) is not None]
+            points = [point for run in group.runs if (point := _trade_off(run, rate_of)) is not None]
             _draw_trade_off(axis, points, COLORS[number % len(COLORS)], group.label)
             drawn += len(points)
         axis.set_xlabel(label)
@@ -200,8 +202,8 @@ def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
         axis.set_xticks([tick for tick in axis.get_xticks() if 0.0 <= tick <= high])
         axis.margins(y=0.2)
         axis.annotate(
-            "better", xy=(0.02, 0.98), xytext=(0.11, 0.88), xycoords="axes fraction", color="#5c6670",
-            arrowprops={"arrowstyle": "->", "color": "#5c6670"},
+            "better", xy=(0.02, 0.98), xytext=(0.11, 0.88), xycoords="axes fraction", color=GREY,
+            arrowprops={"arrowstyle": "->", "color": GREY},
         )  # fmt: skip
     if not drawn:
         plt.close(figure)
@@ -212,6 +214,7 @@ def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
     return figure
 
 
+RateOf = Callable[[Mapping[str, Any]], float | None]
 TradeOff = tuple[float, float, float | None, float | None]
 
 
@@ -226,13 +229,12 @@ def _draw_trade_off(axis: Any, points: Sequence[TradeOff], color: str, label: st
         axis.plot([], [], "o", color=color, label=label)
 
 
-def _trade_off(run: Run, rate_name: str) -> TradeOff | None:
-    """A rate, forward speed and the rate's interval of a run's newest evaluation; no name: the rate of failures."""
+def _failure_rate(values: Mapping[str, Any]) -> float | None:
+    return 1.0 - values["success_rate"] if "success_rate" in values else None
 
-    def rate_of(values: Mapping[str, Any]) -> float | None:
-        found = values.get(rate_name or "success_rate")
-        return None if found is None else float(found if rate_name else 1.0 - found)
 
+def _trade_off(run: Run, rate_of: RateOf) -> TradeOff | None:
+    """A rate, forward speed and the rate's interval of a run's newest evaluation."""
     for evaluation in reversed(run.evaluations):
         rate, speed = rate_of(evaluation.aggregate), evaluation.aggregate.get("mean_forward_speed")
         if rate is not None and speed is not None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from racer.core.errors import UsageError
 
-__all__ = ["COLORS", "pyplot", "save"]
+__all__ = ["COLORS", "GREY", "INK", "pyplot", "save"]
 
 COLORS = ("#2364aa", "#d1495b", "#3a7d44", "#e08e1b", "#7b4fa3", "#12838c", "#8d5a3b", "#5c6670")
+INK = "#1c2733"
+GREY = "#5c6670"
 
 
 def pyplot() -> Any:
@@ -21,7 +23,7 @@ def pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise UsageError("plots need matplotlib: pip install 'racer[plot]'") from error
+        raise UsageError("plots need matplotlib: pip install matplotlib") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -26,7 +26,7 @@ def choose_device(name: str) -> None:
         except RuntimeError as error:
             seen = jax.default_backend()
             raise UsageError(
-                f"flag --device is 'gpu', but JAX sees no GPU (only {seen}); pip install racer[gpu], or --device cpu"
+                f"flag --device is 'gpu', but JAX sees no GPU (only {seen}); pip install -e '.[gpu]', or --device cpu"
             ) from error
 
 

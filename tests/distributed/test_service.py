@@ -147,18 +147,23 @@ def test_on_policy_rollouts_carry_the_current_policy_in_lock_step():
     assert service.metrics()["stale_batches"] == 0
 
 
-def test_free_running_on_policy_drops_what_is_stale():
+@pytest.mark.parametrize("max_lag", [0, 1])
+def test_free_running_on_policy_drops_what_is_stale(max_lag):
     seen = []
 
     def update(agent, rollouts):
         seen.extend(service.learner.version - batch.policy_version for batch in rollouts)
+        # Time enough for the workers to begin another rollout with the policy that this update replaces.
+        time.sleep(0.02)
         return agent, {"loss": 0.0}
 
-    consumer = OnPolicyConsumer(update, batches_per_update=2, max_policy_lag=1)
+    consumer = OnPolicyConsumer(update, batches_per_update=2, max_policy_lag=max_lag)
     service = make_service(consumer=consumer)
     assert service.run(500)
-    assert max(seen) <= 1
+    assert max(seen) <= max_lag
     assert len(seen) >= 500 / 16 - 2
+    if max_lag == 0:
+        assert service.metrics()["stale_batches"] > 0
 
 
 def test_stop_event_ends_the_run():

@@ -22,6 +22,12 @@ def test_plots_what_the_runs_allow(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out / "learning_curves.png")
 
 
+def test_a_metric_asks_for_learning_curves_alone(tmp_path):
+    run, out = write_run(tmp_path / "run_1"), tmp_path / "plots"
+    assert program.main(["plot", run, "--metric", "training/return", "--output_dir", str(out)]) == 0
+    assert [p.name for p in out.iterdir()] == ["learning_curves.png"]
+
+
 def refused(capsys, *arguments: str) -> str:
     assert program.main(list(arguments)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -49,7 +55,7 @@ def test_a_figure_that_was_named_and_cannot_be_drawn_is_an_error(tmp_path, capsy
 
 def test_missing_matplotlib_says_how_to_get_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "racer[plot]" in refused(capsys, "plot", write_run(tmp_path / "run_1"))
+    assert "pip install matplotlib" in refused(capsys, "plot", write_run(tmp_path / "run_1"))
 
 
 def test_module_is_started_as_documented(tmp_path):

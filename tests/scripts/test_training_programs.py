@@ -28,6 +28,8 @@ SMALL = [
 ]  # fmt: skip
 TINY_DISTRIBUTED = [*SMALL, "--num_workers", "2", "--envs_per_worker", "2", "--worker_steps_per_iteration", "8",
                     "--experience_batch_size", "32", "--learner_update_ratio", "1"]  # fmt: skip
+TINY_PPO = ["--config", PPO_CONFIG, "--config.rollout_length=16", "--config.num_epochs=1", "--config.num_minibatches=2",
+            "--config.hidden_dims=(16,)", "--config.pointnet_dims=(8,)", "--config.env.vehicles_count=3"]  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -171,6 +173,43 @@ def test_distributed_program_end_to_end(tmp_path: Path) -> None:
     resumed = read_checkpoint(list_checkpoints(tmp_path / "two")[-1])
     assert resumed.step >= 600
     assert resumed.metadata["service"]["updates"] > checkpoint.metadata["service"]["updates"]
+
+
+def test_ppo_goes_through_every_program(tmp_path: Path) -> None:
+    place = ["--policy_dir", str(tmp_path), "--run_name", "ppo"]
+    shape = ["--num_workers", "2", "--envs_per_worker", "2", "--log_interval", "64", "--eval_interval", "0"]
+    result = run(DISTRIBUTED, *TINY_PPO, *shape, *place, "--max_steps", "256")
+    assert result.returncode == 0, result.stderr
+    first = read_checkpoint(list_checkpoints(tmp_path / "ppo")[-1])
+    result = run(DISTRIBUTED, "--resume", str(tmp_path / "ppo"), "--max_steps", "384")
+    assert result.returncode == 0, result.stderr
+    last = read_checkpoint(list_checkpoints(tmp_path / "ppo")[-1])
+    assert last.step >= 384
+    assert last.groups["agent"]["updates"] > first.groups["agent"]["updates"]
+    assert any(line.get("agent/minibatches") == 2.0 for line in read_metrics(tmp_path / "ppo" / "metrics.jsonl"))
+    films = tmp_path / "films"
+    result = run(
+        "run_highway_policy.py", "--policy_file", str(tmp_path / "ppo"), "--num_episodes", "2", "--num_videos", "1",
+        "--video_output_dir", str(films),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(list(films.glob("*.mp4"))) == 1
+
+
+def test_ppo_in_one_process_stops_in_order_and_goes_on(tmp_path: Path) -> None:
+    place = ["--policy_dir", str(tmp_path), "--run_name", "one"]
+    process = start(STATES, *TINY_PPO, *place, "--num_envs", "4", "--max_steps", "10000000", "--log_interval", "64",
+                    "--eval_interval", "0", "--save_interval", "0")  # fmt: skip
+    metrics = tmp_path / "one" / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    (checkpoint,) = list_checkpoints(tmp_path / "one")
+    goal = read_checkpoint(checkpoint).step + 64
+    result = run(STATES, "--resume", str(tmp_path / "one"), "--max_steps", str(goal))
+    assert result.returncode == 0, result.stderr
+    assert read_checkpoint(list_checkpoints(tmp_path / "one")[-1]).step >= goal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])

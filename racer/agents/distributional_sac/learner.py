@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,15 +13,16 @@ import numpy as np
 from racer.agents.distributional_sac import update as compiled
 from racer.agents.distributional_sac.config import DistributionalSACConfig
 from racer.agents.limits import make_action_range
-from racer.agents.shared import observation_rows, reset_components, squashed_gaussian_spec
-from racer.agents.state import flatten_state, flax_params, restore_state
+from racer.agents.shared import observation_rows, squashed_gaussian_spec
+from racer.agents.state import flax_params
+from racer.agents.stateful import StatefulLearner
 from racer.agents.validation import Interfaces, checked_batch, checked_seed, config_from_mapping
 
 __all__ = ["DistributionalSACLearner"]
 
 
 @dataclass(frozen=True)
-class DistributionalSACLearner:
+class DistributionalSACLearner(StatefulLearner):
     """RACER's learner; see :class:`racer.agents.protocol.Agent` for the verbs and docs/agents.md for the maths.
 
     Attributes:
@@ -33,6 +34,8 @@ class DistributionalSACLearner:
     state: compiled.LearnerState
 
     config_class: ClassVar[type[DistributionalSACConfig]] = DistributionalSACConfig
+    components = compiled.COMPONENTS
+    initial_state = staticmethod(compiled.initial_state)
 
     @classmethod
     def create(
@@ -93,27 +96,3 @@ class DistributionalSACLearner:
         """Actor parameters and the current action range."""
         limit = np.asarray(self.state.limits.params["limit"])
         return {**flax_params(self.state.actor.params), **self.recipe.action_range.numpy_bounds(limit)}
-
-    def reset(self, exclude: Collection[str] = ()) -> DistributionalSACLearner:
-        """Re-initialise every component not named in ``exclude`` (names: ``COMPONENTS`` of the update module).
-
-        Raises:
-            UsageError: an unknown component.
-        """
-        rng, key = jax.random.split(self.state.rng)
-        fresh = compiled.initial_state(self.recipe, key)
-        state = reset_components(self.state, fresh, compiled.COMPONENTS, exclude)
-        return replace(self, state=state._replace(rng=rng))
-
-    def state_arrays(self) -> dict[str, np.ndarray]:
-        """Return the whole state as named copies."""
-        return flatten_state(self.state)
-
-    def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> DistributionalSACLearner:
-        """Return this agent in the state of ``arrays``; see :func:`racer.agents.state.restore_state`."""
-        return replace(self, state=restore_state(self.state, arrays))
-
-    def with_components(self, arrays: Mapping[str, np.ndarray]) -> DistributionalSACLearner:
-        """Return this agent with the components of ``arrays``; the random key and the counts stay its own."""
-        learnt = restore_state(self.state, arrays)
-        return replace(self, state=reset_components(self.state, learnt, compiled.COMPONENTS, exclude=()))

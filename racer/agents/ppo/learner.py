@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,8 +14,9 @@ from racer.agents.ppo import update as compiled
 from racer.agents.ppo.config import PPOConfig
 from racer.agents.ppo.rollout import checked_rollout
 from racer.agents.ppo.spaces import make_action_head
-from racer.agents.shared import observation_rows, reset_components, trunk_spec
-from racer.agents.state import flatten_state, flax_params, restore_state
+from racer.agents.shared import observation_rows, trunk_spec
+from racer.agents.state import flax_params
+from racer.agents.stateful import StatefulLearner
 from racer.agents.validation import checked_seed, config_from_mapping
 from racer.networks.actor_critic import LOG_STD_MAX, LOG_STD_MIN
 
@@ -23,7 +24,7 @@ __all__ = ["PPOLearner"]
 
 
 @dataclass(frozen=True)
-class PPOLearner:
+class PPOLearner(StatefulLearner):
     """Clipped PPO; see :class:`racer.agents.protocol.OnPolicyAgent` for the verbs and docs/ppo.md for the maths.
 
     Attributes:
@@ -35,6 +36,8 @@ class PPOLearner:
     state: compiled.LearnerState
 
     config_class: ClassVar[type[PPOConfig]] = PPOConfig
+    components = compiled.COMPONENTS
+    initial_state = staticmethod(compiled.initial_state)
     on_policy: ClassVar[bool] = True
 
     @classmethod
@@ -120,27 +123,3 @@ class PPOLearner:
             return params
         bounds = {"action_low": np.array(head.low, np.float32), "action_high": np.array(head.high, np.float32)}
         return {**params, **bounds}
-
-    def reset(self, exclude: Collection[str] = ()) -> PPOLearner:
-        """Re-initialise every component not named in ``exclude`` (names: ``COMPONENTS`` of the update module).
-
-        Raises:
-            UsageError: an unknown component.
-        """
-        rng, key = jax.random.split(self.state.rng)
-        fresh = compiled.initial_state(self.recipe, key)
-        state = reset_components(self.state, fresh, compiled.COMPONENTS, exclude)
-        return replace(self, state=state._replace(rng=rng))
-
-    def state_arrays(self) -> dict[str, np.ndarray]:
-        """Return the whole state as named copies."""
-        return flatten_state(self.state)
-
-    def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> PPOLearner:
-        """Return this agent in the state of ``arrays``; see :func:`racer.agents.state.restore_state`."""
-        return replace(self, state=restore_state(self.state, arrays))
-
-    def with_components(self, arrays: Mapping[str, np.ndarray]) -> PPOLearner:
-        """Return this agent with the components of ``arrays``; the random key and the counts stay its own."""
-        learnt = restore_state(self.state, arrays)
-        return replace(self, state=reset_components(self.state, learnt, compiled.COMPONENTS, exclude=()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,15 +12,16 @@ import numpy as np
 
 from racer.agents.sac import update as compiled
 from racer.agents.sac.config import SACConfig
-from racer.agents.shared import observation_rows, reset_components, squashed_gaussian_spec
-from racer.agents.state import flatten_state, flax_params, restore_state
+from racer.agents.shared import observation_rows, squashed_gaussian_spec
+from racer.agents.state import flax_params
+from racer.agents.stateful import StatefulLearner
 from racer.agents.validation import Interfaces, checked_batch, checked_seed, config_from_mapping
 
 __all__ = ["SACLearner"]
 
 
 @dataclass(frozen=True)
-class SACLearner:
+class SACLearner(StatefulLearner):
     """Soft actor-critic; see :class:`racer.agents.protocol.Agent` for the verbs and docs/agents.md for the maths.
 
     Attributes:
@@ -32,6 +33,8 @@ class SACLearner:
     state: compiled.LearnerState
 
     config_class: ClassVar[type[SACConfig]] = SACConfig
+    components = compiled.COMPONENTS
+    initial_state = staticmethod(compiled.initial_state)
 
     @classmethod
     def create(
@@ -82,27 +85,3 @@ class SACLearner:
         """Actor parameters and the action range."""
         bounds = self.recipe.action_range.numpy_bounds(np.float32(0.0))
         return {**flax_params(self.state.actor.params), **bounds}
-
-    def reset(self, exclude: Collection[str] = ()) -> SACLearner:
-        """Re-initialise every component not named in ``exclude`` (names: ``COMPONENTS`` of the update module).
-
-        Raises:
-            UsageError: an unknown component.
-        """
-        rng, key = jax.random.split(self.state.rng)
-        fresh = compiled.initial_state(self.recipe, key)
-        state = reset_components(self.state, fresh, compiled.COMPONENTS, exclude)
-        return replace(self, state=state._replace(rng=rng))
-
-    def state_arrays(self) -> dict[str, np.ndarray]:
-        """Return the whole state as named copies."""
-        return flatten_state(self.state)
-
-    def with_state_arrays(self, arrays: Mapping[str, np.ndarray]) -> SACLearner:
-        """Return this agent in the state of ``arrays``; see :func:`racer.agents.state.restore_state`."""
-        return replace(self, state=restore_state(self.state, arrays))
-
-    def with_components(self, arrays: Mapping[str, np.ndarray]) -> SACLearner:
-        """Return this agent with the components of ``arrays``; the random key and the counts stay its own."""
-        learnt = restore_state(self.state, arrays)
-        return replace(self, state=reset_components(self.state, learnt, compiled.COMPONENTS, exclude=()))

@@ -245,6 +245,53 @@ def test_shared_trunk_serves_both_networks() -> None:
     assert np.abs(slope["trunk"]["hidden_0"]["kernel"]).sum() > 0
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_value_loss_teaches_the_trunk_where_it_is_shared(shared: bool) -> None:
+    found = []
+    for weight in (0.25, 1.0):
+        agent = make_agent(**WHOLE, shared_trunk=shared, value_coef=weight, max_grad_norm=1e9)
+        agent, _ = agent.update(random_rollout(agent))
+        # Adam's first moment: its first step is the same whatever the gradient's length.
+        found.append({n: a for n, a in agent.state_arrays().items() if n.startswith("actor") and "/mu/" in n})
+    assert any("trunk" in name for name in found[0])
+    for name in found[0]:
+        alike = np.allclose(found[0][name], found[1][name], rtol=1e-4, atol=1e-8)
+        assert alike == (not (shared and "trunk" in name)), name
+
+
+def test_step_sizes_fall_with_the_transitions() -> None:
+    sizes = {"actor_lr": 1e-3, "critic_lr": 2e-3}
+    fall = {"lr_schedule": "linear", "lr_decay_transitions": 4 * STEPS * ENVS, "final_lr_fraction": 0.5}
+    falling = make_agent(**WHOLE, **sizes, **fall)
+    falling, first = falling.update(random_rollout(falling))
+    assert float(first["actor_lr"]) == pytest.approx(1e-3)
+    # A quarter of the way to a half.
+    smaller = make_agent(**WHOLE, **{name: 0.875 * size for name, size in sizes.items()})
+    smaller = smaller.with_state_arrays(falling.state_arrays())
+    rollout = random_rollout(falling, 1)
+    before, expected = params_of(falling), params_of(smaller.update(rollout)[0])
+    found, info = falling.update(rollout)
+    assert float(info["actor_lr"]) == pytest.approx(0.875e-3)
+    moved = 0.0
+    for name, array in params_of(found).items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-8, err_msg=name)
+        moved = max(moved, float(np.abs(array - before[name]).max()))
+    # A step of the whole size would have gone an eighth farther than the tolerance above lets pass.
+    assert moved > 1e-5
+
+
+def test_entropy_bonus_widens_the_policy() -> None:
+    widths = []
+    for weight in (0.0, 0.5):
+        agent = make_agent(**WHOLE, entropy_coef=weight, max_grad_norm=1e9)
+        rollout = random_rollout(agent)
+        rollout["rewards"] *= 0.0
+        for _ in range(5):
+            agent, info = agent.update(rollout)
+        widths.append(float(info["entropy"]))
+    assert widths[1] > widths[0] + 1e-3
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

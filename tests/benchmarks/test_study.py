@@ -1,0 +1,116 @@
+"""The program of the studies: what it keeps, what it prints, and that the documents show what it printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "benchmarks" / "study.py"
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("racer_study_program", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_of(row: str, seed: int, transitions: int, value: float = 1.0, rate: float = 0.5) -> dict[str, Any]:
+    evaluation = {
+        "mean_return": value, "cvar_return": value, "mean_length": 200.0, "mean_forward_speed": 36.0,
+        "collision_rate": rate, "collision_rate_low": 0.4, "collision_rate_high": 0.6, "off_road_rate": 0.0,
+        "spin_share": 0.0, "mean_return_low": value - 2.0, "mean_return_high": value + 2.0,
+    }  # fmt: skip
+    return {
+        "row": row, "seed": seed, "transitions": transitions, "gradient_steps": 10, "seconds": 60.0,
+        "training_collisions": 3, "training_episodes": 5, "fast_from": None, "evaluation": evaluation,
+        "worst_exploit": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["risk", "highway"])
+def test_results_page_shows_what_the_study_printed(study: ModuleType, name: str) -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / f"study_{name}.json").read_text())
+    page = (ROOT / "docs" / "results.md").read_text().splitlines()
+    printed = [*study.table(document["runs"]).splitlines(), *study.speeds(document["runs"]).splitlines()]
+    missing = [line for line in printed if line not in page and f"    {line}" not in page]
+    assert not missing, "docs/results.md differs from benchmarks/results: " + "\n".join(missing)
+
+
+def test_intervals_are_over_seeds_from_three_on(study: ModuleType) -> None:
+    one, two, three = (
+        [run_of("ppo", seed, 100, value, rate) for seed, value, rate in values]
+        for values in (
+            [(1, 10.0, 0.5)],
+            [(1, 10.0, 0.5), (2, 20.0, 0.1)],
+            [(1, 10.0, 0.5), (2, 20.0, 0.1), (3, 30.0, 0.0)],
+        )
+    )
+    assert study.figure(one, "mean_return") == "10.0 ± 2.0"
+    assert study.figure(one, "collision_rate") == "50.0% [40.0, 60.0]"
+    assert study.figure(two, "mean_return") == "15.0"
+    assert study.figure(two, "collision_rate") == "30.0%"
+    # Student's 97.5 % quantile with two degrees of freedom is 4.3027; the standard error is 10 / sqrt(3).
+    assert study.figure(three, "mean_return") == "20.0 ± 24.8"
+    assert study.figure(three, "collision_rate") == "20.0% [0.0, 85.7]"
+
+
+def test_new_figures_replace_old_ones_and_keep_the_rest(study: ModuleType) -> None:
+    rows = study.STUDIES["highway"]()
+    old = [run_of("ppo", 1, 100, 1.0), run_of("cvar", 1, 100, 2.0)]
+    new = [run_of("ppo", 1, 100, 3.0), run_of("ppo", 2, 50, 4.0)]
+    found = [(run["row"], run["seed"], run["evaluation"]["mean_return"]) for run in study.joined(old, new, rows)]
+    assert found == [("ppo", 2, 4.0), ("ppo", 1, 3.0), ("cvar", 1, 2.0)]
+
+
+def test_a_stage_comes_after_the_runs_that_it_goes_on_from(study: ModuleType) -> None:
+    rows = study.STUDIES["highway"]()
+    by_name = {row.name: row for row in rows}
+    assert [row.name for row in study.stages_before(by_name["ppo-cautious"], rows)] == ["ppo", "ppo-careful"]
+    assert study.stages_before(by_name["ppo"], rows) == []
+
+
+def test_costs_are_read_from_the_log(study: ModuleType, tmp_path: Path) -> None:
+    lines = [
+        {"step": step, "time": float(time), "training/episodes": step // 10, "training/collisions": step // 100,
+         "training/gradient_steps": step * 2, "training/mean_forward_speed": speed}
+        for step, time, speed in [(100, 0, 36), (200, 10, 34), (300, 20, 36), (400, 5000, 37), (500, 5010, 33)]
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # The pause between 300 and 400 is one between two sessions of the run.
+    assert study.cost(tmp_path, 400) == {
+        "transitions": 400, "gradient_steps": 800, "seconds": 20.0, "training_collisions": 4, "training_episodes": 40
+    }  # fmt: skip
+    assert study.fast_from(tmp_path, 400) == {"transitions": 300, "seconds": 20.0}
+    assert study.fast_from(tmp_path, 500) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["risk", "--rows", "cvar-0.3"], "it has cvar-0.0, cvar-0.25"),
+        (["risk", "--report_only", "--runs", "nowhere"], "no checkpoint to evaluate"),
+        (["risk", "--output", "benchmarks/results/study_highway.json"], "holds 'study_highway', not study_risk"),
+        (["risk", "--episodes", "5", "--output", "benchmarks/results/study_risk.json"], "is over 1000 episodes, not 5"),
+    ],
+)
+def test_wrong_input_is_refused_and_changes_nothing(flags: list[str], words: str) -> None:
+    before = {path: path.read_bytes() for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *flags], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+    )
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
