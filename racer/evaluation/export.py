@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from racer.core.checkpoint import read_checkpoint, write_checkpoint
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_writable
 from racer.envs.highway.config import default_config
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=FIRST_UNWATCHED_SEED, help="first held-out seed of the card (default: %(default)s)"
     )
+    parser.add_argument(
+        "--default_keys", nargs="+", default=[], metavar="KEY",
+        help="keys of the world that are set back to their defaults, in the card's evaluation and in the policy's own "
+        "world (where training used another reward, say)",
+    )  # fmt: skip
     parser.add_argument("--trained_by", default="", metavar="COMMAND", help="command line to write into the card")
 
 
@@ -42,9 +47,14 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     """Write the policy and its card; returns the new files.
 
     Raises:
-        UsageError: there is no valid checkpoint, or the folder is taken or cannot be written.
+        UsageError: there is no valid checkpoint, a key is unknown, or the folder is taken or cannot be written.
     """
     trained = load_policy(arguments.run)
+    usual = default_config(trained.env_config["scenario"])
+    for key in arguments.default_keys:
+        if key not in usual:
+            raise unknown_name("environment config key (--default_keys)", key, usual)
+    world = {**trained.env_config, **{key: usual[key] for key in arguments.default_keys}}
     seeds = evaluation_seeds(arguments.episodes, arguments.seed)
     folder = Path(arguments.folder)
     if folder.resolve() == trained.path.parent.resolve():
@@ -52,18 +62,20 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
-    result = evaluate_policy(trained.policy, trained.params, trained.env_config, seeds, num_envs=8)
+    result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
-    kept = {key: metadata[key] for key in _KEPT if key in metadata}
+    kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": world}
     checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)
     card = folder / "README.md"
-    card.write_text(model_card(folder.name, trained, result, arguments.trained_by), encoding="utf-8")
+    card.write_text(model_card(folder.name, trained, result, arguments), encoding="utf-8")
     return [checkpoint, card]
 
 
-def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, trained_by: str) -> str:
+def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, arguments: argparse.Namespace) -> str:
     """Return the card as Markdown: what was trained, where, how, and how it drives."""
     seeds = [episode.seed for episode in result.episodes]
+    keys = ", ".join(f"`{key}`" for key in arguments.default_keys)
+    but = f", but with the default {keys}" if keys else ""
     worst = ", ".join(f"{name.removesuffix('_share')} {share:.1%}" for name, share in result.worst_exploits.items())
     parts = [
         f"# {name}",
@@ -71,7 +83,7 @@ def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, trai
         f"    python scripts/sim/run_highway_policy.py --policy_file policies/{name}",
         "## How it drives",
         f"Deterministic policy, {len(seeds)} held-out episodes (seeds {seeds[0]} to {seeds[-1]}) of the world it was "
-        "trained in, one training run; intervals are over episodes.",
+        f"trained in{but}; one training run, intervals are over episodes.",
         "```\n" + format_table({name: result}) + "\n```",
         f"Largest share of an episode's steps spent in an exploit: {worst}.",
         "## What it was trained on",
@@ -80,8 +92,8 @@ def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, trai
         "Agent:",
         _json(trained.agent_config),
     ]
-    if trained_by:
-        parts += ["## Trained by", f"    {trained_by}"]
+    if arguments.trained_by:
+        parts += ["## Trained by", f"    {arguments.trained_by}"]
     parts.append(
         "It was trained in a simulator whose drivers follow simple rules. It is an example and a starting point for "
         "research, and must not steer anything that is not simulated. MIT licence, as the code."

@@ -27,7 +27,7 @@ from racer.evaluation.episodes import (
     make_evaluation_env,
 )
 from racer.evaluation.metrics import check_cvar_level
-from racer.evaluation.report import format_table, write_evaluation
+from racer.evaluation.report import format_table, verdict, write_evaluation
 from racer.evaluation.video import VIDEO_ENV_CONFIG, check_encoder, record_episode, video_name
 
 __all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "film_episodes", "random_policy"]
@@ -135,6 +135,8 @@ def evaluate_checkpoint(
         )
     comparisons = {} if random is None else {"random": random}
     table = format_table({trained.name: result, **comparisons})
+    if random is not None:
+        table += "\n" + verdict(result, random)
     metrics_path = write_evaluation(folder, result, comparisons)
     on_table(table)
     films = film_episodes(

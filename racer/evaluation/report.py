@@ -18,6 +18,7 @@ __all__ = [
     "evaluation_document",
     "format_table",
     "read_evaluation",
+    "verdict",
     "write_evaluation",
 ]
 
@@ -106,6 +107,22 @@ def format_table(results: Mapping[str, EvaluationResult]) -> str:
     rows.insert(at + 1, [f"  {first['confidence']:.0%} interval", *collisions])
     header = ["", *results] if len(results) > 1 else None
     return _render(rows, header)
+
+
+def verdict(result: EvaluationResult, random: EvaluationResult) -> str:
+    """Say in a sentence whether a policy's mean return is above that of random actions, by their intervals."""
+    ours, theirs = result.aggregate, random.aggregate
+    if ours["mean_return_low"] > theirs["mean_return_high"]:
+        words = "Better than random actions"
+    elif ours["mean_return_high"] < theirs["mean_return_low"]:
+        words = "Worse than random actions"
+    else:
+        words = "Not to be told from random actions"
+    means = [
+        f"{a['mean_return']:.2f}, {a['confidence']:.0%} interval {_interval(a, 'mean_return', '{:.2f}')}"
+        for a in (ours, theirs)
+    ]
+    return f"{words}: mean return {means[0]}, against {means[1]}."
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -1,9 +1,9 @@
 """On-policy agents in the actor-learner service: what fills the place of replay and ratios.
 
-Every worker collects whole rollouts of ``rollout_length`` steps with the newest policy it has. One rollout of each
-worker, side by side, makes an update, after which the policy is published at once. While the learner updates, workers
-already collect the next rollout with the policy before: a lag of one version is normal, and the probability ratio is
-taken against the log-probabilities that the worker wrote down.
+Every worker collects whole rollouts of ``rollout_length`` steps with the newest policy it has. As many as there are
+workers, in the order in which they come in, make an update, after which the policy is published at once. While the
+learner updates, workers already collect the next rollout with the policy before: a lag of one version is normal, and
+the probability ratio is taken against the log-probabilities that the worker wrote down.
 """
 
 from __future__ import annotations

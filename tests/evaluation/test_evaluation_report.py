@@ -11,6 +11,7 @@ from racer.evaluation.report import (
     TITLE,
     format_table,
     read_evaluation,
+    verdict,
     write_evaluation,
 )
 
@@ -37,6 +38,21 @@ def test_file_is_strict_json_with_null_for_what_is_not_finite(tmp_path):
     assert document["aggregate"]["mean_min_distance"] is None
     assert document["episodes"][0]["min_distance"] is None
     assert document["configuration"]["limit"] is None
+
+
+@pytest.mark.parametrize(
+    ("returns", "words"),
+    [
+        ((10.0, 11.0, 12.0), "Better than random actions: mean return 11.00"),
+        ((-10.0, -11.0, -12.0), "Worse than random actions"),
+        ((0.0, 2.0, 4.0), "Not to be told from random actions"),
+        ((50.0,), "Not to be told from random actions"),
+    ],
+)
+def test_verdict_asks_for_intervals_apart(returns, words):
+    said = verdict(make_result(returns), make_result((0.0, 1.0, 2.0)))
+    assert said.startswith(words)
+    assert said.endswith("against 1.00, 95% interval [-1.48, 3.48].")
 
 
 def test_file_holds_episodes_with_their_seeds_and_the_aggregate(tmp_path):

@@ -10,6 +10,7 @@ from evaluation_standins import write_tiny_checkpoint
 
 import racer.__main__ as program
 from racer.core.checkpoint import read_checkpoint, verify_checkpoint
+from racer.envs.highway.config import default_config
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 
@@ -42,6 +43,22 @@ def test_exported_policy_is_the_runs_policy(checkpoint, tmp_path, capsys):
     assert f"{result.aggregate['mean_return']:.2f}" in card
     assert "    make it so" in card
     assert json.dumps(theirs.env_config["vehicles_count"]) in card
+
+
+def test_keys_of_the_world_can_be_set_back(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "given-away"
+    arguments = ["export", str(checkpoint), str(folder), "--episodes", "2", "--default_keys", "vehicles_count"]
+    assert program.main(arguments) == 0
+    usual = default_config(load_policy(checkpoint).env_config["scenario"])["vehicles_count"]
+    assert load_policy(checkpoint).env_config["vehicles_count"] != usual
+    ours = load_policy(folder)
+    assert ours.env_config["vehicles_count"] == usual
+    result = evaluate_policy(ours.policy, ours.params, ours.env_config, evaluation_seeds(2, 20_000))
+    card = (folder / "README.md").read_text()
+    assert f"{result.aggregate['mean_return']:.2f}" in card
+    assert "but with the default `vehicles_count`" in card
+    line = refused(capsys, "export", str(checkpoint), str(tmp_path / "new"), "--default_keys", "vehicle_count")
+    assert "'vehicles_count'" in line
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):

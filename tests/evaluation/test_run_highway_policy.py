@@ -34,6 +34,7 @@ def test_evaluates_and_films(checkpoint, tmp_path):
                "--video_output_dir", str(out))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "HIGHWAY POLICY EVALUATION RESULTS" in done.stdout
+    assert "random actions: mean return" in done.stdout
     assert sorted(p.name for p in out.iterdir()) == [
         "evaluation_metrics.json",
         "highway_eval_checkpoint_10000_episode_0.mp4",

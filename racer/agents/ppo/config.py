@@ -33,8 +33,8 @@ class PPOConfig:
         discount: factor on the next step's return, in (0, 1].
         gae_lambda: decay of later temporal differences in the advantage, in [0, 1].
         clip_ratio: how far the probability ratio may leave 1 and still raise the objective, above 0.
-        value_clip: greatest change of a value in one update, in standard deviations of the returns where
-            normalize_values is on; None for no limit.
+        value_clip: greatest change of a value in one update that still lowers the loss, in standard deviations of the
+            returns where normalize_values is on; None for no limit.
         value_coef: weight of the value loss.
         entropy_coef: weight of the policy's entropy (nats), 0 for none.
         max_grad_norm: joint norm above which the gradients of both networks are scaled down.

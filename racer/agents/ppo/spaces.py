@@ -75,7 +75,7 @@ def _choices(space: gym.spaces.Discrete, config: PPOConfig) -> ActionHead:
     if config.distribution not in ("auto", "categorical"):
         raise UsageError(f"distribution {config.distribution!r} is for continuous actions; use 'categorical' here")
     if config.action_scale or config.initial_action:
-        raise UsageError("action_scale and initial_action have no meaning for a Discrete action space")
+        raise UsageError("action_scale and initial_action have no meaning for a Discrete action space; set both to {}")
     return ActionHead("categorical", int(space.n), start=int(space.start))
 
 
