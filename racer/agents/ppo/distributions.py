@@ -1,8 +1,8 @@
 """Log-densities, entropies and draws of the policies' action distributions, in JAX.
 
 Every density is that of the *action*, the change of variables included, and is computed from the draw before
-squashing: nothing is inverted, so the density of an action near the edge of its range is exact. The workers compute
-the same in NumPy (:mod:`racer.agents.policy`).
+squashing: nothing is inverted, so the density of an action near the edge of its range is exact. The workers
+compute the same in NumPy (:mod:`racer.agents.policy`).
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.gae_lambda = 0.95
     # How far the probability ratio may leave 1 and still raise the objective.
     config.clip_ratio = 0.2
-    # Greatest change of a value in one update that still lowers the loss, in standard deviations of the returns; None: no
-    # limit.
+    # Greatest change of a value in one update that still lowers the loss, in standard deviations of the returns; None:
+    # no limit.
     config.value_clip = config_dict.placeholder(float)
     # Weight of the value loss.
     config.value_coef = 0.5
