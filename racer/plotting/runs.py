@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from racer.agents import agent_config, agent_names
 from racer.core.checkpoint import list_checkpoints
 from racer.core.errors import RacerError, UsageError
 from racer.core.metrics import METRICS_FILE as RUN_METRICS_FILE
@@ -215,6 +217,11 @@ def _description(folder: Path, evaluations: Sequence[Evaluation]) -> dict[str, A
 
 def _identity(described: Mapping[str, Any], name: str) -> str:
     settings = {key: value for key, value in described.items() if key != "seed"}
+    # A run from before a key existed was trained as the key's default says.
+    if settings.get("agent_name") in agent_names() and isinstance(settings.get("agent_config"), dict):
+        known = dataclasses.fields(agent_config(settings["agent_name"]))
+        defaults = {field.name: field.default for field in known if field.default is not dataclasses.MISSING}
+        settings["agent_config"] = {**defaults, **settings["agent_config"]}
     return json.dumps(settings, sort_keys=True) if settings else _SEED_SUFFIX.sub("", name)
 
 

@@ -38,6 +38,7 @@ class Floor:
 
 
 FLOORS = {
+    "highway-cautious": Floor(mean_return=40.0, forward_speed=34.0, collision_rate=0.25, worst_exploit=0.0),
     "highway-ppo": Floor(mean_return=45.0, forward_speed=37.0, collision_rate=0.45, worst_exploit=0.0),
     "sparse-highway": Floor(mean_return=92.0, forward_speed=36.0, collision_rate=0.2, worst_exploit=0.1),
 }

@@ -50,6 +50,19 @@ def test_runs_that_differ_by_seed_only_form_a_group(tmp_path):
     assert [run.seed for run in groups[0].runs] == [1, 2]
 
 
+def test_a_key_that_a_run_is_too_old_to_have_counts_as_its_default(tmp_path):
+    agent = {"agent_name": "SACLearner", "env_config": {}}
+    for name, seed, config in (
+        ("old", 1, {"tau": 0.005}),
+        ("new", 2, {"tau": 0.005, "lr_schedule": "constant"}),
+        ("other", 3, {"tau": 0.005, "lr_schedule": "linear"}),
+    ):
+        write_metrics(tmp_path / name, [{"step": 1, "training/return": 0.0}])
+        (tmp_path / name / "run.json").write_text(json.dumps({**agent, "seed": seed, "agent_config": config}))
+    groups = group_runs(load_run(tmp_path / name) for name in ("old", "new", "other"))
+    assert [[run.name for run in group.runs] for group in groups] == [["old", "new"], ["other"]]
+
+
 def test_names_group_runs_that_say_nothing_of_themselves(tmp_path):
     for name in ("highway_run_1", "highway_run_2", "fast_seed_1"):
         write_metrics(tmp_path / name, [{"step": 1, "training/return": 0.0}])
