@@ -126,7 +126,8 @@ def _place_of(error: BaseException) -> str:
 
 def _unknown_config_key(message: str) -> str:
     """Shorten ml_collections' message for a key that the config file does not have."""
-    found = re.search(r"['\"]([\w.]+)['\"]", message)
+    # The message is quoted twice, so that a quotation mark may be escaped.
+    found = re.search(r"['\"]([\w.]+)\\?['\"]", message)
     if not found:
         return _one_line(message)
     guess = re.search(r"Did you mean ['\"]?([\w.]+)", message)
