@@ -245,6 +245,7 @@ def test_shared_trunk_serves_both_networks() -> None:
     assert np.abs(slope["trunk"]["hidden_0"]["kernel"]).sum() > 0
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("shared", [True, False])
 def test_value_loss_teaches_the_trunk_where_it_is_shared(shared: bool) -> None:
     found = []
@@ -259,6 +260,7 @@ def test_value_loss_teaches_the_trunk_where_it_is_shared(shared: bool) -> None:
         assert alike == (not (shared and "trunk" in name)), name
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_step_sizes_fall_with_the_transitions() -> None:
     sizes = {"actor_lr": 1e-3, "critic_lr": 2e-3}
     fall = {"lr_schedule": "linear", "lr_decay_transitions": 4 * STEPS * ENVS, "final_lr_fraction": 0.5}
@@ -280,6 +282,7 @@ def test_step_sizes_fall_with_the_transitions() -> None:
     assert moved > 1e-5
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_entropy_bonus_widens_the_policy() -> None:
     widths = []
     for weight in (0.0, 0.5):
