@@ -91,8 +91,10 @@ def risk_rows() -> list[Row]:
         "--config.final_lr_fraction=0.1",
     )  # fmt: skip
     longer = Row("cvar-0.25-longer", (*flags["cvar-0.25"], *falling), 360_000, 360_000)
-    control = {"cvar-0.25": (360_000,)}
-    rows = [Row(name, given, 240_000, 240_000, also_at=control.get(name, ())) for name, given in flags.items()]
+    rows = [
+        Row(name, given, 240_000, 240_000, also_at=(360_000,) if name == "cvar-0.25" else ())
+        for name, given in flags.items()
+    ]
     return [*rows, longer]
 
 
@@ -227,23 +229,22 @@ def fast_from(folder: Path, step: int) -> dict[str, Any] | None:
     """Return after what time training episodes are faster than ``FAST`` in every line up to a checkpoint."""
     lines = metric_lines(folder)
     name = "training/mean_forward_speed"
-    speeds = [(line["step"], line[name]) for line in lines if line["step"] <= step and name in line]
     since = None
-    for at, speed in speeds:
-        since = (at if since is None else since) if speed > FAST else None
+    for line in lines:
+        if line["step"] <= step and name in line:
+            since = (line["step"] if since is None else since) if line[name] > FAST else None
     return None if since is None else {"transitions": since, "seconds": wall_clock(lines, since)}
 
 
 def measure(episodes: int, before: list[Path], row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
     """Evaluate one checkpoint and join what its training cost, with the runs ``before`` it."""
-    from racer.envs.highway.config import default_config
+    from racer.envs.highway.config import with_default_keys
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
 
     trained, step = load_policy(checkpoint), step_of(checkpoint)
     seeds = evaluation_seeds(episodes, FIRST_UNWATCHED_SEED)
-    usual = default_config(trained.env_config["scenario"])
-    world = {**trained.env_config, **{key: usual[key] for key in row.evaluated_with_default}}
+    world = with_default_keys(trained.env_config, row.evaluated_with_default)
     result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
     costs = [*(cost(folder, last_step(folder)) for folder in before), cost(checkpoint.parent, step)]
     return {
@@ -265,16 +266,18 @@ def figure(runs: list[dict[str, Any]], key: str) -> str:
 
     values = [run["evaluation"][key] for run in runs]
     mean = sum(values) / len(values)
-    bounds = None
+    share = key.endswith(("_rate", "_share"))
+    text = f"{mean:.1%}" if share else f"{mean:.1f}"
     if len(values) > 2:
-        bounds = mean_interval(values)
+        low, high = mean_interval(values)
     elif len(values) == 1 and f"{key}_low" in runs[0]["evaluation"]:
-        bounds = tuple(runs[0]["evaluation"][f"{key}_{end}"] for end in ("low", "high"))
-    if key.endswith(("_rate", "_share")):
+        low, high = (runs[0]["evaluation"][f"{key}_{end}"] for end in ("low", "high"))
+    else:
+        return text
+    if share:
         # A share has no interval symmetric about its mean: none is below 0.
-        low, high = (min(max(bound, 0.0), 1.0) for bound in bounds or (0.0, 0.0))
-        return f"{mean:.1%}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if bounds else "")
-    return f"{mean:.1f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.1f}" if bounds else "")
+        return f"{text} [{100 * max(low, 0.0):.1f}, {100 * min(high, 1.0):.1f}]"
+    return f"{text} ± {(high - low) / 2:.1f}"
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -286,12 +289,12 @@ def table(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         groups.setdefault((run["row"], run["transitions"]), []).append(run)
     for (row, step), group in groups.items():
-        total = {name: sum(run[name] for run in group) / len(group) for name in COSTS}
-        cells = [row, str(len(group)), f"{step:,}", f"{total['gradient_steps']:,.0f}", f"{total['seconds'] / 60:.1f}"]
+        mean = {name: sum(run[name] for run in group) / len(group) for name in COSTS}
+        cells = [row, str(len(group)), f"{step:,}", f"{mean['gradient_steps']:,.0f}", f"{mean['seconds'] / 60:.1f}"]
         cells += [figure(group, key) for key in COLUMNS.values()]
         worst = max(run["worst_exploit"] for run in group)
         each = ", ".join(f"{run['evaluation']['mean_return']:.1f}" for run in group)
-        cells += [f"{total['training_collisions']:,.0f}", f"{worst:.1%}", each]
+        cells += [f"{mean['training_collisions']:,.0f}", f"{worst:.1%}", each]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -352,15 +355,16 @@ def main() -> int:
     all_rows = STUDIES[args.study]()
     rows = [row for row in all_rows if args.rows is None or row.name in args.rows]
     pairs = [(row, seed) for seed in args.seeds for row in rows]
+    before = {row.name: stages_before(row, all_rows) for row in rows}
     if not args.report_only:
         args.runs.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(args.jobs) as pool:
             # Rows that begin with another row's networks come after it.
-            for depth in sorted({len(stages_before(row, rows)) for row in rows}):
-                now = [(row, seed) for row, seed in pairs if len(stages_before(row, rows)) == depth]
+            for depth in sorted({len(stages) for stages in before.values()}):
+                now = [(row, seed) for row, seed in pairs if len(before[row.name]) == depth]
                 list(pool.map(lambda pair: train(args, *pair), now))
     kept = [
-        ([run_folder(args, stage.name, seed) for stage in stages_before(row, all_rows)], row, seed, path)
+        ([run_folder(args, stage.name, seed) for stage in before[row.name]], row, seed, path)
         for row, seed in pairs
         for path in run_folder(args, row.name, seed).glob("checkpoint_*")
         if is_kept(row, step_of(path))

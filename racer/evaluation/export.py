@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from racer.core.checkpoint import read_checkpoint, write_checkpoint
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
-from racer.envs.highway.config import default_config
+from racer.envs.highway.config import default_config, with_default_keys
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
 from racer.evaluation.report import format_table
@@ -50,11 +50,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
         UsageError: there is no valid checkpoint, a key is unknown, or the folder is taken or cannot be written.
     """
     trained = load_policy(arguments.run)
-    usual = default_config(trained.env_config["scenario"])
-    for key in arguments.default_keys:
-        if key not in usual:
-            raise unknown_name("environment config key (--default_keys)", key, usual)
-    world = {**trained.env_config, **{key: usual[key] for key in arguments.default_keys}}
+    world = with_default_keys(trained.env_config, arguments.default_keys)
     seeds = evaluation_seeds(arguments.episodes, arguments.seed)
     folder = Path(arguments.folder)
     if folder.resolve() == trained.path.parent.resolve():
@@ -67,14 +63,17 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": world}
     checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)
     card = folder / "README.md"
-    card.write_text(model_card(folder.name, trained, result, arguments), encoding="utf-8")
+    text = model_card(folder.name, trained, result, arguments.default_keys, arguments.trained_by)
+    card.write_text(text, encoding="utf-8")
     return [checkpoint, card]
 
 
-def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, arguments: argparse.Namespace) -> str:
+def model_card(
+    name: str, trained: TrainedPolicy, result: EvaluationResult, default_keys: Sequence[str], trained_by: str
+) -> str:
     """Return the card as Markdown: what was trained, where, how, and how it drives."""
     seeds = [episode.seed for episode in result.episodes]
-    keys = ", ".join(f"`{key}`" for key in arguments.default_keys)
+    keys = ", ".join(f"`{key}`" for key in default_keys)
     but = f", but with the default {keys}" if keys else ""
     worst = ", ".join(f"{name.removesuffix('_share')} {share:.1%}" for name, share in result.worst_exploits.items())
     parts = [
@@ -92,8 +91,8 @@ def model_card(name: str, trained: TrainedPolicy, result: EvaluationResult, argu
         "Agent:",
         _json(trained.agent_config),
     ]
-    if arguments.trained_by:
-        parts += ["## Trained by", f"    {arguments.trained_by}"]
+    if trained_by:
+        parts += ["## Trained by", f"    {trained_by}"]
     parts.append(
         "It was trained in a simulator whose drivers follow simple rules. It is an example and a starting point for "
         "research, and must not steer anything that is not simulated. MIT licence, as the code."
