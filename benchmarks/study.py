@@ -188,8 +188,9 @@ def train(args: argparse.Namespace, row: Row, seed: int) -> None:
 
 def metric_lines(folder: Path) -> list[dict[str, Any]]:
     """Read the log of a run."""
-    with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    from racer.core.metrics import METRICS_FILE, read_metrics
+
+    return read_metrics(folder / METRICS_FILE)
 
 
 def last_step(folder: Path) -> int:
@@ -216,18 +217,16 @@ def is_kept(row: Row, step: int) -> bool:
     return step in row.also_at or (step >= row.steps_between and step % row.steps_between < row.steps_between // 8)
 
 
-def cost(folder: Path, step: int) -> dict[str, Any]:
-    """Return what a run had cost at a checkpoint, without the runs that it goes on from."""
-    lines = metric_lines(folder)
+def cost(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """Return what the run of that log had cost at a checkpoint, without the runs that it goes on from."""
     training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
     names = ("gradient_steps", "collisions", "episodes")
     gradient_steps, collisions, episodes = (int(training[f"training/{name}"]) for name in names)
     return dict(zip(COSTS, (step, gradient_steps, wall_clock(lines, step), collisions, episodes), strict=True))
 
 
-def fast_from(folder: Path, step: int) -> dict[str, Any] | None:
+def fast_from(lines: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
     """Return after what time training episodes are faster than ``FAST`` in every line up to a checkpoint."""
-    lines = metric_lines(folder)
     name = "training/mean_forward_speed"
     since = None
     for line in lines:
@@ -246,12 +245,13 @@ def measure(episodes: int, before: list[Path], row: Row, seed: int, checkpoint: 
     seeds = evaluation_seeds(episodes, FIRST_UNWATCHED_SEED)
     world = with_default_keys(trained.env_config, row.evaluated_with_default)
     result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
-    costs = [*(cost(folder, last_step(folder)) for folder in before), cost(checkpoint.parent, step)]
+    lines = metric_lines(checkpoint.parent)
+    costs = [*(cost(metric_lines(folder), last_step(folder)) for folder in before), cost(lines, step)]
     return {
         "row": row.name,
         "seed": seed,
         **{name: sum(part[name] for part in costs) for name in COSTS},
-        "fast_from": None if before else fast_from(checkpoint.parent, step),
+        "fast_from": None if before else fast_from(lines, step),
         "evaluation": dict(result.aggregate),
         "worst_exploit": max(result.worst_exploits.values()),
     }

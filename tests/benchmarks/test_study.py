@@ -90,11 +90,12 @@ def test_costs_are_read_from_the_log(study: ModuleType, tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     # The pause between 300 and 400 is one between two sessions of the run.
-    assert study.cost(tmp_path, 400) == {
+    log = study.metric_lines(tmp_path)
+    assert study.cost(log, 400) == {
         "transitions": 400, "gradient_steps": 800, "seconds": 20.0, "training_collisions": 4, "training_episodes": 40
     }  # fmt: skip
-    assert study.fast_from(tmp_path, 400) == {"transitions": 300, "seconds": 20.0}
-    assert study.fast_from(tmp_path, 500) is None
+    assert study.fast_from(log, 400) == {"transitions": 300, "seconds": 20.0}
+    assert study.fast_from(log, 500) is None
 
 
 @pytest.mark.parametrize(
