@@ -97,7 +97,7 @@ def test_acting_step_by_step_equals_unrolling(memory, ends):
         _, now, _ = policy.act(params, observations_of(envs, seed=20 + t), now, None, deterministic=True)
     start, means, following = now, [], []
     for t in range(steps):
-        chosen, after, extras = policy.act(params, observations[t], now, None, deterministic=True)
+        _, after, extras = policy.act(params, observations[t], now, None, deterministic=True)
         means.append(extras["draws"])
         after = merged(valid[t] > 0, after, now)
         following.append(policy.act(params, peek[t], after, None, deterministic=True)[2]["draws"])
