@@ -36,7 +36,7 @@ class LaneSlots:
     """Per lane the nearest car alongside or behind and the two nearest ahead, then the ego itself: 84 numbers.
 
     A slot is ``(1, 0.04 dx, 0.1 dvx, 0.25 dy, 0.3 vy)``, zeros where it is empty; a car that changes lanes counts in
-    both. Then follow the ego's offset from its lane's centre, heading, speed, sideways speed, and whether each lane exists.
+    both. Then follow the ego's offset from its lane's centre, heading, speed, sideways speed, and which lanes exist.
 
     Attributes:
         lanes: of the road.
@@ -91,7 +91,7 @@ class LaneSlots:
         ahead = inside & (dx > ALONGSIDE)[..., None, :]
         distance = xp.abs(dx)[..., None, :]
         index = xp.arange(dx.shape[-1])
-        filled = []
+        filled: list[tuple[Any, Any]] = []
         for candidates in (inside & ~ahead, ahead, None):
             if candidates is None:
                 candidates = ahead & (index != filled[-1][0][..., None])
