@@ -62,15 +62,13 @@ class Scratch(NamedTuple):
 
     Attributes:
         plans: ``[P, H, 2]``.
-        scores: ``[P]``.
         parents: ``[E, H, 2]``, the best plans of a generation.
-        parent_scores: ``[E]``, falling.
+        parent_scores: ``[E]``, theirs, falling.
         cars: ``[H, V - 1, 2]``, where other vehicles will be after each step (m, road coordinates).
         draws: ``[1]`` uint64.
     """
 
     plans: np.ndarray
-    scores: np.ndarray
     parents: np.ndarray
     parent_scores: np.ndarray
     cars: np.ndarray
@@ -80,7 +78,7 @@ class Scratch(NamedTuple):
     def make(cls, plans: int, parents: int, horizon: int, rows: int) -> Scratch:
         """Allocate for P plans of H steps, E parents and observations of V rows."""
         return cls(
-            np.zeros((plans, horizon, 2)), np.zeros(plans), np.zeros((parents, horizon, 2)), np.zeros(parents),
+            np.zeros((plans, horizon, 2)), np.zeros((parents, horizon, 2)), np.zeros(parents),
             np.zeros((horizon, rows - 1, 2)), np.zeros(1, np.uint64),
         )  # fmt: skip
 
@@ -162,13 +160,18 @@ def future(
 
 @kernel
 def score(
-    plan: np.ndarray, row: np.ndarray, cars: np.ndarray, count: int, judgement: Judgement
+    plan: np.ndarray, row: np.ndarray, cars: np.ndarray, count: int, judgement: Judgement, needed: float
 ) -> float:
-    """Drive a plan ``[H, 2]`` from the ego's ``row`` [6] through the forecast; return the discounted score."""
+    """Drive a plan ``[H, 2]`` from the ego's ``row`` [6] through the forecast; return the discounted score.
+
+    A plan that cannot come above ``needed`` any more is given up, with a score of -inf.
+    """
     x, y, heading = 0.0, row[2], row[5]
     speed = math.sqrt(row[3] * row[3] + row[4] * row[4])
     total, weight = 0.0, 1.0
     right = judgement.right_weight / max(judgement.lanes - 1, 1)
+    best = judgement.speed_weight + judgement.right_weight
+    left = best * (1.0 - judgement.discount ** plan.shape[0]) / (1.0 - judgement.discount)
     for t in range(plan.shape[0]):
         x, y, heading, speed = drive(x, y, heading, speed, plan[t, 0], plan[t, 1], judgement)
         turned = 0.5 * LENGTH * abs(heading)
@@ -189,24 +192,25 @@ def score(
         if near:
             reward -= judgement.near
         total += weight * reward
+        left -= weight * best
         weight *= judgement.discount
+        if total + left <= needed:
+            return -np.inf
     return total + weight * future(x, y, speed, cars, count, judgement)
 
 
 @kernel
-def rank(scratch: Scratch) -> None:
-    """Let a generation's plans into the parents where they are better; the first of equals stays."""
-    parents, falling = scratch.parents, scratch.parent_scores
-    for p in range(scratch.plans.shape[0]):
-        if scratch.scores[p] <= falling[-1]:
-            continue
-        e = falling.shape[0] - 1
-        while e > 0 and scratch.scores[p] > falling[e - 1]:
-            falling[e] = falling[e - 1]
-            copy_plan(parents[e - 1], parents[e])
-            e -= 1
-        falling[e] = scratch.scores[p]
-        copy_plan(scratch.plans[p], parents[e])
+def rank(plan: np.ndarray, value: float, parents: np.ndarray, falling: np.ndarray) -> None:
+    """Let a plan of score ``value`` into the parents where it is better; the first of equals stays."""
+    e = falling.shape[0] - 1
+    if value <= falling[e]:
+        return
+    while e > 0 and value > falling[e - 1]:
+        falling[e] = falling[e - 1]
+        copy_plan(parents[e - 1], parents[e])
+        e -= 1
+    falling[e] = value
+    copy_plan(plan, parents[e])
 
 
 @entry
@@ -243,8 +247,8 @@ def search(
             if generation > 0:
                 next_plans(scratch.draws, scratch.parents, judgement.lanes, scratch.plans)
             for p in range(scratch.plans.shape[0]):
-                scratch.scores[p] = score(scratch.plans[p], row, scratch.cars, count, judgement)
-            if generation == 0:
-                scratch.scores[0] += judgement.loyalty
-            rank(scratch)
+                loyalty = judgement.loyalty if generation == 0 and p == 0 else 0.0
+                needed = scratch.parent_scores[-1] - loyalty
+                value = score(scratch.plans[p], row, scratch.cars, count, judgement, needed) + loyalty
+                rank(scratch.plans[p], value, scratch.parents, scratch.parent_scores)
         copy_plan(scratch.parents[0], best[n])

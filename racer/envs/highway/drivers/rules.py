@@ -1,4 +1,4 @@
-"""The rule-based driver: IDM car following, and changes to the neighbouring lane that has more room."""
+"""The rule-based driver: IDM car following, and changes towards the lane that lets it get farthest."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from racer.envs.highway.world import RiskWorld
 __all__ = ["RuleDriver"]
 
 DESIRED_SPEED = 40.0  # m/s
-COMFORTABLE = 3.0  # m/s2, IDM's acceleration
+COMFORTABLE = 8.0  # m/s2, IDM's acceleration
 BRAKING = 5.0  # m/s2, IDM's comfortable deceleration
-TIME_GAP = 1.5  # s
-STANDING_GAP = 5.0  # m
-GAIN = 0.3  # m/s2 that a lane change must bring
-ROOM_BEHIND, ROOM_AHEAD = -10.0, 12.0  # m, between which nobody may be in the lane that is entered
-WAIT = 1.0  # s between two changes
-ARRIVED = 0.5  # m from a lane's centre
+TIME_GAP = 0.3  # s
+STANDING_GAP = 2.0  # m
+OUTLOOK = 5.0  # s, over which the lanes' progress is compared
+GAIN = 4.0  # m of progress that a lane change must bring
+PER_LANE = 3.0  # m that each further lane change costs
+KEEP_RIGHT = 8.0  # m that each lane farther right is worth
+ROOM_BEHIND, ROOM_AHEAD = -7.0, 8.0  # m, between which nobody may be in the lane that is entered
+CLEARANCE = 1.0  # s of closing that must fit beyond that room
+WAIT = 0.6  # s between two changes
+ARRIVED = 1.0  # m from a lane's centre
 RESPONSE = 2.5  # 1/s, the acceleration that Targets gives for each m/s of difference
 
 
 class RuleDriver:
-    """Follows the car ahead by IDM (Treiber et al. 2000) and enters the lane beside that lets it accelerate more.
+    """Follows the car ahead by IDM (Treiber et al. 2000) and enters the lanes that let it get farther.
 
     Args:
         world: that it drives in; only its configuration is read.
@@ -62,13 +66,15 @@ class RuleDriver:
         here = np.clip(np.round(rows[:, 0, 2] / LANE_WIDTH), 0, self._road.lanes - 1).astype(np.int64)
         goal = np.where(memory["lane"] > 0, memory["lane"] - 1, here)
         inside = occupancy(rows, self._road.lanes)
-        wanted = accelerations(rows, inside)
-        free = ((rows[:, 1:, 1] < ROOM_BEHIND) | (rows[:, 1:, 1] > ROOM_AHEAD))[:, None] | ~inside
-        goal, wait = self._change(rows, goal, memory["wait"], wanted, free.all(axis=-1))
+        gap, closing = leaders(rows, inside)
+        speed = np.hypot(rows[:, 0, 3], rows[:, 0, 4]).astype(np.float64)
+        progress = np.minimum(DESIRED_SPEED, gap / OUTLOOK + speed[:, None] - closing) * OUTLOOK
+        goal, wait = self._change(rows, goal, memory["wait"], progress, has_room(rows, inside))
         row = np.arange(len(rows))
+        wanted = idm(speed[:, None], gap, closing)
         acceleration = np.minimum(wanted[row, here], wanted[row, goal])
-        speed = np.hypot(rows[:, 0, 3], rows[:, 0, 4]) + acceleration / RESPONSE
-        actions = aim(rows, goal.astype(np.float64), np.clip(speed, 0.0, DESIRED_SPEED), self._road.lanes)
+        aimed = np.clip(speed + acceleration / RESPONSE, 0.0, DESIRED_SPEED)
+        actions = aim(rows, goal.astype(np.float64), aimed, self._road.lanes)
         return actions, {"lane": goal + 1, "wait": wait}, {}
 
     def _change(
@@ -76,18 +82,19 @@ class RuleDriver:
         rows: NDArray[np.float32],
         goal: NDArray[np.int64],
         wait: NDArray[np.int64],
-        wanted: NDArray[np.float64],
-        free: NDArray[np.bool_],
+        progress: NDArray[np.float64],
+        room: NDArray[np.bool_],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the lanes to head for and the steps to wait ``[N]``, from accelerations and room ``[N, lanes]``."""
-        row = np.arange(len(rows))
+        """Return the lanes to head for and the steps to wait ``[N]``, from progress and room ``[N, lanes]``."""
+        row, lanes = np.arange(len(rows)), np.arange(self._road.lanes)
+        away = lanes - goal[:, None]
+        progress = progress + KEEP_RIGHT * lanes
+        value = progress - PER_LANE * np.abs(away)
+        best = value.argmax(axis=1)
+        beside = goal + np.sign(best - goal)
         settled = (np.abs(rows[:, 0, 2] - LANE_WIDTH * goal) < ARRIVED) & (wait == 0)
-        chosen, best = goal.copy(), wanted[row, goal] + GAIN
-        for beside in (goal - 1, goal + 1):
-            lane = np.clip(beside, 0, self._road.lanes - 1)
-            better = settled & (lane == beside) & free[row, lane] & (wanted[row, lane] > best)
-            chosen, best = np.where(better, lane, chosen), np.where(better, wanted[row, lane], best)
-        return chosen, np.where(chosen != goal, self._wait, np.maximum(wait - 1, 0))
+        changes = settled & (value[row, best] > progress[row, goal] + GAIN) & room[row, beside]
+        return np.where(changes, beside, goal), np.where(changes, self._wait, np.maximum(wait - 1, 0))
 
 
 def occupancy(rows: NDArray[np.float32], lanes: int) -> NDArray[np.bool_]:
@@ -101,14 +108,27 @@ def occupancy(rows: NDArray[np.float32], lanes: int) -> NDArray[np.bool_]:
     return (others[..., 0] > 0.5)[:, None] & ((low == lane) | (high == lane))
 
 
-def accelerations(rows: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return IDM's acceleration (m/s2) in each lane ``[N, lanes]``, the nearest car ahead in it being followed."""
+def has_room(rows: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which lanes ``[N, lanes]`` have nobody alongside, nor anybody who will soon be."""
+    dx, dvx = rows[:, 1:, 1], rows[:, 1:, 3]
+    ahead = dx > ROOM_AHEAD - np.minimum(CLEARANCE * dvx, 0.0)
+    behind = dx < ROOM_BEHIND - np.maximum(CLEARANCE * dvx, 0.0)
+    return ((ahead | behind)[:, None] | ~inside).all(axis=-1)
+
+
+def leaders(
+    rows: NDArray[np.float32], inside: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the gap to the nearest car ahead in each lane (m), and how fast it closes (m/s): ``[N, lanes]``."""
     others = rows[:, 1:].astype(np.float64)
-    speed = np.hypot(rows[:, 0, 3], rows[:, 0, 4]).astype(np.float64)
     ahead = np.where(inside & (others[..., 1] > 0)[:, None], others[..., 1][:, None], np.inf)
-    nearest = ahead.argmin(axis=-1)
-    gap = np.maximum(ahead.min(axis=-1) - VEHICLE_LENGTH, 0.1)
+    nearest, distance = ahead.argmin(axis=-1), ahead.min(axis=-1)
     closing = -np.take_along_axis(others[..., 3], nearest, axis=1)
-    dynamic = TIME_GAP * speed[:, None] + speed[:, None] * closing / (2 * np.sqrt(COMFORTABLE * BRAKING))
+    return np.maximum(distance - VEHICLE_LENGTH, 0.1), np.where(np.isfinite(distance), closing, 0.0)
+
+
+def idm(speed: NDArray[np.float64], gap: NDArray[np.float64], closing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return IDM's acceleration (m/s2) at a speed (m/s) behind gaps (m) that close (m/s)."""
+    dynamic = TIME_GAP * speed + speed * closing / (2 * np.sqrt(COMFORTABLE * BRAKING))
     desired = STANDING_GAP + np.maximum(dynamic, 0.0)
-    return COMFORTABLE * (1 - (speed[:, None] / DESIRED_SPEED) ** 4 - (desired / gap) ** 2)
+    return COMFORTABLE * (1 - (speed / DESIRED_SPEED) ** 4 - (desired / gap) ** 2)
