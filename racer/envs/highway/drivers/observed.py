@@ -47,12 +47,12 @@ class Judgement(NamedTuple):
     right_weight: float
     discount: float = 0.97
     crash: float = 20.0
-    along: float = 2.0
-    across: float = 0.5
-    near_along: float = 4.0
-    near_across: float = 0.9
+    along: float = 0.5
+    across: float = 0.15
+    near_along: float = 2.0
+    near_across: float = 0.5
     near: float = 0.3
-    slow: float = 0.1
+    slow: float = 0.3
     closing: float = 1.5
     loyalty: float = 0.05
 
