@@ -14,7 +14,7 @@ from racer.training.run_spec import create_agent, spec_from_config
 
 SEED = 10_000
 WORLD = get_world("highway")
-ENV = {"engine": "highway-env", "vehicles_count": 3, "duration": 2}
+ENV = {"engine": "highway-env", "vehicles_count": 3, "duration": 2, "flatten_observation": True}
 SMALL = {"actor_hidden_dims": (8,), "critic_hidden_dims": (8,)}
 
 

@@ -90,7 +90,7 @@ RACER_DEFAULTS: dict[str, Any] = {
     # observations are clipped to [-observation_clip, observation_clip]
     "observation_clip": 100.0,
     # one vector [V * F] instead of rows [V, F]
-    "flatten_observation": True,
+    "flatten_observation": False,
     # weight of the speed terms; None takes high_speed_reward, so that the correction removes what was added
     "speed_weight": None,
     # m/s, forward speeds that earn 0 and 1
