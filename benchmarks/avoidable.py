@@ -24,6 +24,7 @@ os.environ.update(ONE_THREAD)
 from racer.core.errors import UsageError
 from racer.envs.highway.drivers.avoidable import STEPS_BEFORE, Crash, crash_of
 from racer.evaluation.checkpoints import load_policy
+from racer.evaluation.drivers import DriverPolicy
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, evaluation_seeds
 from racer.evaluation.summary import proportion_interval
 
@@ -41,7 +42,8 @@ def main() -> int:
         if min(args.steps_before) < 1 or args.jobs < 1:
             raise UsageError("steps_before and jobs must be at least 1")
         seeds = evaluation_seeds(args.episodes, args.seed)
-        load_policy(args.policy)
+        if isinstance(load_policy(args.policy).policy, DriverPolicy):
+            raise UsageError(f"--policy {args.policy} is no checkpoint: name the policy whose crashes are examined")
         crashes = list(find(args.policy, seeds, args.steps_before, not args.sample, args.jobs))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

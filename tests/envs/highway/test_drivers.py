@@ -112,9 +112,7 @@ def test_a_plan_is_paid_until_it_crashes(monkeypatch: pytest.MonkeyPatch) -> Non
     step = 0.4 * 10 / 15
     expected = step * (1 + 0.97 + 0.97**2) - 20.0 * 0.97**3
     assert score.py_func(plan, rows[0], scratch.cars, count, judge, -np.inf) == pytest.approx(expected)
-    assert score.py_func(plan, rows[0], scratch.cars, 0, judge, -np.inf) == pytest.approx(
-        step * (1 - 0.97**25) / 0.03
-    )
+    assert score.py_func(plan, rows[0], scratch.cars, 0, judge, -np.inf) == pytest.approx(step * (1 - 0.97**25) / 0.03)
     assert score.py_func(plan, rows[0], scratch.cars, 0, judge, 1000.0) == -np.inf
 
 
@@ -122,7 +120,7 @@ def test_a_plan_is_paid_until_it_crashes(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_blocked_lane_is_left_for_the_free_one(make: type) -> None:
     driver = make(RiskWorld({}, 1))
     wall = [(14.0, 0.0, -10.0, 0.0), (12.0, 4.0, -10.0, 0.0), (12.0, 8.0, -10.0, 0.0), (2.0, 4.0, 0.0, 0.0)]
-    actions, memory, extras = driver.act({}, scene(*wall), driver.initial_memory(1), None)
+    actions, _, extras = driver.act({}, scene(*wall), driver.initial_memory(1), None)
     assert actions.shape == (1, 2)
     assert actions.dtype == np.float32
     assert actions[0, 1] < -0.02

@@ -142,9 +142,7 @@ def drive(
 
 
 @kernel
-def future(
-    x: float, y: float, speed: float, cars: np.ndarray, count: int, judgement: Judgement
-) -> float:
+def future(x: float, y: float, speed: float, cars: np.ndarray, count: int, judgement: Judgement) -> float:
     """Return what the end of a plan is worth: the speed lost and the gap that closes ahead."""
     last = cars.shape[0] - 1
     soonest = np.inf

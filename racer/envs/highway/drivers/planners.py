@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 from racer.envs.highway.drivers.base import Road, aim, read_rows
-from racer.envs.highway.drivers.observed import TOP_SPEED, TTC_SCALE, Judgement, Scratch, search
+from racer.envs.highway.drivers.observed import SAME_LANE, TOP_SPEED, TTC_SCALE, Judgement, Scratch, search
 from racer.envs.highway.drivers.plans import propose_first, propose_next, shift_rows
 from racer.envs.highway.geometry import LANE_WIDTH, VEHICLE_LENGTH
 from racer.envs.highway.world import RiskWorld
@@ -41,7 +43,7 @@ class ObservationPlanner:
     discrete = False
     size = 2
 
-    def __init__(self, world: RiskWorld, *, plans: int = 128, generations: int = 2, **overrides: float) -> None:
+    def __init__(self, world: RiskWorld, *, plans: int = 128, generations: int = 2, **overrides: Any) -> None:
         self._road = Road.of(world)
         self._generations = generations
         self._judgement = judgement(world.config, self._road)._replace(**overrides)
@@ -72,6 +74,8 @@ class ObservationPlanner:
 class StatePlanner:
     """Plans in copies of the world, which go on exactly as the world itself would: a ceiling, not a rival.
 
+    Environments are planned for side by side, one thread a core; what comes out does not depend on that.
+
     Args:
         world: that it drives in; its state is read at every plan.
         plans: of a generation.
@@ -88,22 +92,22 @@ class StatePlanner:
     size = 2
 
     def __init__(
-        self, world: RiskWorld, *, plans: int = 144, generations: int = 1, every: int = 2, **overrides: float
+        self, world: RiskWorld, *, plans: int = 144, generations: int = 1, every: int = 2, **overrides: Any
     ) -> None:
         if world.config["engine"] != "compiled":
-            raise UsageError(f"this driver copies its world: it needs engine 'compiled', not {world.config['engine']!r}")
+            raise UsageError(
+                f"this driver copies its world: it needs engine 'compiled', not {world.config['engine']!r}"
+            )
         self._world = world
         self._road = Road.of(world)
-        self._horizon = horizon(self._road)
-        self._judgement = judgement(world.config, self._road)._replace(**overrides)
-        self._generations, self._every = generations, every
-        self._copies = RiskWorld(world.config, plans)
-        self._plans = np.zeros((plans, self._horizon, 2))
-        self._draws = np.zeros(1, np.uint64)
+        self._every = every
+        counts = judgement(world.config, self._road)._replace(**overrides)
+        cores = min(os.cpu_count() or 1, world.num_envs)
+        self._searches = [Search(world, self._road, counts, plans, generations) for _ in range(cores)]
 
     def initial_memory(self, count: int) -> dict[str, np.ndarray]:
         """Return no plans, and no steps taken."""
-        return no_plans(count, self._horizon)
+        return no_plans(count, horizon(self._road))
 
     def act(
         self,
@@ -120,15 +124,40 @@ class StatePlanner:
         due = np.flatnonzero(steps % self._every == 0)
         if due.size:
             state = self._world.get_state()
-            for n in due:
-                self._plan({name: value[n] for name, value in state.items()}, rows[n], best[n], int(steps[n]))
+
+            def plan(worker: int) -> None:
+                for n in due[worker :: len(self._searches)]:
+                    own = {name: value[n : n + 1] for name, value in state.items()}
+                    self._searches[worker].improve(own, rows[n], best[n], int(steps[n]))
+
+            workers = min(len(self._searches), due.size)
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(plan, range(workers)))
         actions = aim(rows, best[:, 0, 0], best[:, 0, 1], self._road.lanes)
         return actions, {"plan": best, "steps": steps + 1}, {}
 
-    def _plan(
+
+class Search:
+    """Drives plans in as many copies of a world.
+
+    Args:
+        world: whose configuration the copies have.
+        road: its road.
+        judgement: what a plan's score is made of.
+        plans: of a generation.
+        generations: of a search.
+    """
+
+    def __init__(self, world: RiskWorld, road: Road, judgement: Judgement, plans: int, generations: int) -> None:
+        self._road, self._judgement, self._generations = road, judgement, generations
+        self._copies = RiskWorld(world.config, plans)
+        self._plans = np.zeros((plans, horizon(road), 2))
+        self._draws = np.zeros(1, np.uint64)
+
+    def improve(
         self, state: Mapping[str, Any], rows: NDArray[np.float32], best: NDArray[np.float64], step: int
     ) -> None:
-        """Write the best plan ``[H, 2]`` from the state of one environment."""
+        """Write the best plan ``[H, 2]`` over the last one, from the state and the rows ``[V, 6]`` of an environment."""
         lanes, plans = self._road.lanes, self._plans
         lane = float(np.clip(np.round(rows[0, 2] / LANE_WIDTH), 0, lanes - 1))
         propose_first(self._draws, step, best, lane, lanes, plans)
@@ -148,9 +177,9 @@ class StatePlanner:
         """Drive all plans from the state of one environment; returns their scores ``[P]``."""
         judgement, copies = self._judgement, self._copies
         count = copies.num_envs
-        rows = read_rows(copies.set_state({name: np.repeat(value[None], count, axis=0) for name, value in state.items()}))
+        rows = read_rows(copies.set_state({name: np.repeat(value, count, axis=0) for name, value in state.items()}))
         scores, alive, weight = np.zeros(count), np.ones(count, bool), 1.0
-        for t in range(self._horizon):
+        for t in range(self._plans.shape[1]):
             step = copies.step(aim(rows, self._plans[:, t, 0], self._plans[:, t, 1], self._road.lanes))
             rows = read_rows(step.observations)
             scores += weight * np.where(alive, step.rewards - judgement.crash * step.terminated, 0.0)
@@ -163,7 +192,7 @@ class StatePlanner:
     def _future(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return what the ends of plans are worth ``[P]``: the speed lost and the gap that closes ahead."""
         others = rows[:, 1:].astype(np.float64)
-        ahead = (others[..., 0] > 0.5) & (others[..., 1] > 0) & (np.abs(others[..., 2]) < LANE_WIDTH / 2)
+        ahead = (others[..., 0] > 0.5) & (others[..., 1] > 0) & (np.abs(others[..., 2]) < SAME_LANE)
         closing = np.maximum(-others[..., 3], 1e-6)
         ttc = np.where(ahead, np.maximum(others[..., 1] - VEHICLE_LENGTH, 0.0) / closing, np.inf).min(axis=1)
         lost = TOP_SPEED - np.hypot(rows[:, 0, 3], rows[:, 0, 4])

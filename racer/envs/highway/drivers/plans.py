@@ -11,7 +11,18 @@ import numpy as np
 
 from racer.envs.highway.simulator.compiled import entry, kernel
 
-__all__ = ["FASTEST", "SLOWEST", "begin_draws", "copy_plan", "first_plans", "keep_going", "propose_first", "propose_next", "shift", "shift_rows"]
+__all__ = [
+    "FASTEST",
+    "SLOWEST",
+    "begin_draws",
+    "copy_plan",
+    "first_plans",
+    "keep_going",
+    "propose_first",
+    "propose_next",
+    "shift",
+    "shift_rows",
+]
 
 SLOWEST, FASTEST = 20.0, 40.0
 """Speeds that a plan may ask for (m/s), those of :class:`racer.envs.highway.views.Targets`."""
@@ -44,7 +55,7 @@ def draw(draws: np.ndarray) -> float:
 @kernel
 def draw_below(draws: np.ndarray, n: int) -> int:
     """Return the next whole number in [0, n)."""
-    return min(np.int64(draw(draws) * n), n - 1)
+    return int(draw(draws) * n)
 
 
 @kernel
@@ -91,7 +102,7 @@ def mutate(draws: np.ndarray, parent: np.ndarray, child: np.ndarray, lanes: int)
         length = SHORTEST_SPAN + draw_below(draws, LONGEST_SPAN - SHORTEST_SPAN + 1)
         last = horizon if draw(draws) < 0.3 else min(first + length, horizon)
         if column == 0:
-            value = np.float64(draw_below(draws, lanes))
+            value = 1.0 * draw_below(draws, lanes)
         elif draw(draws) < 0.3:
             value = FASTEST
         else:
@@ -130,9 +141,7 @@ def next_plans(draws: np.ndarray, parents: np.ndarray, lanes: int, plans: np.nda
 
 
 @entry
-def propose_first(
-    draws: np.ndarray, step: int, best: np.ndarray, lane: float, lanes: int, plans: np.ndarray
-) -> None:
+def propose_first(draws: np.ndarray, step: int, best: np.ndarray, lane: float, lanes: int, plans: np.ndarray) -> None:
     """:func:`first_plans` for Python, at step ``step`` of an episode; ``best`` is made where ``step`` is 0."""
     begin_draws(draws, step)
     if step == 0:

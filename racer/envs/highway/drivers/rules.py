@@ -116,9 +116,7 @@ def has_room(rows: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np
     return ((ahead | behind)[:, None] | ~inside).all(axis=-1)
 
 
-def leaders(
-    rows: NDArray[np.float32], inside: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def leaders(rows: NDArray[np.float32], inside: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the gap to the nearest car ahead in each lane (m), and how fast it closes (m/s): ``[N, lanes]``."""
     others = rows[:, 1:].astype(np.float64)
     ahead = np.where(inside & (others[..., 1] > 0)[:, None], others[..., 1][:, None], np.inf)
