@@ -3,8 +3,8 @@
     python benchmarks/avoidable.py --policy policies/highway-ppo --episodes 200
 
 runs a policy on held-out seeds. For each crash the planner in copies of the simulator takes over 5, 10 and 20 policy
-steps before it, in the very same scene; the crash counts as avoidable from there if the planner drives on for 8 seconds,
-or to the episode's end. Prints the shares with 95 % Wilson intervals. Episodes are shared among all cores.
+steps before it, in the very same scene; the crash counts as avoidable from there if the planner drives on for 8
+seconds, or to the episode's end. Prints the shares with 95 % Wilson intervals. Episodes are shared among all cores.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 # One thread a process: every core has one.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-os.environ.update(ONE_THREAD)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from racer.core.errors import UsageError
 from racer.envs.highway.drivers.avoidable import STEPS_BEFORE, Crash, crash_of
@@ -85,9 +85,8 @@ def describe(crash: Crash) -> str:
 def report(policy: str, episodes: int, crashes: Sequence[Crash], steps_before: Sequence[int]) -> str:
     """Return the table of shares."""
     low, high = proportion_interval(len(crashes), episodes)
-    lines = [
-        f"{policy}: {len(crashes)} crashes in {episodes} episodes, {len(crashes) / episodes:.1%} [{low:.1%}, {high:.1%}]"
-    ]
+    share = len(crashes) / episodes
+    lines = [f"{policy}: {len(crashes)} crashes in {episodes} episodes, {share:.1%} [{low:.1%}, {high:.1%}]"]
     for k in steps_before if crashes else ():
         saved = sum(crash.avoidable[k] for crash in crashes)
         low, high = proportion_interval(saved, len(crashes))

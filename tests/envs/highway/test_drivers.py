@@ -11,7 +11,7 @@ from racer.core.errors import UsageError
 from racer.envs.highway import make_vector_env
 from racer.envs.highway.drivers import DRIVERS, observed
 from racer.envs.highway.drivers.base import Road, aim, read_rows
-from racer.envs.highway.drivers.observed import Scratch, drive, forecast, score
+from racer.envs.highway.drivers.observed import Scratch, drive, forecast, score, sift
 from racer.envs.highway.drivers.planners import ObservationPlanner, StatePlanner, judgement
 from racer.envs.highway.drivers.plans import FASTEST, SLOWEST, propose_first, propose_next
 from racer.envs.highway.drivers.rules import RuleDriver, leaders, occupancy
@@ -108,12 +108,14 @@ def test_a_plan_is_paid_until_it_crashes(monkeypatch: pytest.MonkeyPatch) -> Non
     ego = (1.0, 50.0, 4.0, 40.0, 0.0, 0.0)
     rows = scene((20.0, 0.0, -20.0, 0.0), ego=ego).astype(float)[0]
     count = forecast.py_func(rows, judge, scratch.cars)
+    sift.py_func(40.0, count, judge, scratch)
     # 15 m between the bumpers close by 4 m a step: the fourth is one too many.
     step = 0.4 * 10 / 15
-    expected = step * (1 + 0.97 + 0.97**2) - 20.0 * 0.97**3
-    assert score.py_func(plan, rows[0], scratch.cars, count, judge, -np.inf) == pytest.approx(expected)
-    assert score.py_func(plan, rows[0], scratch.cars, 0, judge, -np.inf) == pytest.approx(step * (1 - 0.97**25) / 0.03)
-    assert score.py_func(plan, rows[0], scratch.cars, 0, judge, 1000.0) == -np.inf
+    expected = step * (1 + 0.98 + 0.98**2) - 20.0 * 0.98**3
+    assert score.py_func(plan, rows[0], count, judge, -np.inf, scratch) == pytest.approx(expected)
+    sift.py_func(40.0, 0, judge, scratch)
+    assert score.py_func(plan, rows[0], 0, judge, -np.inf, scratch) == pytest.approx(step * (1 - 0.98**25) / 0.02)
+    assert score.py_func(plan, rows[0], 0, judge, 1000.0, scratch) == -np.inf
 
 
 @pytest.mark.parametrize("make", [RuleDriver, ObservationPlanner])

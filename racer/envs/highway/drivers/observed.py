@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from racer.envs.highway.drivers.plans import begin_draws, copy_plan, first_plans, keep_going, next_plans, shift
+from racer.envs.highway.drivers.plans import SLOWEST, begin_draws, copy_plan, first_plans, keep_going, next_plans, shift
 from racer.envs.highway.simulator.compiled import entry, kernel
 from racer.envs.highway.simulator.layout import LANE_WIDTH, LENGTH, WIDTH
 
@@ -45,14 +45,14 @@ class Judgement(NamedTuple):
     speed_low: float
     speed_high: float
     right_weight: float
-    discount: float = 0.97
+    discount: float = 0.98
     crash: float = 20.0
     along: float = 0.5
     across: float = 0.15
     near_along: float = 2.0
     near_across: float = 0.5
     near: float = 0.3
-    slow: float = 0.3
+    slow: float = 0.1
     closing: float = 1.5
     loyalty: float = 0.05
 
@@ -64,7 +64,9 @@ class Scratch(NamedTuple):
         plans: ``[P, H, 2]``.
         parents: ``[E, H, 2]``, the best plans of a generation.
         parent_scores: ``[E]``, theirs, falling.
-        cars: ``[H, V - 1, 2]``, where other vehicles will be after each step (m, road coordinates).
+        cars: ``[H, V - 1, 2]``, where other vehicles will be after each step (m, along from the ego's place now).
+        met: ``[H, V - 1, 2]``, those of them that the ego can meet then.
+        met_counts: ``[H]``, how many.
         draws: ``[1]`` uint64.
     """
 
@@ -72,6 +74,8 @@ class Scratch(NamedTuple):
     parents: np.ndarray
     parent_scores: np.ndarray
     cars: np.ndarray
+    met: np.ndarray
+    met_counts: np.ndarray
     draws: np.ndarray
 
     @classmethod
@@ -79,7 +83,8 @@ class Scratch(NamedTuple):
         """Allocate for P plans of H steps, E parents and observations of V rows."""
         return cls(
             np.zeros((plans, horizon, 2)), np.zeros((parents, horizon, 2)), np.zeros(parents),
-            np.zeros((horizon, rows - 1, 2)), np.zeros(1, np.uint64),
+            np.zeros((horizon, rows - 1, 2)), np.zeros((horizon, rows - 1, 2)), np.zeros(horizon, np.int64),
+            np.zeros(1, np.uint64),
         )  # fmt: skip
 
 
@@ -88,12 +93,14 @@ LANE_CHANGE_SHARE = 0.25  # of the rest of its way that a changing car covers in
 TTC_SCALE = 1.5  # s
 TOP_SPEED = 40.0  # m/s
 TOO_FAR = 150.0  # m ahead, beyond which a car cannot be met within a plan
+HARDEST = 5.0  # m/s2, of braking and accelerating
+STRAIGHTNESS = 0.95  # share of its way that the ego makes along the road at least, also across lanes
 SAME_LANE = 2.0  # m apart sideways, below which two cars follow one another
 
 
 @kernel
 def forecast(rows: np.ndarray, judgement: Judgement, cars: np.ndarray) -> int:
-    """Write where the vehicles of ``rows`` [V, 6] will be, relative to the ego's place along the road; return how many."""
+    """Write where the vehicles of ``rows`` [V, 6] will be; return how many."""
     count = 0
     step = judgement.frames * judgement.frame
     for v in range(1, rows.shape[0]):
@@ -119,15 +126,36 @@ def forecast(rows: np.ndarray, judgement: Judgement, cars: np.ndarray) -> int:
 
 
 @kernel
+def sift(speed: float, count: int, judgement: Judgement, scratch: Scratch) -> None:
+    """Keep at each step the vehicles that the ego can meet then, whatever plan it follows from a speed (m/s) on."""
+    step = judgement.frames * judgement.frame
+    reach = LENGTH + judgement.near_along + 0.1
+    slow, fast, low, high = speed, speed, 0.0, 0.0
+    for t in range(scratch.cars.shape[0]):
+        slow = max(slow - HARDEST * step, min(slow, SLOWEST))
+        fast = min(fast + HARDEST * step, max(fast, TOP_SPEED))
+        low += STRAIGHTNESS * slow * step
+        high += fast * step
+        kept = 0
+        for c in range(count):
+            x = scratch.cars[t, c, 0]
+            if low - reach < x and x < high + reach:
+                scratch.met[t, kept, 0] = x
+                scratch.met[t, kept, 1] = scratch.cars[t, c, 1]
+                kept += 1
+        scratch.met_counts[t] = kept
+
+
+@kernel
 def drive(
     x: float, y: float, heading: float, speed: float, lane: float, wanted: float, judgement: Judgement
 ) -> tuple[float, float, float, float]:
     """Take a policy step towards a lane and a speed (m/s): place (m), heading (rad) and speed (m/s) after it."""
-    moving = max(speed, 1.0)
+    slowness = 1.0 / max(speed, 1.0)
     offset = min(max(LANE_WIDTH * lane - y, -4.5), 4.5)
-    target = min(max(min(max(1.5 * offset, -4.0), 4.0) / moving, -0.7), 0.7)
-    steering = min(max(17.5 * (target - heading) / moving / (math.pi / 4), -0.1), 0.1) * (math.pi / 4)
-    acceleration = 5.0 * min(max(0.5 * (wanted - speed), -1.0), 1.0)
+    target = min(max(min(max(1.5 * offset, -4.0), 4.0) * slowness, -0.7), 0.7)
+    steering = min(max(17.5 / (math.pi / 4) * (target - heading) * slowness, -0.1), 0.1) * (math.pi / 4)
+    acceleration = HARDEST * min(max(0.5 * (wanted - speed), -1.0), 1.0)
     beta = 0.5 * steering * (1.0 + steering * steering / 4.0)
     for _ in range(judgement.frames):
         if speed > TOP_SPEED:
@@ -158,7 +186,7 @@ def future(x: float, y: float, speed: float, cars: np.ndarray, count: int, judge
 
 @kernel
 def score(
-    plan: np.ndarray, row: np.ndarray, cars: np.ndarray, count: int, judgement: Judgement, needed: float
+    plan: np.ndarray, row: np.ndarray, count: int, judgement: Judgement, needed: float, scratch: Scratch
 ) -> float:
     """Drive a plan ``[H, 2]`` from the ego's ``row`` [6] through the forecast; return the discounted score.
 
@@ -174,11 +202,11 @@ def score(
         x, y, heading, speed = drive(x, y, heading, speed, plan[t, 0], plan[t, 1], judgement)
         turned = 0.5 * LENGTH * abs(heading)
         near = False
-        for c in range(count):
-            along = abs(cars[t, c, 0] - x) - LENGTH
+        for c in range(scratch.met_counts[t]):
+            along = abs(scratch.met[t, c, 0] - x) - LENGTH
             if along >= judgement.near_along:
                 continue
-            across = abs(cars[t, c, 1] - y) - WIDTH - turned
+            across = abs(scratch.met[t, c, 1] - y) - WIDTH - turned
             if along < judgement.along and across < judgement.across:
                 return total - weight * judgement.crash
             near |= across < judgement.near_across
@@ -194,7 +222,7 @@ def score(
         weight *= judgement.discount
         if total + left <= needed:
             return -np.inf
-    return total + weight * future(x, y, speed, cars, count, judgement)
+    return total + weight * future(x, y, speed, scratch.cars, count, judgement)
 
 
 @kernel
@@ -239,6 +267,7 @@ def search(
             shift(best[n], 1)
         begin_draws(scratch.draws, steps[n])
         count = forecast(rows[n], judgement, scratch.cars)
+        sift(math.sqrt(row[3] * row[3] + row[4] * row[4]), count, judgement, scratch)
         scratch.parent_scores[:] = -np.inf
         first_plans(scratch.draws, best[n], lane, judgement.lanes, scratch.plans)
         for generation in range(generations):
@@ -247,6 +276,6 @@ def search(
             for p in range(scratch.plans.shape[0]):
                 loyalty = judgement.loyalty if generation == 0 and p == 0 else 0.0
                 needed = scratch.parent_scores[-1] - loyalty
-                value = score(scratch.plans[p], row, scratch.cars, count, judgement, needed) + loyalty
+                value = score(scratch.plans[p], row, count, judgement, needed, scratch) + loyalty
                 rank(scratch.plans[p], value, scratch.parents, scratch.parent_scores)
         copy_plan(scratch.parents[0], best[n])

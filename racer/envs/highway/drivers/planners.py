@@ -157,7 +157,7 @@ class Search:
     def improve(
         self, state: Mapping[str, Any], rows: NDArray[np.float32], best: NDArray[np.float64], step: int
     ) -> None:
-        """Write the best plan ``[H, 2]`` over the last one, from the state and the rows ``[V, 6]`` of an environment."""
+        """Write the best plan ``[H, 2]`` over the last one, from an environment's state and rows ``[V, 6]``."""
         lanes, plans = self._road.lanes, self._plans
         lane = float(np.clip(np.round(rows[0, 2] / LANE_WIDTH), 0, lanes - 1))
         propose_first(self._draws, step, best, lane, lanes, plans)
