@@ -25,17 +25,27 @@ class RiskHighwayVectorEnv(VectorEnv):
     Args:
         num_envs: N.
         config: as for the single environment.
+        num_threads: threads that share a step of the compiled engine; results do not depend on it.
+        scoring: as for :class:`racer.envs.highway.world.RiskWorld`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
 
-    def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        config: Mapping[str, Any] | None = None,
+        render_mode: None = None,
+        *,
+        num_threads: int = 1,
+        scoring: str = "compiled",
+    ) -> None:
         if num_envs < 1:
             raise UsageError(f"num_envs must be at least 1, not {num_envs}")
         if render_mode is not None:
             raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
         self.num_envs = num_envs
-        self.world = RiskWorld(config, num_envs)
+        self.world = RiskWorld(config, num_envs, num_threads=num_threads, scoring=scoring)
         self.config = self.world.config
         self.action_names = self.world.action_names
         self.single_observation_space = self.world.observation_space
@@ -74,18 +84,20 @@ class RiskHighwayVectorEnv(VectorEnv):
         ended = step.terminated | step.truncated
         self._observations = step.observations
         if not ended.any():
-            infos = _masked(step.info, ~ended)
+            infos = _masked(step.info, np.ones(self.num_envs, dtype=bool))
             return step.observations.copy(), step.rewards, step.terminated, step.truncated, infos
         indices = np.flatnonzero(ended)
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for i in indices:
-            final_obs[i] = step.observations[i].copy()
+        for i, last in zip(indices, step.observations[indices], strict=True):
+            final_obs[i] = last
         final_info = _masked({**step.info, "episode_metrics": step.metrics}, ended)
         self._observations[indices], started = self.world.reset([None] * len(indices), indices)
         infos = _masked(step.info, ~ended)
+        everywhere = np.ones(self.num_envs, dtype=bool)
         for key, values in started.items():
-            infos[key] = np.where(ended, _spread(values, ended), infos[key])
-            infos[f"_{key}"] = np.ones(self.num_envs, dtype=bool)
+            infos[key] = infos[key].copy()
+            infos[key][indices] = values
+            infos[f"_{key}"] = everywhere
         infos.update(final_obs=final_obs, _final_obs=ended, final_info=final_info, _final_info=ended)
         return self._observations.copy(), step.rewards, step.terminated, step.truncated, infos
 
@@ -110,9 +122,12 @@ def _spread(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _masked(values: Mapping[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Write (nested) arrays in gymnasium's form: beside each key, ``_key`` says for which environments it holds."""
+    """Write (nested) arrays in gymnasium's form: beside each key, ``_key`` says for which environments it holds.
+
+    All keys share ``mask`` itself: a copy for each would cost more than the rest of the step's bookkeeping.
+    """
     infos: dict[str, Any] = {}
     for key, value in values.items():
-        infos[key] = _masked(value, mask) if isinstance(value, Mapping) else value
-        infos[f"_{key}"] = mask.copy()
+        infos[key] = _masked(value, mask) if isinstance(value, dict) else value
+        infos[f"_{key}"] = mask
     return infos

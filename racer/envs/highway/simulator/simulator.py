@@ -92,7 +92,7 @@ class HighwaySimulator:
         self._command = np.zeros((envs, 2))
         self._corners = np.zeros((envs, 2, 5, 2))
         self._result = np.zeros((envs, at.RESULTS))
-        self._observations = np.zeros((envs, spec.capacity, len(spec.features)), dtype=np.float32)
+        self._observations = spec.buffer(envs)
         self._is_reset = np.zeros(envs, dtype=bool)
 
     # stepping
@@ -236,9 +236,23 @@ class HighwaySimulator:
         """
         if spec is None:
             return self._observations.copy()
-        out = np.zeros((self.num_envs, spec.capacity, len(spec.features)), dtype=np.float32)
-        observe_batch(self._real, self._whole, self._rng, self.parameters.wholes, spec.spec, spec.ranges, out)
+        out = spec.buffer(self.num_envs)
+        self.observe_into(spec, np.arange(self.num_envs), out)
         return out
+
+    def observe_into(self, spec: Observation, indices: np.ndarray, out: np.ndarray) -> None:
+        """Write the observations of the environments ``indices`` (int64) where they belong in ``out [E, K, F]``.
+
+        With ``vehicles_count`` 1 the rows beyond those that highway-env returns keep what stood there.
+        """
+        observe_batch(
+            indices, self._real, self._whole, self._rng, self.parameters.wholes, spec.spec, spec.ranges, out
+        )
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The configured observation of the last reset or step ``[E, K, F]`` float32: a view, as the results are."""
+        return self._observations
 
     @property
     def observed_rows(self) -> np.ndarray:
