@@ -51,11 +51,11 @@ class CompiledScorer:
         self._steps = np.zeros(engine.num_envs, dtype=np.int64)
 
     def start(self, indices: NDArray[np.intp]) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        observations, figures, flags = self._score(np.asarray(indices, dtype=np.int64), begin=True)
+        observations, figures, flags, _ = self._score(np.asarray(indices, dtype=np.int64), begin=True)
         return observations, _description(figures, flags)
 
     def step(self) -> WorldStep:
-        observations, figures, flags = self._score(self._all, begin=False)
+        observations, figures, flags, ended = self._score(self._all, begin=False)
         info = _description(figures, flags)
         info["reward_components"] = {
             "base_reward": figures[at.BASE_OUT],
@@ -65,7 +65,7 @@ class CompiledScorer:
             "training_reward": figures[at.TRAINING_OUT],
             "offroad_penalty": figures[at.PENALTY_OUT],
         }
-        metrics = dict(zip(EPISODE_METRICS, figures[at.METRICS_OUT :], strict=True))
+        metrics = dict(zip(EPISODE_METRICS, figures[at.METRICS_OUT :], strict=True)) if ended else {}
         rewards, terminated, truncated = figures[at.REWARD_OUT], flags[at.TERMINATED_OUT], flags[at.TRUNCATED_OUT]
         return WorldStep(observations, rewards, terminated, truncated, info, metrics)
 
@@ -85,18 +85,21 @@ class CompiledScorer:
 
     def _score(
         self, indices: NDArray[np.int64], *, begin: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
-        """Return clipped observations ``[M, ...]``, figures ``[FIGURES, M]`` and flags ``[FLAGS, M]``, all fresh."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], int]:
+        """Return clipped observations ``[M, ...]``, figures ``[FIGURES, M]`` and flags ``[FLAGS, M]``, all fresh.
+
+        Last comes how many episodes have ended.
+        """
         count = len(indices)
         rows, shown = self._engine.arrays(indices)
         figures = np.empty((at.FIGURES, count))
         flags = np.empty((at.FLAGS, count), dtype=bool)
         observations = np.empty((count, *shown.shape[1:]), dtype=np.float32)
-        at.score_batch(
+        ended = at.score_batch(
             indices, begin, self._engine.simulator.results, rows, shown, self._bound, self._reals, self._wholes,
             self._accounts, self._steps, figures, flags, observations,
         )  # fmt: skip
-        return observations.reshape(count, *self._shape), figures, flags
+        return observations.reshape(count, *self._shape), figures, flags, ended
 
 
 def _description(figures: NDArray[np.float64], flags: NDArray[np.bool_]) -> dict[str, Any]:

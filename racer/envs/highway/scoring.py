@@ -34,7 +34,8 @@ __all__ = ["ArrayScorer", "Scorer", "Scoring", "WorldStep"]
 class WorldStep:
     """One step of N environments. ``info`` and ``metrics`` hold arrays ``[N]`` (nested for reward_components).
 
-    The arrays are the caller's own: nothing writes to them again.
+    ``metrics`` mean something where an episode has ended, and are left out where none has. The arrays are the caller's
+    own: nothing writes to them again.
     """
 
     observations: NDArray[np.float32]
@@ -145,7 +146,8 @@ class ArrayScorer:
             heading=scenes.heading,
             distance=info["min_distance"],
         )
-        metrics = self._recorder.metrics(scenes.crashed, off_road, scenes.terminated | truncated)
+        ended = scenes.terminated | truncated
+        metrics = self._recorder.metrics(scenes.crashed, off_road, ended) if ended.any() else {}
         return WorldStep(self._clip(scenes), rewards, scenes.terminated, truncated, info, metrics)
 
     def observations(self) -> NDArray[np.float32]:

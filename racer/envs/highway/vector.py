@@ -53,7 +53,6 @@ class RiskHighwayVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = None
-        self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -72,8 +71,8 @@ class RiskHighwayVectorEnv(VectorEnv):
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
             raise UsageError(f"reset_mask must be {self.num_envs} booleans with at least one True, not {mask!r}")
         indices = np.flatnonzero(mask)
-        self._observations[indices], info = self.world.reset([seeds[i] for i in indices], indices)
-        return self._observations.copy(), _masked({k: _spread(v, mask) for k, v in info.items()}, mask)
+        _, info = self.world.reset([seeds[i] for i in indices], indices)
+        return self.world.observe(), _masked({k: _spread(v, mask) for k, v in info.items()}, mask)
 
     def step(
         self, actions: NDArray[Any]
@@ -81,17 +80,17 @@ class RiskHighwayVectorEnv(VectorEnv):
         NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
         step = self.world.step(actions)
-        ended = step.terminated | step.truncated
-        self._observations = step.observations
-        if not ended.any():
+        observations = step.observations
+        if not step.metrics:
             infos = _masked(step.info, np.ones(self.num_envs, dtype=bool))
-            return step.observations.copy(), step.rewards, step.terminated, step.truncated, infos
+            return observations, step.rewards, step.terminated, step.truncated, infos
+        ended = step.terminated | step.truncated
         indices = np.flatnonzero(ended)
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for i, last in zip(indices, step.observations[indices], strict=True):
+        for i, last in zip(indices, observations[indices], strict=True):
             final_obs[i] = last
         final_info = _masked({**step.info, "episode_metrics": step.metrics}, ended)
-        self._observations[indices], started = self.world.reset([None] * len(indices), indices)
+        observations[indices], started = self.world.reset([None] * len(indices), indices)
         infos = _masked(step.info, ~ended)
         everywhere = np.ones(self.num_envs, dtype=bool)
         for key, values in started.items():
@@ -99,7 +98,7 @@ class RiskHighwayVectorEnv(VectorEnv):
             infos[key][indices] = values
             infos[f"_{key}"] = everywhere
         infos.update(final_obs=final_obs, _final_obs=ended, final_info=final_info, _final_info=ended)
-        return self._observations.copy(), step.rewards, step.terminated, step.truncated, infos
+        return observations, step.rewards, step.terminated, step.truncated, infos
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the environments go on, as flat named arrays."""
@@ -107,8 +106,7 @@ class RiskHighwayVectorEnv(VectorEnv):
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return to :meth:`get_state` exactly; returns the observations there."""
-        self._observations = self.world.set_state(state)
-        return self._observations.copy()
+        return self.world.set_state(state)
 
     def close_extras(self, **kwargs: Any) -> None:
         self.world.engine.close()

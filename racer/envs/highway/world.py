@@ -76,6 +76,10 @@ class RiskWorld:
         self.engine.step(actions, on_frame)
         return self._scorer.step()
 
+    def observe(self) -> NDArray[np.float32]:
+        """Return what all environments show now, ``[N, ...]``."""
+        return self._scorer.observations()
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the environments go on, as flat named arrays."""
         return {
@@ -95,7 +99,7 @@ class RiskWorld:
             {key.removeprefix("engine/"): value for key, value in state.items() if key.startswith("engine/")}
         )
         self._scorer.set_state(state)
-        return self._scorer.observations()
+        return self.observe()
 
     def _action_space(self) -> spaces.Space:
         space = self.engine.single_action_space

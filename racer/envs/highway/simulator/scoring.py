@@ -223,8 +223,11 @@ def score_batch(
     figures: np.ndarray,
     flags: np.ndarray,
     observations: np.ndarray,
-) -> None:
+) -> int:
     """Score the environments ``indices [M]`` after a step, or open their accounts after a reset (``begin``).
+
+    Returns:
+        how many episodes have ended.
 
     Args:
         result: ``[E, RESULTS]`` of the simulator.
@@ -234,6 +237,7 @@ def score_batch(
         figures, flags: ``[FIGURES, M]`` and ``[FLAGS, M]``, written; a reset writes no reward and no metrics.
         observations: ``[M, V, F]`` float32, written.
     """
+    ended = 0
     for k in range(indices.shape[0]):
         e = indices[k]
         nearest, soonest, risk = meet(rows[e], reals)
@@ -255,3 +259,6 @@ def score_batch(
         reward(result[e, REWARD], off_lane, risk, reals, wholes[BASE_ONLY], figures, flags, k)
         account(result[e, EGO_HEADING], reals, accounts, e, figures, k)
         summarize(accounts, e, figures, flags, k)
+        if flags[TERMINATED_OUT, k] or flags[TRUNCATED_OUT, k]:
+            ended += 1
+    return ended

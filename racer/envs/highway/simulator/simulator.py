@@ -95,6 +95,7 @@ class HighwaySimulator:
         self._result = np.zeros((envs, at.RESULTS))
         self._observations = spec.buffer(envs)
         self._is_reset = np.zeros(envs, dtype=bool)
+        self._all_reset = False
 
     # stepping
 
@@ -128,6 +129,7 @@ class HighwaySimulator:
             p.observation.spec, p.observation.ranges, self._result, self._observations,
         )  # fmt: skip
         self._is_reset[selected] = True
+        self._all_reset = bool(self._is_reset.all())
 
     def step(self, actions: np.ndarray, on_frame: Callable[[], None] | None = None) -> None:
         """Advance every environment by one policy step.
@@ -139,7 +141,7 @@ class HighwaySimulator:
         Raises:
             UsageError: for actions of the wrong shape or out of range, or before the first reset.
         """
-        if not self._is_reset.all():
+        if not self._all_reset:
             raise UsageError("call reset() before step()")
         self._store(np.asarray(actions))
         frames = int(self.parameters.wholes[at.FRAMES])
@@ -336,6 +338,7 @@ class HighwaySimulator:
         checked = checked_state(state, parts, self.parameters)
         for name, array in parts.items():
             array[...] = checked[name]
+        self._all_reset = bool(self._is_reset.all())
 
     def get_generator_state(self, index: int) -> np.ndarray:
         """Return environment ``index``'s packed PCG64 state ``[6]`` uint64 (see ``generator.unpack``)."""

@@ -81,14 +81,21 @@ def test_a_state_of_one_scorer_goes_on_in_the_other() -> None:
 
 
 def test_what_a_step_returns_is_not_written_to_again() -> None:
-    world = RiskWorld({"vehicles_count": 5}, 2)
+    world = RiskWorld({"vehicles_count": 5, "max_episode_steps": 1}, 2)
     world.reset([1, 2])
     step = world.step(np.zeros((2, 2), np.float32))
-    kept = [step.observations.copy(), step.rewards.copy(), step.info["speed"].copy(), step.metrics["return"].copy()]
+    arrays = [step.observations, step.rewards, step.truncated, step.info["speed"], step.metrics["return"]]
+    kept = [array.copy() for array in arrays]
     for _ in range(3):
+        world.reset([None, None])
         world.step(np.ones((2, 2), np.float32))
-    now = [step.observations, step.rewards, step.info["speed"], step.metrics["return"]]
-    assert all(np.array_equal(a, b) for a, b in zip(kept, now, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(kept, arrays, strict=True))
+
+
+def test_metrics_come_where_an_episode_ends() -> None:
+    world = RiskWorld({"vehicles_count": 0, "max_episode_steps": 2}, 2)
+    world.reset([1, 2])
+    assert [bool(world.step(np.zeros((2, 2), np.float32)).metrics) for _ in range(2)] == [False, True]
 
 
 @pytest.mark.parametrize("scoring", ["arrays", "compiled"])
