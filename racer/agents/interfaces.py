@@ -77,7 +77,7 @@ class Interfaces:
             UsageError: observations that are no Box of numbers or rows, actions that are neither a bounded Box ``[A]``
                 nor Discrete, names that do not match the actions, or a controller that the world does not have.
         """
-        transforms = {"world": world, "view": view, "controller": controller}
+        transforms: dict[str, Any] = {"world": world, "view": view, "controller": controller}
         shape = _observation_shape(agent, observation_space)
         if controller is not None:
             found = _controller(world, controller)

@@ -7,7 +7,7 @@ over hyperparameters, states and data. Compiling and donating happens here and n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -107,22 +107,14 @@ class BaseLearner:
     config_class: ClassVar[type[Any]]
     components: ClassVar[tuple[str, ...]]
     """Parts of the state that are learnt, as :meth:`reset` names them."""
+    initial_state: ClassVar[Callable[..., Any]]
+    """Pure: static, hyper and a random key ``[2]`` uint32 to a fresh state."""
+    pure_update: ClassVar[Callable[..., tuple[Any, dict[str, jax.Array]]]]
+    """Pure: static, hyper, state, data and utd_ratio to the next state and scalars to log."""
 
     @staticmethod
     def prepare(config: Any, fixed: Fixed, interfaces: Interfaces) -> Any:
         """Return the :class:`Static` of a checked configuration."""
-        raise NotImplementedError
-
-    @staticmethod
-    def initial_state(static: Any, hyper: Hyper, key: jax.Array) -> Any:
-        """Draw a fresh state from ``key`` (``[2]`` uint32); pure."""
-        raise NotImplementedError
-
-    @staticmethod
-    def pure_update(
-        static: Any, hyper: Hyper, state: Any, data: dict[str, jax.Array], utd_ratio: int
-    ) -> tuple[Any, dict[str, jax.Array]]:
-        """Return the next state and scalars to log; pure."""
         raise NotImplementedError
 
     @staticmethod
@@ -262,7 +254,7 @@ def run_update(
     return cls.pure_update(static, hyper, state, data, utd_ratio)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5))
+@partial(jax.jit, static_argnums=(0, 1, 5), compiler_options=QUICK_TO_COMPILE)
 def _act(
     cls: type[BaseLearner], static: Any, state: Any, observations: jax.Array, key: jax.Array, deterministic: bool
 ) -> jax.Array:

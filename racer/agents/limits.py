@@ -88,9 +88,7 @@ def make_action_range(
     if kind is None:
         kind = "symmetric" if low == -high else "upper"
     if kind == "symmetric" and low != -high:
-        raise UsageError(
-            f"a symmetric limit needs a symmetric range, but {learned_action!r} lies in [{low}, {high}]"
-        )
+        raise UsageError(f"a symmetric limit needs a symmetric range, but {learned_action!r} lies in [{low}, {high}]")
     found = ActionRange(interfaces.low, interfaces.high, index, kind, float(initial))
     least, greatest = found.valid
     if not least <= initial <= greatest:
