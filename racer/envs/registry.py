@@ -36,8 +36,8 @@ class Metric:
     Attributes:
         key: its name in ``episode_metrics``.
         name: its name in logs and aggregates ("collision_rate" of the key "crashed").
-        kind: "mean" (over episodes), "rate" (share of episodes in which it is above 0), or "share" (of steps: pooled over
-            all steps).
+        kind: "mean" (over episodes), "rate" (share of episodes in which it is above 0), or "share" (of steps:
+            pooled over all steps).
         label: its row in a table, with its unit.
         unit: of its axis in a picture.
         better: "high", "low", or "" where neither is.
@@ -81,11 +81,11 @@ class View(Protocol):
 class Controller(Protocol):
     """A transform of actions: what a policy chooses becomes what the world takes, on NumPy or JAX arrays."""
 
-    size: int
-    """Numbers that the policy chooses, each in [-1, 1]."""
+    names: tuple[str, ...]
+    """What the policy chooses, a number in [-1, 1] each."""
 
     def __call__(self, observations: Any, actions: Any) -> Any:
-        """Map ``[..., *observation shape]`` and ``[..., size]`` to the world's own actions ``[..., A]``."""
+        """Map ``[..., *observation shape]`` and ``[..., len(names)]`` to the world's own actions ``[..., A]``."""
         ...
 
 

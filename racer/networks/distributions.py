@@ -300,7 +300,7 @@ def _head_init(start: Start) -> Any:
 
 
 def _log_slope(raw: Array, bounds: Bounds) -> Array:
-    """``log da/du`` of the squashing, ``log(half_width) + 2 (log 2 - u - softplus(-2 u))``: finite where it saturates."""
+    """``log da/du``, ``log(half_width) + 2 (log 2 - u - softplus(-2 u))``: finite where the tangent saturates."""
     half_width = 0.5 * (bounds[1] - bounds[0])
     return 2.0 * (_LOG_TWO - raw - softplus(-2.0 * raw)) + namespace(raw).log(half_width)
 
@@ -310,7 +310,7 @@ def _wide(values: Array) -> Array:
     return values.astype(np.float64) if isinstance(values, np.ndarray) else values
 
 
-_numpy_log_gamma = np.frompyfunc(math.lgamma, 1, 1)
+_numpy_log_gamma: Any = np.frompyfunc(math.lgamma, 1, 1)
 
 
 def _log_gamma(values: Array) -> Array:

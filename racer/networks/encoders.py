@@ -83,8 +83,10 @@ class PointNet:
         return params
 
     def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
-        hidden = mlp(params, "encoder/row", len(self.widths), "relu", observations)
-        pooled = hidden.max(axis=-2)
+        last = len(self.widths) - 1
+        rows = mlp(params, "encoder/row", last, "relu", observations) @ params[f"encoder/row_{last}/kernel"]
+        # Bias and rectifier keep the order of numbers, so they may follow the maximum, where there is less to do.
+        pooled = relu(rows.max(axis=-2) + params[f"encoder/row_{last}/bias"])
         return namespace(pooled).concatenate([observations[..., 0, :], pooled], axis=-1)
 
 

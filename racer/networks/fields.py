@@ -46,9 +46,8 @@ def require(cls: type[T], what: str, values: Mapping[str, Any]) -> T:
     for name in values:
         if name not in known:
             raise unknown_name(f"key of {what}", str(name), known)
-    needed = [
-        name for name, f in known.items() if f.default is f.default_factory is dataclasses.MISSING and name not in values
-    ]
+    missing = dataclasses.MISSING
+    needed = [n for n, field in known.items() if field.default is field.default_factory is missing and n not in values]
     if needed:
         raise UsageError(f"{what} lacks: {', '.join(needed)}")
     return cls(**{name: freeze(value) for name, value in values.items()})

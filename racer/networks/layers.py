@@ -4,9 +4,9 @@ Parameters are one flat mapping: the layer called ``trunk/hidden_0`` owns ``trun
 ``trunk/hidden_0/bias``, so a parameter that is missing shows up as a KeyError with that name. A function asks its input
 for its array library; acting with NumPy arrays imports no JAX.
 
-On NumPy arrays ``[N, D]`` every row is multiplied by itself: a matrix product over several rows rounds otherwise than one
-over a single row, and a last bit is enough to send a simulated car into another lane. Results of a row do not depend
-on how many rows are computed together.
+On NumPy arrays ``[N, D]`` every row is multiplied by itself: a product over several rows rounds otherwise than one over
+a single row, and a last bit is enough to change the course of a chaotic world. Results of a row do not depend on how
+many rows are computed together.
 """
 
 from __future__ import annotations

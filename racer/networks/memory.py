@@ -1,6 +1,6 @@
 """Networks with a memory: step by step as a policy acts, and over whole sequences as it is trained.
 
-A core reads features ``[N, D]`` and its memory, a mapping of arrays ``[N, ...]`` that is all zeros at an episode's start.
+A core reads features ``[N, D]`` and its memory, a mapping of arrays ``[N, ...]``, all zeros at an episode's start.
 ``step`` serves acting (NumPy or JAX), ``unroll`` training (JAX); both are the same mathematics. A row that is no
 transition (``valid`` 0) leaves the memory as it was; ``forget`` clears it after a row.
 """

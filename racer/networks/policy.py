@@ -125,10 +125,11 @@ class Policy:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**{name: thaw(value) for name, value in fields.items()}, "torso": self.torso.spec}
 
-    def init(self, key: Any, start: Start = Start()) -> dict[str, Array]:
+    def init(self, key: Any, start: Start | None = None) -> dict[str, Array]:
         """Draw the trained parameters (JAX), flat: ``trunk/hidden_0/kernel``, ``mean/bias``, ..."""
         import jax
 
+        start = start or Start()
         torso_key, head_key = jax.random.split(key)
         torso = self.torso.init(torso_key, orthogonal_init=start.orthogonal)
         return torso | self.head.init(head_key, self.torso.width, start)
@@ -151,17 +152,17 @@ class Policy:
         """Choose actions.
 
         Args:
-            params: trained parameters, and for numbers the range ``action_low``, ``action_high`` ``[A]``: a learned limit
-                moves it during training, and a policy always acts inside the range it was published with.
+            params: trained parameters, and for numbers the range ``action_low``, ``action_high`` ``[A]``: a learned
+                limit moves it during training, and a policy always acts inside the range it was published with.
             observations: ``[N, *observation_shape]``, or flattened.
             memory: from the last call, :meth:`initial_memory` at first.
             key: a NumPy generator for NumPy arrays, a JAX key for JAX arrays.
             deterministic: take the mode instead of drawing.
 
         Returns:
-            Actions of the world, float32 ``[N, A]`` inside the range or integers ``[N]``; the memory after them; and what
-            a learner wants to know: of on-policy kinds ``log_probs`` ``[N]`` and ``draws`` ``[N, A]``, under a controller
-            ``policy_actions`` ``[N, A]``, what the head chose.
+            Actions of the world, float32 ``[N, A]`` inside the range or integers ``[N]``; the memory after them; and
+            what a learner wants to know: of on-policy kinds ``log_probs`` ``[N]`` and ``draws`` ``[N, A]``, under a
+            controller ``policy_actions`` ``[N, A]``, what the head chose.
 
         Raises:
             UsageError: observations of another shape.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from racer.core.errors import UsageError, unknown_name
 from racer.networks.cores import build_core, core_spec
 from racer.networks.encoders import Encoder, Flat, build_encoder, encoder_spec
 from racer.networks.fields import MAX_WIDTH, finite, freeze, require, thaw, widths
-from racer.networks.layers import ACTIVATIONS, Array, Params, init_dense, mlp, namespace, orthogonal, variance_scaling
+from racer.networks.layers import ACTIVATIONS, Array, Params, init_dense, mlp, orthogonal, variance_scaling
 from racer.networks.memory import Core, Memory, Sequence
 
 __all__ = ["Torso", "build_torso"]
@@ -39,7 +40,7 @@ class Torso:
     hidden_dims: tuple[int, ...] = (256, 256)
     activation: str = "relu"
     observation_scale: Scale = None
-    encoder: Encoder = Flat()
+    encoder: Encoder = field(default_factory=Flat)
     core: Core | None = None
 
     def __post_init__(self) -> None:
@@ -89,7 +90,8 @@ class Torso:
         params = self.encoder.init(encoder_key, self.shape)
         sizes = (self.encoder.width(self.shape), *self.hidden_dims)
         init = orthogonal() if orthogonal_init else variance_scaling(1.0)
-        for index, part in enumerate(jax.random.split(trunk_key, max(len(self.hidden_dims), 1))[: len(self.hidden_dims)]):
+        for index in range(len(self.hidden_dims)):
+            part = jax.random.fold_in(trunk_key, index)
             params |= init_dense(part, f"trunk/hidden_{index}", sizes[index], sizes[index + 1], init)
         return params if self.core is None else params | self.core.init(core_key, sizes[-1])
 
@@ -100,10 +102,13 @@ class Torso:
     def before_memory(self, params: Params, observations: Array) -> Array:
         """Map ``[..., *shape]`` to what the core reads, ``[..., trunk_width]``."""
         if self.observation_scale is not None:
-            factors = namespace(observations).asarray(np.asarray(self.observation_scale, np.float32))
-            observations = observations * factors
+            observations = observations * self._factors
         encoded = self.encoder.encode(params, observations, self.shape)
         return mlp(params, "trunk/hidden", len(self.hidden_dims), self.activation, encoded)
+
+    @cached_property
+    def _factors(self) -> np.ndarray:
+        return np.asarray(self.observation_scale, np.float32)
 
     def step(self, params: Params, observations: Array, memory: Memory) -> tuple[Array, dict[str, Array]]:
         """Map ``[N, *shape]`` to features ``[N, H]`` and the memory after them."""
