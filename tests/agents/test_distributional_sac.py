@@ -174,7 +174,8 @@ def test_limit_and_actor_have_risk_levels_of_their_own(make_agent: Make, make_ba
 
     def stepped(**config: Any) -> tuple[np.ndarray, Any]:
         agent = make_agent(limits_lr=0.01, **config)
-        step = jax.jit(partial(distributional_sac.policy_step, agent.static, agent.hyper), compiler_options=QUICK_TO_COMPILE)
+        pure = partial(distributional_sac.policy_step, agent.static, agent.hyper)
+        step = jax.jit(pure, compiler_options=QUICK_TO_COMPILE)
         state, _, _ = step(agent.state, observations, jax.random.PRNGKey(1))
         return np.array(state.limits.opt_state[0].mu["limit"]), state.actor.params
 
@@ -204,7 +205,8 @@ def test_the_first_policy_lies_where_it_is_told(make_agent: Make) -> None:
 
 def test_policy_temperature_and_limit_take_the_steps_asked_for(make_agent: Make, make_batch: Make) -> None:
     agent, info = make_agent(policy_steps=2).update(make_batch(), 2)
-    taken = {name: adam_steps(getattr(agent.state, name)) for name in DistributionalSACLearner.components if name != "target_critic"}
+    trained = [name for name in DistributionalSACLearner.components if name != "target_critic"]
+    taken = {name: adam_steps(getattr(agent.state, name)) for name in trained}
     assert taken == {"actor": 2, "critic": 2, "limits": 2, "temp": 2, "q_entropy_lagrange": 1}
     assert all(np.shape(value) == () for value in info.values())
     # Each takes a minibatch of its own, so there are never more of them than minibatches.

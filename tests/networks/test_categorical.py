@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.networks.categorical import Support, bellman_projection, categorical_entropy, cvar, project_points, projection_taps
+from racer.networks.categorical import (
+    Support,
+    bellman_projection,
+    categorical_entropy,
+    cvar,
+    project_points,
+    projection_taps,
+)
 
 
 def quadratic_reference(
