@@ -13,7 +13,7 @@ from racer.agents.limits import ActionRange
 from racer.agents.named_actions import initial_shares
 from racer.agents.validation import Interfaces
 from racer.core.errors import UsageError, unknown_name
-from racer.networks.encoders import EncoderSpec
+from racer.networks.flax_encoders import EncoderSpec
 from racer.networks.gaussian import LOG_STD_MAX, LOG_STD_MIN, GaussianActor
 
 __all__ = [

@@ -36,8 +36,8 @@ class Metric:
     Attributes:
         key: its name in ``episode_metrics``.
         name: its name in logs and aggregates ("collision_rate" of the key "crashed").
-        kind: "mean" (over episodes), "rate" (share of episodes in which it is above 0), or "share" (of steps: pooled over
-            all steps).
+        kind: "mean" (over episodes), "rate" (share of episodes in which it is above 0), or "share" (of steps:
+            pooled over all steps).
         label: its row in a table, with its unit.
         unit: of its axis in a picture.
         better: "high", "low", or "" where neither is.

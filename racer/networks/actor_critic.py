@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from racer.networks.encoders import Encoder, EncoderSpec
+from racer.networks.flax_encoders import Encoder, EncoderSpec
 from racer.networks.mlp import ACTIVATIONS
 
 __all__ = ["DISTRIBUTIONS", "LOG_STD_MAX", "LOG_STD_MIN", "PolicyNetwork", "ValueNetwork"]

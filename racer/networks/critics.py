@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from racer.networks.encoders import EncoderSpec, EnsembleEncoder
+from racer.networks.flax_encoders import EncoderSpec, EnsembleEncoder
 from racer.networks.mlp import EnsembleMLP
 
 __all__ = ["EnsembleCritic"]

@@ -1,97 +1,164 @@
-"""Observation encoders: what the trunks of actor and critic read instead of the raw observation.
+"""Observation encoders: what the first dense layer of a trunk reads instead of the raw observation.
 
-:class:`EncoderSpec` is the one description of an encoder; the NumPy policy of the workers is built from the
-same fields, so that both sides read an observation alike.
+An encoder is one class here: its fields are its part of a policy's description, ``width`` is what it hands on, ``init``
+draws its parameters (JAX), ``encode`` reads an observation of either array library. Agents name it by the
+configuration key ``encoder``; nothing else has to know of it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
+from racer.core.errors import UsageError
+from racer.networks.fields import build_kind, described, whole, widths
+from racer.networks.layers import Array, Params, dense, init_dense, mlp, namespace, relu
 
-__all__ = ["Encoder", "EncoderSpec", "EnsembleEncoder", "scale_observations"]
+__all__ = ["ENCODERS", "Attention", "Encoder", "Flat", "PointNet", "build_encoder", "encoder_spec"]
+
+
+class Encoder(Protocol):
+    """Reads observations of a given shape."""
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        """Return D for observations of ``shape``.
+
+        Raises:
+            UsageError: the encoder cannot read observations of this shape.
+        """
+        ...
+
+    def init(self, key: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+        """Draw the parameters, named ``encoder/...``."""
+        ...
+
+    def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
+        """Map ``[..., *shape]`` to ``[..., D]``."""
+        ...
 
 
 @dataclass(frozen=True)
-class EncoderSpec:
-    """What happens to an observation before the first dense layer of a trunk.
+class Flat:
+    """All numbers of the observation, side by side."""
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape)
+
+    def init(self, key: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+        return {}
+
+    def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
+        lead = observations.shape[: observations.ndim - len(shape)]
+        return observations.reshape(*lead, math.prod(shape))
+
+
+@dataclass(frozen=True)
+class PointNet:
+    """The largest value of each learnt feature over the rows (Qi et al. 2017, eq. 1), beside row 0 itself.
+
+    Row 0 is the observer's own. It is handed on unpooled beside the pooled rows, so the output does not depend on the
+    order of the *other* rows and still tells the observer from them.
 
     Attributes:
-        observation_scale: factor on the observation: one number, or one for each vehicle feature (repeated
-            over the rows), or None for no scaling.
-        pointnet_dims: widths of the per-row perceptron of a PointNet; empty for no PointNet.
-        vehicle_features: numbers in one vehicle row, F; the observation is ``[N * F]`` row by row.
+        widths: of the layers that every row goes through.
     """
 
-    observation_scale: float | tuple[float, ...] | None = None
-    pointnet_dims: tuple[int, ...] = ()
-    vehicle_features: int = 6
+    widths: tuple[int, ...] = (32, 64)
 
-    def output_dim(self, observation_dim: int) -> int:
-        """Return the width of the encoded observation."""
-        if not self.pointnet_dims:
-            return observation_dim
-        return self.vehicle_features + self.pointnet_dims[-1]
+    def __post_init__(self) -> None:
+        widths("widths of encoder 'pointnet'", self.widths, empty=False)
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        return _row_shape("pointnet", shape)[1] + self.widths[-1]
+
+    def init(self, key: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+        import jax
+
+        sizes = (_row_shape("pointnet", shape)[1], *self.widths)
+        params: dict[str, Array] = {}
+        for index, part in enumerate(jax.random.split(key, len(self.widths))):
+            init = jax.nn.initializers.lecun_normal()
+            params |= init_dense(part, f"encoder/row_{index}", sizes[index], sizes[index + 1], init)
+        return params
+
+    def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
+        hidden = mlp(params, "encoder/row", len(self.widths), "relu", observations)
+        pooled = hidden.max(axis=-2)
+        return namespace(pooled).concatenate([observations[..., 0, :], pooled], axis=-1)
 
 
-def scale_observations(spec: EncoderSpec, observations: jax.Array) -> jax.Array:
-    """Multiply ``[..., N * F]`` by the factors of ``spec``."""
-    if spec.observation_scale is None:
-        return observations
-    factors = np.asarray(spec.observation_scale, dtype=np.float32)
-    if factors.ndim == 1:
-        factors = np.tile(factors, observations.shape[-1] // factors.size)
-    return observations * factors
+@dataclass(frozen=True)
+class Attention:
+    """Multi-head attention over the rows with row 0 as the query (Vaswani et al. 2017, eq. 1), beside row 0 itself.
 
+    Rows that are all zeros are empty and are not attended to; row 0 always is.
 
-class Encoder(nn.Module):
-    """PointNet over vehicle rows (Qi et al. 2017, eq. 1): the largest value of each feature over the rows.
-
-    Row 0 is the ego vehicle. It is handed on unpooled beside the pooled rows, so the output does not depend
-    on the order of the *other* rows and still tells the ego from them. Without ``pointnet_dims`` the
-    observation passes through.
+    Attributes:
+        embed: width of the rows' embedding.
+        heads: parallel attentions, which divide ``embed``.
     """
 
-    spec: EncoderSpec
+    embed: int = 64
+    heads: int = 4
 
-    @nn.compact
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        """Map ``[..., N * F]`` to ``[..., F + pointnet_dims[-1]]`` (or scaled observations unchanged)."""
-        spec = self.spec
-        scaled = scale_observations(spec, observations)
-        if not spec.pointnet_dims:
-            return scaled
-        rows = scaled.reshape(*scaled.shape[:-1], -1, spec.vehicle_features)
-        hidden = rows
-        for index, width in enumerate(spec.pointnet_dims):
-            hidden = nn.relu(nn.Dense(width, name=f"row_{index}")(hidden))
-        return jnp.concatenate([rows[..., 0, :], jnp.max(hidden, axis=-2)], axis=-1)
+    def __post_init__(self) -> None:
+        whole("embed of encoder 'attention'", self.embed)
+        whole("heads of encoder 'attention'", self.heads)
+        if self.embed % self.heads:
+            raise UsageError(f"encoder 'attention': embed {self.embed} does not divide into {self.heads} heads")
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        return _row_shape("attention", shape)[1] + self.embed
+
+    def init(self, key: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+        import jax
+
+        row = _row_shape("attention", shape)[1]
+        keys = jax.random.split(key, 5)
+        init = jax.nn.initializers.lecun_normal()
+        params = init_dense(keys[0], "encoder/embed", row, self.embed, init)
+        for name, part in zip(("query", "key", "value", "out"), keys[1:], strict=True):
+            params |= init_dense(part, f"encoder/{name}", self.embed, self.embed, init)
+        return params
+
+    def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
+        xp = namespace(observations)
+        rows = relu(dense(params, "encoder/embed", observations))
+        heads = (self.heads, self.embed // self.heads)
+        lead = rows.shape[:-2]
+        query = dense(params, "encoder/query", rows[..., :1, :]).reshape(*lead, *heads)
+        keys = dense(params, "encoder/key", rows).reshape(*lead, -1, *heads)
+        values = dense(params, "encoder/value", rows).reshape(*lead, -1, *heads)
+        scores = xp.sum(query[..., None, :, :] * keys, axis=-1) / math.sqrt(heads[1])
+        present = xp.any(observations != 0.0, axis=-1)
+        present = present | (xp.arange(present.shape[-1]) == 0)
+        scores = xp.where(present[..., None], scores, -1e9)
+        weights = xp.exp(scores - scores.max(axis=-2, keepdims=True))
+        weights = weights / xp.sum(weights, axis=-2, keepdims=True)
+        seen = xp.sum(weights[..., None] * values, axis=-3).reshape(*lead, self.embed)
+        return xp.concatenate([observations[..., 0, :], dense(params, "encoder/out", seen)], axis=-1)
 
 
-class EnsembleEncoder(nn.Module):
-    """One :class:`Encoder` a member, so that ensemble members stay independent.
+ENCODERS: dict[str, type[Any]] = {"flat": Flat, "pointnet": PointNet, "attention": Attention}
 
-    Maps ``[B, D]`` to ``[E, B, D']``; without a PointNet there is nothing to learn and the result is the
-    shared ``[B, D]``.
+
+def build_encoder(given: Any) -> Encoder:
+    """Build an encoder from its description, ``{"kind": "pointnet", "widths": [32, 64]}``, or its bare name.
+
+    Raises:
+        UsageError: an unknown kind or field, or a value out of range.
     """
+    encoder: Encoder = build_kind("encoder", ENCODERS, given)
+    return encoder
 
-    num_members: int
-    spec: EncoderSpec
 
-    @nn.compact
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        if not self.spec.pointnet_dims:
-            return scale_observations(self.spec, observations)
-        stacked = nn.vmap(
-            Encoder,
-            in_axes=None,
-            out_axes=0,
-            axis_size=self.num_members,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-        )
-        return stacked(self.spec, name="member")(observations)
+def encoder_spec(encoder: Encoder) -> dict[str, Any]:
+    """Return the JSON form of an encoder."""
+    return described(ENCODERS, encoder)
+
+
+def _row_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) != 2:
+        raise UsageError(f"encoder {kind!r} reads observations in rows [V, F], these have the shape {list(shape)}")
+    return shape[0], shape[1]

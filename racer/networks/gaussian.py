@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from racer.networks.encoders import Encoder, EncoderSpec
+from racer.networks.flax_encoders import Encoder, EncoderSpec
 from racer.networks.mlp import MLP
 
 __all__ = ["LOG_STD_MAX", "LOG_STD_MIN", "ActionSample", "GaussianActor", "sample_squashed", "squash"]

@@ -26,7 +26,7 @@ from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
 from racer.networks.categorical import Support
 from racer.networks.critics import EnsembleCritic
-from racer.networks.encoders import EncoderSpec
+from racer.networks.flax_encoders import EncoderSpec
 from racer.networks.gaussian import GaussianActor, sample_squashed, squash
 
 __all__ = ["COMPONENTS", "LearnerState", "Recipe", "deterministic_actions", "initial_state", "sample", "update"]

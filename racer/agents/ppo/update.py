@@ -20,7 +20,7 @@ from racer.agents.schedules import learning_rate_fraction
 from racer.agents.state import Trainable, strong, trainable, tree_is_finite
 from racer.agents.validation import Interfaces
 from racer.networks.actor_critic import PolicyNetwork, ValueNetwork
-from racer.networks.encoders import EncoderSpec
+from racer.networks.flax_encoders import EncoderSpec
 
 __all__ = ["COMPONENTS", "LearnerState", "Recipe", "deterministic_actions", "initial_state", "sample", "update"]
 

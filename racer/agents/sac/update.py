@@ -19,7 +19,7 @@ from racer.agents.state import QUICK_TO_COMPILE, Trainable, adamw, strong, train
 from racer.agents.temperature import temperature_loss
 from racer.agents.validation import Interfaces
 from racer.networks.critics import EnsembleCritic
-from racer.networks.encoders import EncoderSpec
+from racer.networks.flax_encoders import EncoderSpec
 from racer.networks.gaussian import GaussianActor, sample_squashed, squash
 
 __all__ = ["COMPONENTS", "LearnerState", "Recipe", "deterministic_actions", "initial_state", "sample", "update"]

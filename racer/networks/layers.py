@@ -1,0 +1,133 @@
+"""Layers as functions of parameters by name, each written once for NumPy and JAX arrays.
+
+Parameters are one flat mapping: the layer called ``trunk/hidden_0`` owns ``trunk/hidden_0/kernel`` and
+``trunk/hidden_0/bias``, so a parameter that is missing shows up as a KeyError with that name. A function asks its input
+for its array library; acting with NumPy arrays imports no JAX.
+
+On NumPy arrays ``[N, D]`` every row is multiplied by itself: a product over several rows rounds otherwise than one over
+a single row, and a last bit is enough to change the course of a chaotic world. Results of a row do not depend on how
+many rows are computed together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "ACTIVATIONS",
+    "Array",
+    "Params",
+    "dense",
+    "init_dense",
+    "init_norm",
+    "layer_norm",
+    "mlp",
+    "namespace",
+    "orthogonal",
+    "relu",
+    "sigmoid",
+    "softplus",
+    "variance_scaling",
+]
+
+Array = Any
+"""A NumPy or a JAX array."""
+
+Params = Mapping[str, Array]
+"""Parameters by name."""
+
+Init = Callable[[Any, tuple[int, ...]], Array]
+"""A random key and a shape to first values (JAX)."""
+
+_NORM_EPSILON = 1e-6
+
+
+def namespace(array: Array) -> Any:
+    """Return the library that ``array`` belongs to: ``numpy`` or ``jax.numpy``."""
+    return array.__array_namespace__()
+
+
+def relu(values: Array) -> Array:
+    """Return ``max(values, 0)``."""
+    return namespace(values).maximum(values, 0.0)
+
+
+def tanh(values: Array) -> Array:
+    """Return the hyperbolic tangent."""
+    return namespace(values).tanh(values)
+
+
+def sigmoid(values: Array) -> Array:
+    """Return ``1 / (1 + exp(-values))`` in a form that does not overflow."""
+    return 0.5 + 0.5 * namespace(values).tanh(0.5 * values)
+
+
+def softplus(values: Array) -> Array:
+    """Return ``log(1 + exp(values))``."""
+    return namespace(values).logaddexp(values, 0.0)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": relu, "tanh": tanh}
+
+
+def matmul(inputs: Array, kernel: Array) -> Array:
+    """Return ``inputs @ kernel``; of NumPy rows ``[N, D]`` each gets the bits that it would get alone."""
+    if inputs.ndim == 2 and isinstance(inputs, np.ndarray):
+        return (inputs[:, None, :] @ kernel)[:, 0, :]
+    return inputs @ kernel
+
+
+def dense(params: Params, name: str, inputs: Array) -> Array:
+    """Return ``inputs @ kernel + bias`` of the layer called ``name``: ``[..., D] -> [..., H]``."""
+    return matmul(inputs, params[f"{name}/kernel"]) + params[f"{name}/bias"]
+
+
+def mlp(params: Params, name: str, count: int, activation: str, inputs: Array) -> Array:
+    """Apply ``count`` dense layers ``{name}_0, {name}_1, ...`` with the activation after each."""
+    activate = ACTIVATIONS[activation]
+    for index in range(count):
+        inputs = activate(dense(params, f"{name}_{index}", inputs))
+    return inputs
+
+
+def layer_norm(params: Params, name: str, inputs: Array) -> Array:
+    """Normalise the last axis to mean 0 and variance 1, then scale and shift (Ba et al. 2016, eq. 4)."""
+    xp = namespace(inputs)
+    centred = inputs - xp.mean(inputs, axis=-1, keepdims=True)
+    variance = xp.mean(xp.square(centred), axis=-1, keepdims=True)
+    return centred / xp.sqrt(variance + _NORM_EPSILON) * params[f"{name}/scale"] + params[f"{name}/bias"]
+
+
+def variance_scaling(scale: float) -> Init:
+    """Return an initializer: uniform, with variance ``scale`` over the mean of fan in and fan out."""
+    import jax
+
+    return jax.nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
+
+
+def orthogonal(gain: float = math.sqrt(2.0)) -> Init:
+    """Return an initializer: orthogonal rows or columns times ``gain`` (Saxe et al. 2014)."""
+    import jax
+
+    return jax.nn.initializers.orthogonal(gain)
+
+
+def init_dense(key: Any, name: str, inputs: int, outputs: int, init: Init, bias: Any = 0.0) -> dict[str, Array]:
+    """Return the first parameters of a dense layer; ``bias`` is one number or ``[outputs]``."""
+    import jax.numpy as jnp
+
+    return {
+        f"{name}/kernel": init(key, (inputs, outputs)),
+        f"{name}/bias": jnp.broadcast_to(jnp.asarray(bias, jnp.float32), (outputs,)),
+    }
+
+
+def init_norm(name: str, width: int) -> dict[str, Array]:
+    """Return the first parameters of a layer normalisation: scale 1, shift 0."""
+    import jax.numpy as jnp
+
+    return {f"{name}/scale": jnp.ones((width,)), f"{name}/bias": jnp.zeros((width,))}
