@@ -5,19 +5,25 @@
 temporary name, synced, and committed by one rename; it is read only after its sums match. Nothing in it can run:
 safetensors is a header and raw numbers, the rest is JSON.
 
+A run that has a whole checkpoint has one at every instant, whenever it is killed: one that is written anew stays in
+sight as ``checkpoint_<step>.replaced`` until the new one has its name, and :func:`recover_checkpoints` gives a whole
+``.unfinished-`` folder the name that it was meant to get.
+
 safetensors rather than orbax because a flipped byte must be an error and a half-written folder must not count as the
 newest checkpoint; orbax restores both in silence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+import stat
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +45,7 @@ __all__ = [
     "list_checkpoints",
     "prune_checkpoints",
     "read_checkpoint",
-    "remove_unfinished",
+    "recover_checkpoints",
     "verify_checkpoint",
     "write_checkpoint",
 ]
@@ -47,13 +53,17 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
-_FOLDER = re.compile(r"checkpoint_(\d+)\Z")
+_FOLDER = re.compile(r"checkpoint_(\d{1,18})(\.replaced)?\Z")
 _UNFINISHED = ".unfinished-"
+_REPLACED = ".replaced"
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger(__name__)
+
+# SHA-256 of the files that this process has written or summed, by (device, inode), with the (size, times) of then.
+_summed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
 
 
 class CheckpointError(UsageError):
@@ -82,7 +92,7 @@ def write_checkpoint(
 
     Args:
         run_dir: the run's folder.
-        step: transitions so far; an existing checkpoint of that step is replaced.
+        step: transitions so far; an existing checkpoint of that step is replaced, unless it holds just this.
         groups: named groups of named arrays, a file a group.
         metadata: JSON values.
 
@@ -90,37 +100,45 @@ def write_checkpoint(
         OSError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
     final = checkpoint_path(run_dir, step)
+    metadata = strict(dict(metadata))
+    if _holds(final, groups, metadata):
+        return final
     temporary = run_dir / f"{_UNFINISHED}{step}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     try:
         temporary.mkdir(parents=True)
         files = {}
         for group, arrays in groups.items():
             if not _GROUP.match(group):
                 raise ValueError(f"checkpoint group {group!r} must be lower-case letters, digits and '_'")
-            data = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
-            files[f"{group}.safetensors"] = _write_durably(temporary / f"{group}.safetensors", data)
-        manifest = {"format": FORMAT_VERSION, "step": step, "files": files, "metadata": strict(dict(metadata))}
+            files[f"{group}.safetensors"] = _write_durably(temporary / f"{group}.safetensors", _serialized(arrays))
+        manifest = {"format": FORMAT_VERSION, "step": step, "files": files, "metadata": metadata}
         _write_durably(temporary / MANIFEST, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
         fsync_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        fsync_folder(run_dir)
+        _commit(temporary, final)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
     return final
 
 
-def verify_checkpoint(path: Path) -> dict[str, Any]:
-    """Check a checkpoint's manifest and the sums of all its files; return the manifest.
+def verify_checkpoint(path: Path, groups: Collection[str] | None = None) -> dict[str, Any]:
+    """Check a checkpoint's manifest and the sums of its files; return the manifest.
+
+    A file that this process has written or summed before and that has not been touched since is not summed again.
+
+    Args:
+        path: the checkpoint's folder.
+        groups: those whose sums are to be checked, all by default; of the other files only the size is.
 
     Raises:
         CheckpointError: naming the file that is wrong and how.
     """
     manifest = _read_manifest(path)
     for name, entry in manifest["files"].items():
-        _verified_bytes(path, name, entry)
+        if groups is None or name.removesuffix(".safetensors") in groups:
+            _check_sum(path / name, entry)
+        else:
+            _check_size(path / name, entry)
     return manifest
 
 
@@ -149,16 +167,21 @@ def read_checkpoint(path: Path | str, groups: Collection[str] | None = None) -> 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the checkpoint folders of a run, oldest first, whether whole or not."""
-    found = []
+    found: dict[int, Path] = {}
     for entry in run_dir.iterdir() if run_dir.is_dir() else ():
         match = _FOLDER.match(entry.name)
-        if match and entry.is_dir():
-            found.append((int(match[1]), entry))
-    return [path for _, path in sorted(found)]
+        # One that is being replaced counts only while its successor has no name.
+        if match and entry.is_dir() and not (match[2] and int(match[1]) in found):
+            found[int(match[1])] = entry
+    return [path for _, path in sorted(found.items())]
 
 
-def latest_valid_checkpoint(run_dir: Path) -> Path:
+def latest_valid_checkpoint(run_dir: Path, groups: Collection[str] | None = None) -> Path:
     """Return the newest checkpoint whose sums match, warning of every newer one that was passed over.
+
+    Args:
+        run_dir: the run's folder.
+        groups: those that will be read, all by default; of the other files only the size is checked.
 
     Raises:
         CheckpointError: if the run has none; the message says what was wrong with each.
@@ -166,7 +189,7 @@ def latest_valid_checkpoint(run_dir: Path) -> Path:
     reasons = []
     for path in reversed(list_checkpoints(run_dir)):
         try:
-            verify_checkpoint(path)
+            verify_checkpoint(path, groups)
         except CheckpointError as error:
             log.warning("falling back to an older checkpoint: %s", error)
             reasons.append(str(error))
@@ -184,45 +207,149 @@ def prune_checkpoints(run_dir: Path, keep: int) -> list[Path]:
     kept, removed = 0, []
     for path in reversed(list_checkpoints(run_dir)):
         if kept < max(keep, 1):
-            try:
-                verify_checkpoint(path)
-            except CheckpointError:
-                if kept == 0:
-                    continue
-            else:
+            if _is_whole(path):
                 kept += 1
                 continue
-        shutil.rmtree(path, ignore_errors=True)
+            if kept == 0:
+                continue
+        _remove(path)
         removed.append(path)
     return removed
 
 
-def remove_unfinished(run_dir: Path) -> list[Path]:
-    """Delete what a killed save left behind; returns it."""
-    left = sorted(run_dir.glob(f"{_UNFINISHED}*"))
-    for path in left:
+def recover_checkpoints(run_dir: Path) -> list[Path]:
+    """Finish or undo what killed saves left behind; call it when a run starts, before its checkpoints are looked for.
+
+    A whole leftover whose step has no whole checkpoint gets its name, the newest first; every other is deleted.
+
+    Returns:
+        The checkpoints that were recovered.
+    """
+    recovered = []
+    for path in sorted(_leftovers(run_dir), key=lambda p: p.lstat().st_mtime_ns, reverse=True):
+        if _is_whole(path):
+            final = checkpoint_path(run_dir, _read_manifest(path)["step"])
+            if not _is_whole(final):
+                _remove(final)
+                os.rename(path, final)
+                fsync_folder(run_dir)
+                log.warning("recovered the checkpoint that a killed run left in %s as %s", path.name, final.name)
+                recovered.append(final)
+                continue
+        _remove(path)
+    return recovered
+
+
+def _leftovers(run_dir: Path) -> Iterator[Path]:
+    for entry in list(run_dir.iterdir()) if run_dir.is_dir() else ():
+        match = _FOLDER.match(entry.name)
+        if entry.name.startswith(_UNFINISHED) or (match and match[2]):
+            yield entry
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    """Give a whole checkpoint its name; one that has it already is in sight under another name until then."""
+    replaced = final.with_name(final.name + _REPLACED)
+    if os.path.lexists(final):
+        _remove(replaced)
+        os.rename(final, replaced)
+    os.rename(temporary, final)
+    fsync_folder(final.parent)
+    _remove(replaced)
+
+
+def _holds(path: Path, groups: Mapping[str, Mapping[str, NDArray[Any]]], metadata: Mapping[str, Any]) -> bool:
+    """Whether a whole checkpoint of just these arrays and metadata lies there."""
+    if not path.is_dir():
+        return False
+    try:
+        manifest = verify_checkpoint(path)
+    except CheckpointError:
+        return False
+    files = manifest["files"]
+    if manifest["metadata"] != metadata or set(files) != {f"{group}.safetensors" for group in groups}:
+        return False
+    sums = (hashlib.sha256(_serialized(groups[name.removesuffix(".safetensors")])).hexdigest() for name in files)
+    return all(found == entry["sha256"] for found, entry in zip(sums, files.values(), strict=True))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, its manifest first, so that one half deleted is no checkpoint."""
+    with contextlib.suppress(OSError):
+        (path / MANIFEST).unlink()
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    return left
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _serialized(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    return safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
 
 
 def _write_durably(path: Path, data: bytes) -> dict[str, Any]:
+    found = hashlib.sha256(data).hexdigest()
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        _remember(os.fstat(file.fileno()), found)
+    return {"bytes": len(data), "sha256": found}
+
+
+def _remember(info: os.stat_result, found: str) -> None:
+    _summed[info.st_dev, info.st_ino] = (info.st_size, info.st_mtime_ns, info.st_ctime_ns), found
+
+
+def _check_size(file: Path, entry: Mapping[str, Any]) -> os.stat_result:
+    """Return what the system says of a checkpoint file after comparing its kind and size."""
+    try:
+        info = file.stat()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise CheckpointError(f"checkpoint file {str(file)!r} is not a regular file")
+    if info.st_size != entry["bytes"]:
+        raise CheckpointError(f"checkpoint file {str(file)!r} has {info.st_size} bytes instead of {entry['bytes']}")
+    return info
+
+
+def _check_sum(file: Path, entry: Mapping[str, Any]) -> None:
+    info = _check_size(file, entry)
+    times, found = _summed.get((info.st_dev, info.st_ino), (None, ""))
+    if times != (info.st_size, info.st_mtime_ns, info.st_ctime_ns):
+        try:
+            with file.open("rb") as opened:
+                found = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error.strerror}") from error
+        _remember(info, found)
+    _compare(file, found, entry)
+
+
+def _compare(file: Path, found: str, entry: Mapping[str, Any]) -> None:
+    if found != entry["sha256"]:
+        raise CheckpointError(f"checkpoint file {str(file)!r} is damaged: its SHA-256 does not match the manifest")
 
 
 def _verified_bytes(path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     file = path / name
+    info = _check_size(file, entry)
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error.strerror}") from error
-    if len(data) != entry["bytes"]:
-        raise CheckpointError(f"checkpoint file {str(file)!r} has {len(data)} bytes instead of {entry['bytes']}")
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise CheckpointError(f"checkpoint file {str(file)!r} is damaged: its SHA-256 does not match the manifest")
+        with file.open("rb") as opened:
+            data = opened.read(info.st_size + 1)
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error}") from error
+    _compare(file, hashlib.sha256(data).hexdigest(), entry)
     return data
 
 
@@ -245,6 +372,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     if version != FORMAT_VERSION or not _well_formed(manifest):
         raise CheckpointError(f"checkpoint file {str(path / MANIFEST)!r} is malformed")
+    named = _FOLDER.match(path.name)
+    if named and int(named[1]) != manifest["step"]:
+        raise CheckpointError(f"checkpoint {str(path)!r} holds step {manifest['step']}, against its name")
     return manifest
 
 

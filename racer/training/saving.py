@@ -15,7 +15,7 @@ from racer.core.checkpoint import (
     latest_valid_checkpoint,
     prune_checkpoints,
     read_checkpoint,
-    remove_unfinished,
+    recover_checkpoints,
     write_checkpoint,
 )
 from racer.core.errors import RacerError, UsageError
@@ -56,7 +56,7 @@ class CheckpointSaver:
     def __init__(self, run_dir: Path, spec: RunSpec, *, keep: int, max_failures: int = 3) -> None:
         self._run_dir, self._spec, self._keep, self._max_failures = run_dir, spec, keep, max_failures
         self._failures = 0
-        remove_unfinished(run_dir)
+        recover_checkpoints(run_dir)
 
     def save(
         self,
@@ -99,6 +99,7 @@ def resume_checkpoint(run_dir: Path, spec: RunSpec) -> Checkpoint:
         CheckpointError: there is none.
         UsageError: it was written by an earlier training loop, or the run is described otherwise than in it.
     """
+    recover_checkpoints(run_dir)
     checkpoint = read_checkpoint(latest_valid_checkpoint(run_dir))
     check_layout(checkpoint)
     for part in ("world", "agent_name", "agent_config", "env_config", "seed"):
@@ -121,7 +122,7 @@ def learnt_arrays(path: str, spec: RunSpec) -> dict[str, NDArray[Any]]:
         UsageError: the agent is of another kind.
     """
     try:
-        checkpoint = read_checkpoint(resolve_checkpoint(path), groups=["agent"])
+        checkpoint = read_checkpoint(resolve_checkpoint(path, ["agent"]), groups=["agent"])
     except CheckpointError as error:
         raise CheckpointError(f"--start_from: {error}; name a training run or one of its checkpoints") from error
     name = checkpoint.metadata.get("agent_name")
