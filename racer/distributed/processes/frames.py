@@ -196,7 +196,7 @@ def decode_arrays(block: bytearray) -> tuple[dict[str, Any], dict[str, np.ndarra
         arrays = {}
         for name, dtype, shape, at in text["arrays"]:
             kind = np.dtype(dtype)
-            if kind.kind not in "biuf" or any(size < 0 for size in shape):
+            if kind.kind not in "biuf" or any(number < 0 for number in (*shape, at)):
                 raise BrokenFrame(f"unreadable frame: array {name!r} of {dtype} {shape}")
             count = int(np.prod(shape, dtype=np.int64))
             arrays[name] = np.frombuffer(block, kind, count, start + at).reshape(shape)
