@@ -81,6 +81,7 @@ class ActorLearnerService:
         self._make_pool, self._task = pool, task
         self._histories: list[WorkerHistory] | None = [WorkerHistory() for _ in range(task.config.num_workers)]
         self._earlier = dict.fromkeys(_SUPERVISION, 0)
+        self._last_metrics: dict[str, float] = {}
         self._marks: dict[int, int] = {}
         if state is not None:
             self._restore(state)
@@ -144,7 +145,7 @@ class ActorLearnerService:
 
     def metrics(self) -> dict[str, float]:
         """Return counters, and means since the last call; documented in ``docs/distributed.md``."""
-        pool = {} if self.pool is None else self.pool.metrics()
+        pool = self._last_metrics if self.pool is None else self.pool.metrics()
         pool |= self._supervision() if pool else {}
         return {**self.learner.metrics(), **{f"training/{name}": value for name, value in pool.items()}}
 
@@ -180,6 +181,7 @@ class ActorLearnerService:
             self._histories = None
         finally:
             pool.stop()
+            self._last_metrics = pool.metrics()
             self._earlier = {name: int(value) for name, value in self._supervision().items()}
             self.pool = None
 
