@@ -41,7 +41,8 @@ def critic_target(
     next_logits: jax.Array,
     rewards: jax.Array,
     masks: jax.Array,
-    discount: float,
+    discount: float | jax.Array,
+    taps: int,
     independent_ensemble: bool,
 ) -> jax.Array:
     """Return the target distribution of each critic, ``[E, B, n]`` or ``[1, B, n]``.
@@ -56,12 +57,13 @@ def critic_target(
         rewards: ``[B]`` (entropy bonus included, where the backup carries one).
         masks: ``[B]``, 0 where the episode terminated.
         discount: in (0, 1].
+        taps: see :func:`racer.networks.categorical.projection_taps`.
         independent_ensemble: whether each member keeps its own target.
     """
     probs = jax.nn.softmax(next_logits, axis=-1)
     if not independent_ensemble:
         probs = jnp.mean(probs, axis=0, keepdims=True)
-    return jax.lax.stop_gradient(bellman_projection(support, probs, rewards, masks, discount))
+    return jax.lax.stop_gradient(bellman_projection(support, probs, rewards, masks, discount, taps))
 
 
 @jax.custom_vjp
@@ -135,6 +137,6 @@ def policy_objective(values: jax.Array, log_probs: jax.Array, temperature: jax.A
     return jnp.mean(temperature * log_probs - values)
 
 
-def lagrange_loss(log_lagrange: jax.Array, entropy_difference: jax.Array, target_difference: float) -> jax.Array:
+def lagrange_loss(log_lagrange: jax.Array, entropy_difference: jax.Array, target_difference: jax.Array) -> jax.Array:
     """Return ``lagrange * (target - (H_data - H_ood))``: the multiplier grows while the constraint is violated."""
     return jnp.exp(log_lagrange) * jax.lax.stop_gradient(target_difference - entropy_difference)

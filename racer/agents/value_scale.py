@@ -49,8 +49,9 @@ def initial_value_scale() -> ValueScale:
 def followed(scale: ValueScale, targets: jax.Array, valid: jax.Array) -> ValueScale:
     """Return the scale moved towards the valid ``targets``; unchanged where their moments are not finite."""
     count = jnp.sum(valid)
-    first = jnp.sum(targets * valid) / jnp.maximum(count, 1.0)
-    second = jnp.sum(jnp.square(targets) * valid) / jnp.maximum(count, 1.0)
+    counted = jnp.where(valid > 0, targets, 0.0)
+    first = jnp.sum(counted) / jnp.maximum(count, 1.0)
+    second = jnp.sum(jnp.square(counted)) / jnp.maximum(count, 1.0)
     usable = jnp.isfinite(first) & jnp.isfinite(second) & (count > 0)
     rate = jnp.where(usable, jnp.float32(_RATE), 0.0)
     weight = scale.weight + rate * (1.0 - scale.weight)
@@ -65,7 +66,6 @@ def followed(scale: ValueScale, targets: jax.Array, valid: jax.Array) -> ValueSc
 
 def rescaled(critic_params: Any, old: ValueScale, new: ValueScale) -> Any:
     """Return the value network's parameters such that its values, in units of the reward, stay what they were."""
-    head = critic_params["value"]
-    kernel = head["kernel"] * (old.deviation / new.deviation)
-    bias = (old.deviation * head["bias"] + old.mean - new.mean) / new.deviation
-    return {**critic_params, "value": {"kernel": kernel, "bias": bias}}
+    kernel = critic_params["value/kernel"] * (old.deviation / new.deviation)
+    bias = (old.deviation * critic_params["value/bias"] + old.mean - new.mean) / new.deviation
+    return {**critic_params, "value/kernel": kernel, "value/bias": bias}
