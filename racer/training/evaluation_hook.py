@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from racer.agents.policy import build_policy
 from racer.agents.protocol import Agent
+from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+from racer.networks.policy import build_policy
 from racer.training.run_spec import RunSpec
 
 __all__ = ["make_evaluation"]
@@ -17,7 +18,8 @@ def make_evaluation(spec: RunSpec, num_episodes: int) -> Callable[[int, Agent], 
     seeds = evaluation_seeds(num_episodes)
 
     def evaluate(step: int, agent: Agent) -> Mapping[str, float]:
-        result = evaluate_policy(build_policy(agent.policy_spec), agent.policy_params, spec.env_config, seeds)
+        policy, world = build_policy(agent.policy_spec), get_world(DEFAULT_WORLD)
+        result = evaluate_policy(policy, agent.policy_params, world, spec.env_config, seeds)
         return result.scalars()
 
     return evaluate
