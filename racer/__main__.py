@@ -18,8 +18,8 @@ class Command:
     """A command, imported when it is called.
 
     Attributes:
-        module: holds ``add_arguments(parser)`` and a function of the command's name from the parsed arguments to the new
-            files, which are printed.
+        module: holds ``add_arguments(parser)`` and a function of the command's name, from the parsed arguments to the
+            new files, which are printed.
         help: a sentence.
         overrides: flags that begin so, as ``--env.key=value``, become the nested mapping ``arguments.overrides``.
     """

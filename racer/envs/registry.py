@@ -167,8 +167,8 @@ class Film:
         clock: seconds of a step and steps of a full episode (0 where nothing limits it), from a whole configuration.
         video: keys put over the configuration for a video; they change no dynamics.
         still: the same for single pictures.
-        panel: draws the numbers of the steps so far below a frame, from the canvas, the steps, the steps of a full episode
-            and the configuration; the return's curve where None.
+        panel: draws the numbers of the steps so far below a frame, from the canvas, the steps, the steps of a full
+            episode and the configuration; the return's curve where None.
         ends: words and colour for an episode's end, by its reason.
     """
 

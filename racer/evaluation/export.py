@@ -98,8 +98,8 @@ def model_card(
     if trained_by:
         parts += ["## Trained by", f"    {trained_by}"]
     parts.append(
-        "It was trained in a simulation whose rules are simple. It is an example and a starting point for research, and "
-        "must not control anything that is not simulated. MIT licence, as the code."
+        "It was trained in a simulation whose rules are simple. It is an example and a starting point for research, "
+        "and must not control anything that is not simulated. MIT licence, as the code."
     )
     return "\n\n".join(parts) + "\n"
 

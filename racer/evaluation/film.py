@@ -1,6 +1,6 @@
 """Films of evaluation episodes: H.264 in mp4, in real time, from all frames that the world draws.
 
-A picture is a header, the world's frame, and below it a panel with the numbers of this very moment, drawn once per step.
+A picture is a header, the world's frame, and below it a panel with the numbers of this moment, drawn once per step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from racer.envs.registry import Film, Step
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.episodes import EpisodeResult, EvaluationStep, run_episode
 
-__all__ = ["PANEL_HEIGHT", "Caption", "Pictures", "check_encoder", "end_text", "film_episodes", "record", "video_writer"]
+__all__ = ["PANEL_HEIGHT", "Caption", "Pictures", "check_encoder", "film_episodes", "record", "video_writer"]
 
 WIDTH = 1280
 PANEL_HEIGHT = 288

@@ -116,7 +116,8 @@ def _restore_agent(trained: TrainedPolicy, env: Any) -> Any:
     spec = RunSpec(str(trained.agent_name), dict(trained.agent_config), dict(trained.env_config), trained.seed or 0)
     agent = create_agent(spec, env.observation_space, env.action_space)
     if not hasattr(agent, "return_distribution"):
-        raise UsageError(f"checkpoint {str(trained.path)!r} holds {trained.agent_name}, which has no return distribution")
+        holds = f"checkpoint {str(trained.path)!r} holds {trained.agent_name}"
+        raise UsageError(f"{holds}, which has no return distribution")
     return agent.with_state_arrays(arrays)
 
 

@@ -35,7 +35,7 @@ META_ACTIONS: Mapping[tuple[bool, bool], tuple[str, ...]] = {
 
 
 def panel(canvas: Canvas, steps: Sequence[Step], full_episode: int, config: Mapping[str, Any]) -> None:
-    """Draw speed and actions, the parts of the reward, safety, and the curves; see :class:`racer.envs.registry.Film`."""
+    """Draw speed and actions, the parts of the reward, safety, and curves; see :class:`racer.envs.registry.Film`."""
     speed, reward, safety, curves = canvas.cards((0.19, 0.27, 0.17, 0.37))
     canvas.label(speed, "Forward speed")
     canvas.label(reward, "Reward of this step")
