@@ -4,12 +4,12 @@ import gymnasium
 import numpy as np
 import pytest
 from evaluation_standins import SMALL_ENV, write_tiny_checkpoint
+from racer.evaluation.video import record_episode
 
 from racer.evaluation import program
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import EpisodeResult, evaluate_policy, make_evaluation_env, run_episode
 from racer.evaluation.program import random_policy
-from racer.evaluation.video import record_episode
 
 SEEDS = [10_000, 10_001, 10_002, 10_003, 10_004]
 

@@ -12,12 +12,12 @@ from evaluation_standins import (
     CountingEnv,
     FeedbackPolicy,
 )
+from racer.evaluation.overlay import PANEL_HEIGHT, EpisodeTitle, Overlay, StepView, reward_rows
+from racer.evaluation.video import check_encoder, choice_name, record_episode, step_view, video_name, video_writer
 
 from racer.core.errors import UsageError
 from racer.evaluation.episodes import make_evaluation_env, run_episode
-from racer.evaluation.overlay import PANEL_HEIGHT, EpisodeTitle, Overlay, StepView, reward_rows
 from racer.evaluation.program import random_policy
-from racer.evaluation.video import check_encoder, choice_name, record_episode, step_view, video_name, video_writer
 
 FPS = POLICY_HZ * FRAMES_PER_STEP
 SEED = 10_003  # an odd seed: ends in a collision, after 4 + 3 steps

@@ -2,7 +2,7 @@
 
 Two conventions hold everywhere in the evaluation:
 
-- *Per episode* quantities (return, length, collided or not, smallest distance) are averaged over episodes.
+- *Per episode* quantities (return, length, whether something happened) are averaged over episodes.
 - *Per step* quantities (speeds, shares of steps) are pooled over all steps, so that an episode that ends after
   one second weighs as much as the second it lasted.
 """
@@ -10,34 +10,21 @@ Two conventions hold everywhere in the evaluation:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
 
 from racer.core.errors import UsageError
-from racer.envs.highway.episode import EPISODE_METRICS
+from racer.envs.registry import Metric
 
 __all__ = [
-    "EPISODE_METRICS",
     "aggregate_episodes",
     "check_cvar_level",
     "lower_tail_cvar",
     "mean_interval",
     "proportion_interval",
 ]
-
-PER_STEP = {
-    "mean_ego_speed": "mean_speed",
-    "mean_forward_speed": "mean_forward_speed",
-    "safety_violation_rate": "violation_rate",
-    "mean_safety_reward": "mean_safety_reward",
-    "reverse_share": "reverse_share",
-    "spin_share": "spin_share",
-    "standstill_share": "standstill_share",
-}
-"""Aggregate name -> episode metric, for the quantities pooled over steps."""
-
 
 def check_cvar_level(level: float) -> float:
     """Return ``level`` where it is a CVaR level, in [0, 1].
@@ -101,52 +88,46 @@ def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -
 
 
 def aggregate_episodes(
-    episodes: Sequence[Mapping[str, float]], *, cvar_level: float, confidence: float = 0.95
+    episodes: Sequence[Mapping[str, float]],
+    metrics: Iterable[Metric],
+    *,
+    cvar_level: float,
+    confidence: float = 0.95,
 ) -> dict[str, float]:
-    """Summarize episodes given as mappings with the names of :data:`EPISODE_METRICS`.
+    """Summarize episodes, given as mappings from :attr:`Metric.key`, under the names :attr:`Metric.aggregate`.
 
-    Units: returns in reward, lengths in policy steps, distances in m, speeds in m/s, rates and shares in [0, 1].
-    ``mean_min_distance`` leaves out episodes in which no vehicle was ever observed (infinite distance); NaN where
-    that is every episode. Spreads of a single episode are NaN.
+    Rates, and means that ask for it, come with the ends of their confidence interval (``_low``, ``_high``), the return
+    with its spread and lower tail. Lengths are in policy steps; what cannot be said of so few episodes is NaN.
 
     Raises:
         UsageError: no episodes, or a CVaR level outside [0, 1].
     """
     if not episodes:
         raise UsageError("an evaluation needs at least one episode")
-    columns = {name: np.array([float(e[name]) for e in episodes]) for name in EPISODE_METRICS}
-    returns, lengths, count = columns["return"], columns["length"], len(episodes)
-    low, high = mean_interval(returns, confidence)
-    distances = columns["min_distance"][np.isfinite(columns["min_distance"])]
-    collisions = int((columns["crashed"] > 0).sum())
-    collision_low, collision_high = proportion_interval(collisions, count, confidence)
-    off_road = int((columns["off_road"] > 0).sum())
-    off_road_low, off_road_high = proportion_interval(off_road, count, confidence)
+    returns, lengths = _column(episodes, "return"), _column(episodes, "length")
     summary = {
-        "num_episodes": float(count),
+        "num_episodes": float(len(episodes)),
         "total_steps": float(lengths.sum()),
-        "mean_return": float(returns.mean()),
-        "std_return": float(returns.std(ddof=1)) if count > 1 else math.nan,
-        "mean_return_low": low,
-        "mean_return_high": high,
         "confidence": confidence,
+        "std_return": float(returns.std(ddof=1)) if len(episodes) > 1 else math.nan,
         "median_return": float(np.median(returns)),
         "min_return": float(returns.min()),
         "max_return": float(returns.max()),
         "cvar_level": cvar_level,
         "cvar_return": lower_tail_cvar(returns, cvar_level),
-        "mean_base_return": float(columns["base_return"].mean()),
-        "mean_length": float(lengths.mean()),
-        "success_rate": float((columns["success"] > 0).mean()),
-        "collision_rate": collisions / count,
-        "collision_rate_low": collision_low,
-        "collision_rate_high": collision_high,
-        "off_road_rate": off_road / count,
-        "off_road_rate_low": off_road_low,
-        "off_road_rate_high": off_road_high,
-        "mean_min_distance": float(distances.mean()) if distances.size else math.nan,
     }
-    steps = lengths.sum()
-    for name, source in PER_STEP.items():
-        summary[name] = float(columns[source] @ lengths / steps) if steps > 0 else math.nan
+    for metric in metrics:
+        values, name = _column(episodes, metric.key), metric.aggregate
+        summary[name] = metric.average(values, lengths)
+        if metric.kind == "rate":
+            low, high = proportion_interval(int((values > 0).sum()), len(values), confidence)
+        elif metric.kind == "mean" and metric.interval:
+            low, high = mean_interval(values, confidence)
+        else:
+            continue
+        summary |= {f"{name}_low": low, f"{name}_high": high}
     return summary
+
+
+def _column(episodes: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
+    return np.array([float(episode[key]) for episode in episodes])
