@@ -74,8 +74,14 @@ class TrainingRun:
         env.close()
         agent_seed, replay_seed = (int(s) for s in np.random.SeedSequence([spec.seed, 1]).generate_state(2))
         agent = create_agent(spec, *spaces, seed=agent_seed, learnt=learnt)
-        if getattr(agent, "acts_here", False) and not setup.inline:
+        if agent.policy.spec["kind"] == "foreign" and not setup.inline:
             raise UsageError(f"{spec.agent_name} acts in the learner's process only: train it without worker processes")
+        state = None
+        if checkpoint is not None:
+            agent = agent.with_state_arrays(checkpoint.groups["agent"])
+            state = ServiceState(
+                checkpoint.metadata["loop"], checkpoint.groups["replay"], checkpoint.groups["collector"]
+            )
         service = _fitted(setup.service, agent)
         observation_shape = tuple(spaces[0].shape or ())
         task = PoolTask(
@@ -86,13 +92,8 @@ class TrainingRun:
             observation_shape=observation_shape,
             max_batch_bytes=_batch_bytes(service, setup.envs_per_worker, observation_shape, agent.policy),
         )
-        consumer = _consumer(agent, setup, service, observation_shape, replay_seed)
-        state = None
-        if checkpoint is not None:
-            agent = agent.with_state_arrays(checkpoint.groups["agent"])
-            state = ServiceState(
-                checkpoint.metadata["loop"], checkpoint.groups["replay"], checkpoint.groups["collector"]
-            )
+        action_shape = getattr(agent.policy, "action_shape", spaces[1].shape)
+        consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
         factory = pool or (InlinePool if setup.inline else ProcessPool)
         self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)
 
@@ -208,7 +209,7 @@ def _fitted(service: ServiceConfig, agent: Any) -> ServiceConfig:
 
 
 def _consumer(
-    agent: Any, setup: Setup, service: ServiceConfig, observation_shape: tuple[int, ...], seed: int
+    agent: Any, setup: Setup, service: ServiceConfig, shapes: tuple[tuple[int, ...], tuple[int, ...]], seed: int
 ) -> Consumer:
     """Return what is done with experience.
 
@@ -219,7 +220,7 @@ def _consumer(
     if isinstance(learning, RolloutConfig):
         agent.check_num_envs(service.num_workers * setup.envs_per_worker)
         return OnPolicyConsumer(rollouts_per_update=service.num_workers, max_policy_lag=learning.max_policy_lag)
-    return OffPolicyConsumer(learning, observation_shape, agent.policy.action_shape, seed=seed)
+    return OffPolicyConsumer(learning, *shapes, seed=seed)
 
 
 def _batch_bytes(service: ServiceConfig, num_envs: int, observation_shape: tuple[int, ...], policy: Any) -> int:
