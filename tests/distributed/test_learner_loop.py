@@ -7,10 +7,6 @@ import json
 
 import numpy as np
 import pytest
-import dataclasses
-
-import numpy as np
-import pytest
 from batches import make_batch
 from service_kit import make_consumer
 from toy_agent import RolloutAgent, ToyAgent

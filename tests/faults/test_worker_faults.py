@@ -15,9 +15,9 @@ from service_kit import QUICK, children, make_consumer, make_service
 from toy_agent import ToyAgent
 from toy_envs import FaultOnceEnv, FaultyEnv, StatefulVectorEnv, ToyEnv, toy_vector
 
-from racer.distributed.service import Periodic
 from racer.distributed.processes.frames import BrokenFrame
 from racer.distributed.processes.supervisor import ProcessPool, WorkerCrashLoop
+from racer.distributed.service import Periodic
 from racer.replay import NonFiniteData
 
 REPLACED_WITHIN = 10.0

@@ -84,7 +84,7 @@ def check_batch(batch: WorkerBatch, task: PoolTask) -> None:
     for name, (array, wanted, kind) in expected.items():
         if array.shape != wanted or array.dtype != kind:
             raise BrokenFrame(f"a batch with {name} {array.dtype}{list(array.shape)} instead of {list(wanted)}")
-    if e.actions.shape[:2] != lead or len(e.final_index) and not _inside(e.final_index, lead):
+    if e.actions.shape[:2] != lead or (len(e.final_index) and not _inside(e.final_index, lead)):
         raise BrokenFrame("a batch whose rows do not fit each other")
 
 
