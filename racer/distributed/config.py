@@ -100,7 +100,8 @@ class OffPolicyConfig:
         check_fields(self, "learner setting")
         if self.batch_size > self.replay_buffer_size:
             raise UsageError(
-                f"option 'batch_size' ({self.batch_size}) must not exceed 'replay_buffer_size' ({self.replay_buffer_size})"
+                f"option 'batch_size' ({self.batch_size}) must not exceed 'replay_buffer_size' "
+                f"({self.replay_buffer_size})"
             )
 
     @property

@@ -60,4 +60,6 @@ def warmup_policy(policy: Any, params: Any, action_space: Any) -> UniformPolicy 
     low, high = (tuple(np.asarray(end, np.float64).reshape(-1).tolist()) for end in bounds)
     uniform = UniformPolicy(low, high)
     controller = getattr(policy, "controller", None)
-    return uniform if controller is None else ControlledPolicy(uniform, policy.world, controller, policy.observation_shape)
+    if controller is None:
+        return uniform
+    return ControlledPolicy(uniform, policy.world, controller, policy.observation_shape)

@@ -164,7 +164,7 @@ class Collector:
         rows.forget[t] = ended | ~finite
         for i, observation in finals.items():
             if valid[i]:
-                rows.successor(t, i, observation)
+                rows.successor(t, int(i), observation)
         self._count_nonfinite(int(np.count_nonzero(~finite)), some_sound=bool(acted.any()))
         return acted, ~finite
 
@@ -203,7 +203,7 @@ class Collector:
             needs_reset |= broken
         if needs_reset.any() and not self._masked_reset:
             for i in np.flatnonzero(rows.valid[t] & ~ended):
-                rows.successor(t, i, following[i])
+                rows.successor(t, int(i), following[i])
             rows.cut[t] = rows.forget[t] = True
             needs_reset[:] = True
         self._replace_nonfinite(needs_reset, following)

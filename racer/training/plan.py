@@ -25,12 +25,14 @@ __all__ = [
     "Schedule",
     "Setup",
     "SingleProcess",
+    "Workers",
     "config_from_flags",
     "define_dataclass_flags",
     "define_run_flags",
     "plan_run",
     "single_process",
     "worker_processes",
+    "workers_or_none",
 ]
 
 T = TypeVar("T")
@@ -67,6 +69,16 @@ class ManyProcesses:
     """A run whose environments are stepped by worker processes."""
 
     envs_per_worker: int = option(4, "Environments that each worker steps side by side.", low=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "option")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """Whether there are worker processes, where the program does not decide that."""
+
+    workers: int = option(0, "Worker processes; 0 steps the environments in the learner's own.", low=0)
 
     def __post_init__(self) -> None:
         check_fields(self, "option")
@@ -138,7 +150,7 @@ class Options:
 
 
 MakeSetup = Callable[[Options, RunSpec], Setup]
-_OPTION_CLASSES = (Schedule, SingleProcess, ManyProcesses, ServiceConfig, OffPolicyConfig, RolloutConfig)
+_OPTION_CLASSES = (Schedule, SingleProcess, ManyProcesses, Workers, ServiceConfig, OffPolicyConfig, RolloutConfig)
 
 
 def single_process(options: Options, spec: RunSpec) -> Setup:
@@ -164,11 +176,20 @@ def single_process(options: Options, spec: RunSpec) -> Setup:
     return _checked(Setup(schedule, service, learning, single.num_envs, inline=True))
 
 
-def worker_processes(options: Options, spec: RunSpec) -> Setup:
-    """Read the options of a run with worker processes. What rollouts decide is no option for on-policy agents."""
+def worker_processes(options: Options, spec: RunSpec, num_workers: int | None = None) -> Setup:
+    """Read the options of a run with worker processes. What rollouts decide is no option for on-policy agents.
+
+    Args:
+        options: of the run.
+        spec: of the run.
+        num_workers: how many, where no option says it.
+    """
     rollouts = wants_rollouts(spec.agent_name)
     schedule, many = options(Schedule), options(ManyProcesses)
     fixed: dict[str, Any] = {"seed": spec.seed}
+    if num_workers is not None:
+        fixed["num_workers"] = num_workers
+        fixed["max_queue_size"] = max(ServiceConfig().max_queue_size, num_workers)
     if rollouts:
         decided = ("worker_steps_per_iteration", "max_queue_size", "policy_update_frequency")
         defaults = {field.name: field.default for field in dataclasses.fields(ServiceConfig)}
@@ -177,6 +198,12 @@ def worker_processes(options: Options, spec: RunSpec) -> Setup:
     service = options(ServiceConfig, fixed=fixed)
     learning = options(RolloutConfig) if rollouts else options(OffPolicyConfig)
     return _checked(Setup(schedule, service, learning, many.envs_per_worker, inline=False))
+
+
+def workers_or_none(options: Options, spec: RunSpec) -> Setup:
+    """Read the options of a run that says itself whether it has worker processes."""
+    count = options(Workers).workers
+    return worker_processes(options, spec, count) if count else single_process(options, spec)
 
 
 def _checked(setup: Setup) -> Setup:
@@ -284,6 +311,7 @@ def plan_run(
     values: flags.FlagValues = flags.FLAGS,
     *,
     env_flags: Collection[str] = (),
+    trusted: str | None = None,
 ) -> RunPlan:
     """Read from the flags which run is meant, new or resumed.
 
@@ -292,12 +320,13 @@ def plan_run(
         make_setup: how this program spreads the work.
         values: the flags.
         env_flags: flags that replace the keys of the world's configuration of the same names.
+        trusted: agent (``package.module:Class``) whose code the user named, for a resumed run.
 
     Raises:
         UsageError: wrong flags, an occupied folder, or a run that does not fit.
     """
     if values.resume is not None:
-        return _plan_resume(program, make_setup, values, env_flags)
+        return _plan_resume(program, make_setup, values, env_flags, trusted)
     config = config_from_flags(values)
     if config is None:
         raise UsageError("--config is missing: name a config file, e.g. one of scripts/sim/configs")
@@ -319,7 +348,7 @@ def _default_name(spec: RunSpec) -> str:
 
 
 def _plan_resume(
-    program: str, make_setup: MakeSetup, values: flags.FlagValues, env_flags: Collection[str]
+    program: str, make_setup: MakeSetup, values: flags.FlagValues, env_flags: Collection[str], trusted: str | None
 ) -> RunPlan:
     folder = Path(values.resume)
     if values.start_from is not None:
@@ -329,7 +358,9 @@ def _plan_resume(
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         raise UsageError(f"run {str(folder)!r} was begun by {stored.get('program')}; resume it with that program")
-    _check_same(spec, folder, values, env_flags)
+    _check_same(spec, folder, values, env_flags, trusted)
+    if "workers" in values and values["workers"].present and bool(values.workers) != bool(stored.get("workers")):
+        raise UsageError(f"flag --workers is {values.workers}, but the resumed run has {stored.get('workers')!r}")
     options = Options(values, stored)
     setup = make_setup(options, spec)
     options.refuse_others(spec.agent_name, _OPTION_CLASSES)
@@ -338,17 +369,20 @@ def _plan_resume(
     return RunPlan(folder, spec, setup, {**stored, **options.read, **chosen}, resumed=True)
 
 
-def _check_same(spec: RunSpec, folder: Path, values: flags.FlagValues, env_flags: Collection[str]) -> None:
+def _check_same(
+    spec: RunSpec, folder: Path, values: flags.FlagValues, env_flags: Collection[str], trusted: str | None
+) -> None:
     """Raise UsageError where the flags describe another run than the one to be resumed."""
     kept = {"seed": spec.seed, "run_name": folder.name, **{name: spec.env_config.get(name) for name in env_flags}}
     for name, value in kept.items():
         if values[name].present and values[name].value != value:
             raise UsageError(f"flag --{name} is {values[name].value!r}, but the resumed run has {value!r}")
     config = config_from_flags(values)
-    if ":" in spec.agent_name and (config is None or config.get("model_cls") != spec.agent_name):
+    named = {trusted, None if config is None else config.get("model_cls")}
+    if ":" in spec.agent_name and spec.agent_name not in named:
         raise UsageError(
-            f"run {str(folder)!r} asks for the code of {spec.agent_name!r}; if you trust it, name it again with --agent "
-            "or --config"
+            f"run {str(folder)!r} asks for the code of {spec.agent_name!r}; if you trust it, name it again: --agent or "
+            "--config"
         )
     if config is not None:
         overrides = {name: spec.env_config[name] for name in env_flags if name in spec.env_config}

@@ -92,7 +92,7 @@ class TrainingRun:
             observation_shape=observation_shape,
             max_batch_bytes=_batch_bytes(service, setup.envs_per_worker, observation_shape, agent.policy),
         )
-        action_shape = getattr(agent.policy, "action_shape", spaces[1].shape)
+        action_shape: tuple[int, ...] = getattr(agent.policy, "action_shape", spaces[1].shape)
         consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
         factory = pool or (InlinePool if setup.inline else ProcessPool)
         self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)
@@ -113,8 +113,8 @@ class TrainingRun:
     ) -> bool:
         """Train until ``max_steps`` or until ``stop`` is set; returns whether the goal was reached.
 
-        Where several things are due at one step, metrics are logged before the checkpoint that counts them. A checkpoint
-        is written at the end, and also when a worker's failure ends the run.
+        Where several things are due at one step, metrics are logged before the checkpoint that counts them. A
+        checkpoint is written at the end, and also when a worker's failure ends the run.
         """
         schedule, start = self.setup.schedule, self.step
 

@@ -22,7 +22,16 @@ from racer.core.run_dir import read_json, write_json
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.past import upgraded_agent_config
 
-__all__ = ["RUN_FILE", "RunSpec", "create_agent", "plain", "read_run", "spec_from_config", "wants_rollouts", "write_run"]
+__all__ = [
+    "RUN_FILE",
+    "RunSpec",
+    "create_agent",
+    "plain",
+    "read_run",
+    "spec_from_config",
+    "wants_rollouts",
+    "write_run",
+]
 
 RUN_FILE = "run.json"
 

@@ -104,11 +104,14 @@ def resume_checkpoint(run_dir: Path, spec: RunSpec) -> Checkpoint:
     check_layout(checkpoint)
     for part in ("world", "agent_name", "agent_config", "env_config", "seed"):
         stored, mine = plain(checkpoint.metadata.get(part)), plain(getattr(spec, part))
-        if isinstance(stored, dict):
-            # Keys that came with a later version are not in the checkpoint.
-            mine = {key: mine.get(key) for key in stored}
-        if stored != mine:
-            raise UsageError(f"run {str(run_dir)!r} is described with {part} {mine!r}, in its checkpoint with {stored!r}")
+        if not isinstance(mine, dict) or not isinstance(stored, dict):
+            stored, mine = {part: stored}, {part: mine}
+        # Keys that came with a later version are not in the checkpoint.
+        for key in (key for key in stored if stored[key] != mine.get(key)):
+            raise UsageError(
+                f"run {str(run_dir)!r} is described with {part} {key!r} {mine.get(key)!r}, in its checkpoint with "
+                f"{stored[key]!r}"
+            )
     return checkpoint
 
 

@@ -59,7 +59,8 @@ def test_a_run_counts_exactly_and_leaves_nothing_behind():
     assert last["training/update_to_data"] == pytest.approx(0.25, rel=0.1)
     assert last["training/length"] == 5.0
     assert last["training/workers_alive"] == 2
-    assert last["training/worker_restarts"] == last["training/dropped_batches"] == last["training/nonfinite_transitions"] == 0
+    for name in ("worker_restarts", "dropped_batches", "nonfinite_transitions"):
+        assert last[f"training/{name}"] == 0
     assert last["training/policy_version"] > 1
     versions = service.consumer.buffer.state_arrays()["policy_versions"]
     assert (versions[:48] == 0).all()

@@ -54,9 +54,10 @@ def batch_from_bytes(block: bytearray) -> WorkerBatch:
     """
     header, arrays = decode_arrays(block)
     try:
+        fields: dict[str, Any] = {name: arrays[name] for name in _FIELDS}
+        fields |= {group: _below(f"{group}/", arrays) for group in _NAMED}
         experience = Experience(
-            **{name: arrays[name] for name in _FIELDS},
-            **{group: _below(f"{group}/", arrays) for group in _NAMED},
+            **fields,
             episodes=[{str(k): float(v) for k, v in episode.items()} for episode in header["episodes"]],
             nonfinite=int(header["nonfinite"]),
         )
