@@ -12,10 +12,16 @@ import select
 import socket
 import time
 
-from racer.distributed.channels import Parameters, StopRequested, WorkerBatch
-from racer.distributed.frames import FrameReader, FrameWriter, Kind
+from racer.core.errors import RacerError
+from racer.distributed.pool import Parameters, WorkerBatch
+from racer.distributed.processes.frames import FrameReader, FrameWriter, Kind
+from racer.distributed.processes.messages import batch_to_bytes, parameters_from_bytes
 
-__all__ = ["WorkerLink"]
+__all__ = ["StopRequested", "WorkerLink"]
+
+
+class StopRequested(RacerError):
+    """The learner asks a worker to end, or is gone; raised out of whatever the worker waits for."""
 
 
 class WorkerLink:
@@ -34,7 +40,6 @@ class WorkerLink:
         self._interval = heartbeat_interval
         self._last_beat = -float("inf")
         self._parameters: Parameters | None = None
-        self._epoch = 0
         self._credits = 1
         self._outstanding = 0
 
@@ -57,19 +62,19 @@ class WorkerLink:
                 break
         raise StopRequested("learner sent no start message")
 
-    def configure(self, epoch: int, credit_limit: int, outstanding: int) -> None:
-        """Set whose parameters count, and how many batches may be and already are under way."""
-        self._epoch, self._credits, self._outstanding = epoch, credit_limit, outstanding
+    def configure(self, credit_limit: int, outstanding: int) -> None:
+        """Set how many batches may be and already are under way."""
+        self._credits, self._outstanding = credit_limit, outstanding
 
     def put(self, batch: WorkerBatch) -> None:
-        """Send a batch; wait while the queue holds this worker's share. See ``ExperienceSender``."""
+        """Send a batch; wait while the queue holds this worker's share."""
         while self._outstanding >= self._credits:
             self.wait(self._interval)
         self._outstanding += 1
-        self._send(Kind.EXPERIENCE, batch.to_bytes())
+        self._send(Kind.EXPERIENCE, batch_to_bytes(batch))
 
     def latest(self) -> Parameters | None:
-        """See ``ParameterReceiver``."""
+        """Return the newest parameters that have arrived, or None before the first. Does not wait."""
         self._receive()
         return self._parameters
 
@@ -115,8 +120,6 @@ class WorkerLink:
                 if frame.kind == Kind.ACKNOWLEDGE:
                     self._outstanding -= 1
                 elif frame.kind == Kind.PARAMETERS:
-                    parameters = Parameters.from_bytes(frame.body)
-                    if parameters.epoch == self._epoch:
-                        self._parameters = parameters
+                    self._parameters = parameters_from_bytes(frame.body)
         except EOFError as error:
             raise StopRequested("learner is gone") from error

@@ -10,7 +10,7 @@ import sys
 
 __all__ = ["describe_exit", "kill_process", "start_process"]
 
-_PROGRAM = "from racer.distributed.worker import main; main()"
+_PROGRAM = "from racer.distributed.processes.worker import main; main()"
 _ONE_THREAD = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",

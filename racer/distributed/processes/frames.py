@@ -22,7 +22,7 @@ __all__ = ["BrokenFrame", "Frame", "FrameReader", "FrameWriter", "Kind", "decode
 
 _HEADER = struct.Struct("<BxxxxxxxQ")
 _PREFIX = struct.Struct("<Q")
-_MAX_FRAME = 1 << 32
+_MAX_HEADER = 1 << 26
 _ALIGNMENT = 16
 
 
@@ -34,9 +34,9 @@ class Kind(enum.IntEnum):
     """What a frame carries."""
 
     START = 1
-    """To a worker, once: cloudpickled :class:`racer.distributed.worker.WorkerStart`."""
+    """To a worker, once: cloudpickled :class:`racer.distributed.processes.worker.WorkerStart`."""
     PARAMETERS = 2
-    """To a worker: policy parameters with version, epoch and round."""
+    """To a worker: policy parameters with version and round."""
     ACKNOWLEDGE = 3
     """To a worker: one batch was taken from the queue, one more may be sent."""
     STOP = 4
@@ -59,9 +59,14 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Assembles frames from whatever bytes have arrived."""
+    """Assembles frames from whatever bytes have arrived.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: length beyond which a frame is not believed.
+    """
+
+    def __init__(self, max_bytes: int = 1 << 32) -> None:
+        self._max_bytes = max_bytes
         self._header = bytearray(_HEADER.size)
         self._target = memoryview(self._header)
         self._filled = 0
@@ -88,7 +93,7 @@ class FrameReader:
                 self._filled += count
             if self._kind is None:
                 kind, length = _HEADER.unpack(self._header)
-                if kind not in Kind.__members__.values() or length > _MAX_FRAME:
+                if kind not in Kind.__members__.values() or length > self._max_bytes:
                     raise BrokenFrame(f"frame of kind {kind} and {length} bytes")
                 self._kind = Kind(kind)
                 self._body = bytearray(length)
@@ -184,12 +189,17 @@ def decode_arrays(block: bytearray) -> tuple[dict[str, Any], dict[str, np.ndarra
     """
     try:
         (length,) = _PREFIX.unpack_from(block)
+        if length > min(len(block), _MAX_HEADER):
+            raise BrokenFrame(f"unreadable frame: a header of {length} bytes")
         text = json.loads(bytes(memoryview(block)[_PREFIX.size : _PREFIX.size + length]))
         start = -(-(_PREFIX.size + length) // _ALIGNMENT) * _ALIGNMENT
         arrays = {}
         for name, dtype, shape, at in text["arrays"]:
+            kind = np.dtype(dtype)
+            if kind.kind not in "biuf" or any(number < 0 for number in (*shape, at)):
+                raise BrokenFrame(f"unreadable frame: array {name!r} of {dtype} {shape}")
             count = int(np.prod(shape, dtype=np.int64))
-            arrays[name] = np.frombuffer(block, np.dtype(dtype), count, start + at).reshape(shape)
+            arrays[name] = np.frombuffer(block, kind, count, start + at).reshape(shape)
         return text["header"], arrays
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BrokenFrame(f"unreadable frame: {error}") from error

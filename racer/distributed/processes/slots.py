@@ -6,29 +6,13 @@ import socket
 import subprocess
 import time
 from collections import deque
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from racer.distributed.config import ServiceConfig
-from racer.distributed.frames import FrameReader, FrameWriter
+from racer.distributed.pool import WorkerBatch, WorkerHistory
+from racer.distributed.processes.frames import FrameReader, FrameWriter
 
-__all__ = ["WorkerHistory", "WorkerSlot"]
-
-
-@dataclass
-class WorkerHistory:
-    """What outlives a worker's process, and is saved with a checkpoint.
-
-    Attributes:
-        incarnation: number of the next process; distinct for all processes that ever served this worker.
-        rounds_done: last lock-step round delivered.
-        state: of the worker after that round.
-    """
-
-    incarnation: int = 0
-    rounds_done: int = 0
-    state: dict[str, np.ndarray] = field(default_factory=dict)
+__all__ = ["WorkerSlot"]
 
 
 @dataclass
@@ -38,6 +22,7 @@ class WorkerSlot:
     Attributes:
         index: of the worker.
         history: what outlives the process.
+        earlier: the history one round before, for a round that the learner gives up.
         process: None while it is being replaced.
         sock: our end of its socket, None once it is closed.
         reader: of what it sends.
@@ -57,6 +42,7 @@ class WorkerSlot:
 
     index: int
     history: WorkerHistory
+    earlier: WorkerHistory | None = None
     process: subprocess.Popen[bytes] | None = None
     sock: socket.socket | None = None
     reader: FrameReader = field(default_factory=FrameReader)
@@ -73,12 +59,25 @@ class WorkerSlot:
     delivered: bool = False
     watched: int = 0
 
-    def begin(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
-        """Take on a fresh process."""
+    def begin(self, process: subprocess.Popen[bytes], sock: socket.socket, max_bytes: int) -> None:
+        """Take on a fresh process, whose messages have at most so many bytes."""
         self.process, self.sock = process, sock
-        self.reader, self.writer = FrameReader(), FrameWriter()
+        self.reader, self.writer = FrameReader(max_bytes), FrameWriter()
         self.ready, self.cause, self.category = False, None, "error"
         self.last_heard = time.monotonic()
+
+    def delivered_round(self, batch: WorkerBatch) -> None:
+        """Note that a lock-step round is done, and the worker's state after it."""
+        self.earlier = self.history
+        state = {name: value.copy() for name, value in batch.state.items()}
+        self.history = replace(self.history, rounds_done=batch.round, state=state)
+
+    def history_after(self, rounds: int) -> WorkerHistory | None:
+        """Return the history as it was after so many rounds, if it is known, with the newest incarnation."""
+        for history in (self.history, self.earlier):
+            if history is not None and history.rounds_done == rounds:
+                return replace(history, incarnation=self.history.incarnation)
+        return None
 
     def has_input(self) -> bool:
         """Whether something that it wrote has not been read."""

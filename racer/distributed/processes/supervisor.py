@@ -7,6 +7,7 @@ there is no lock that a worker's fate could leave held.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import selectors
@@ -14,22 +15,21 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import cloudpickle
-from gymnasium.vector import VectorEnv
 
 from racer.core.errors import RacerError, UsageError
-from racer.distributed.channels import Parameters, WorkerBatch
-from racer.distributed.config import ServiceConfig
-from racer.distributed.frames import BrokenFrame, Frame, FrameWriter, Kind
-from racer.distributed.launch import describe_exit, kill_process, start_process
-from racer.distributed.slots import WorkerHistory, WorkerSlot
-from racer.distributed.worker import WorkerStart
+from racer.distributed.pool import Parameters, PoolTask, StateLost, WorkerBatch, WorkerHistory
+from racer.distributed.processes.frames import BrokenFrame, Frame, FrameWriter, Kind
+from racer.distributed.processes.launch import describe_exit, kill_process, start_process
+from racer.distributed.processes.messages import batch_from_bytes, check_batch, parameters_to_bytes
+from racer.distributed.processes.slots import WorkerSlot
+from racer.distributed.processes.worker import WorkerStart
+from racer.distributed.worker import WorkerTask
 from racer.replay.collector import NonFiniteData
 
-__all__ = ["Supervisor", "WorkerCrashLoop", "WorkerHistory"]
+__all__ = ["ProcessPool", "WorkerCrashLoop"]
 
 _LOG = logging.getLogger("racer.distributed")
 _TICK = 0.1
@@ -42,36 +42,17 @@ class WorkerCrashLoop(RacerError):
     """A worker failed more often than restarts are allowed; the message ends with the root cause."""
 
 
-class Supervisor:
-    """The learner's end of both channels, and the guardian of the workers behind them.
-
-    Implements ``ExperienceReceiver`` and ``ParameterPublisher``.
+class ProcessPool:
+    """Worker processes behind sockets. See :class:`racer.distributed.pool.WorkerPool`.
 
     Args:
-        env_factory: builds a worker's vector environment; pickled by value to our own children only.
-        policy_spec: what :func:`racer.agents.policy.build_policy` takes.
-        config: of the service.
-        warmup_policy_spec: see :class:`racer.distributed.worker.WorkerStart`.
-        epoch: of the service; batches of another epoch are dropped.
-        histories: of an earlier life, to go on with their incarnations and states.
+        task: what the workers do; pickled by value to our own children only.
+        histories: where each worker goes on.
     """
 
-    def __init__(
-        self,
-        env_factory: Callable[[], VectorEnv],
-        policy_spec: Mapping[str, Any],
-        config: ServiceConfig,
-        *,
-        warmup_policy_spec: Mapping[str, Any] | None = None,
-        epoch: int = 1,
-        histories: list[WorkerHistory] | None = None,
-    ) -> None:
-        self.config = config
-        self.epoch = epoch
-        self._env_factory = env_factory
-        self._policy_spec = dict(policy_spec)
-        self._warmup_policy_spec = warmup_policy_spec
-        histories = histories or [WorkerHistory() for _ in range(config.num_workers)]
+    def __init__(self, task: PoolTask, histories: Sequence[WorkerHistory]) -> None:
+        self.config = task.config
+        self._task = task
         self._slots = [WorkerSlot(index, history) for index, history in enumerate(histories)]
         self._counts: Counter[str] = Counter()
         self._slowest_recovery = 0.0
@@ -85,20 +66,10 @@ class Supervisor:
         self._stopping = False
         self._thread: threading.Thread | None = None
 
-    @property
-    def histories(self) -> list[WorkerHistory]:
-        """What a later life needs of each worker."""
-        return [slot.history for slot in self._slots]
-
-    @property
-    def has_run(self) -> bool:
-        """Whether it was started before; a supervisor runs once."""
-        return self._started
-
     def start(self) -> None:
         """Start the workers and return; they build their environments meanwhile."""
         if self._started:
-            raise RuntimeError("a supervisor runs once")
+            raise RuntimeError("a pool runs once")
         self._started = True
         self._selector = selectors.DefaultSelector()
         self._wake_ours, self._wake_theirs = socket.socketpair()
@@ -123,34 +94,42 @@ class Supervisor:
         self._queue.clear()
 
     def get(self, timeout: float) -> WorkerBatch | None:
-        """Return the oldest batch or None; taking it gives its worker a credit. See ``ExperienceReceiver``."""
+        """Return the oldest batch or None; taking it gives its worker a credit.
+
+        Raises:
+            WorkerCrashLoop: a worker failed too often.
+            NonFiniteData: a worker's environment gives nothing but values that are not finite.
+            UsageError: a worker found its configuration wrong.
+        """
         with self._arrived:
             self._arrived.wait_for(lambda: bool(self._queue) or self._failure is not None, timeout)
+            if self._failure is not None:
+                raise self._failure
             if not self._queue:
                 return None
             batch = self._queue.popleft()
         self._call(lambda: self._acknowledge(self._slots[batch.worker]))
         return batch
 
-    @property
-    def depth(self) -> int:
-        """Batches that wait to be taken."""
-        return len(self._queue)
-
     def publish(self, parameters: Parameters) -> None:
-        """Send to every worker, and to those started later. See ``ParameterPublisher``."""
-        block = parameters.to_bytes()
+        """Send to every worker, and to those started later."""
+        block = parameters_to_bytes(parameters)
         self._call(lambda: self._broadcast(block))
 
-    def raise_if_failed(self) -> None:
-        """Raise what ended the service, if something did."""
-        if self._failure is not None:
-            raise self._failure
+    def state(self, rounds: int) -> list[WorkerHistory]:
+        """Return what a later pool needs of each worker; see :class:`racer.distributed.pool.WorkerPool`."""
+        if not self.config.deterministic:
+            return [slot.history for slot in self._slots]
+        found = [slot.history_after(rounds) for slot in self._slots]
+        whole = [history for history in found if history is not None]
+        if len(whole) != len(found):
+            raise StateLost(f"not every worker's state after round {rounds} is known")
+        return whole
 
     def metrics(self) -> dict[str, float]:
         """Return counts since the start, and what is now."""
         return {
-            "queue_depth": float(self.depth),
+            "queue_depth": float(len(self._queue)),
             "workers_alive": float(sum(slot.ready and slot.process is not None for slot in self._slots)),
             "worker_restarts": float(self._counts["restarts"]),
             "worker_failures": float(self._counts["failures"]),
@@ -230,25 +209,33 @@ class Supervisor:
         if frame.kind == Kind.READY:
             self._on_ready(slot)
         elif frame.kind == Kind.EXPERIENCE:
-            batch = WorkerBatch.from_bytes(frame.body)
-            expected = (slot.index, slot.incarnation, self.epoch)
-            if (batch.worker, batch.incarnation, batch.epoch) != expected:
-                self._counts["dropped_batches"] += 1
-                return
-            slot.delivered = True
-            slot.pending += 1
-            if batch.round:
-                slot.history.rounds_done = batch.round
-                slot.history.state = {name: value.copy() for name, value in batch.state.items()}
-            with self._arrived:
-                self._queue.append(batch)
-                self._arrived.notify_all()
+            self._on_batch(slot, batch_from_bytes(frame.body))
         elif frame.kind == Kind.ERROR:
-            report = json.loads(bytes(frame.body))
-            slot.cause, slot.category = report["summary"], report["category"]
-            if slot.cause not in self._seen_tracebacks and len(self._seen_tracebacks) < 100:
-                self._seen_tracebacks.add(report["summary"])
-                _LOG.error("worker %d:\n%s", slot.index, report["traceback"].rstrip())
+            self._on_error(slot, frame.body)
+
+    def _on_batch(self, slot: WorkerSlot, batch: WorkerBatch) -> None:
+        check_batch(batch, self._task)
+        if (batch.worker, batch.incarnation) != (slot.index, slot.incarnation):
+            self._counts["dropped_batches"] += 1
+            return
+        slot.delivered = True
+        slot.pending += 1
+        if batch.round:
+            slot.delivered_round(batch)
+        with self._arrived:
+            self._queue.append(batch)
+            self._arrived.notify_all()
+
+    def _on_error(self, slot: WorkerSlot, body: bytearray) -> None:
+        try:
+            report = json.loads(bytes(body))
+            cause, category, text = (str(report[name]) for name in ("summary", "category", "traceback"))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BrokenFrame(f"an error report that cannot be read: {error}") from error
+        slot.cause, slot.category = cause, category
+        if cause not in self._seen_tracebacks and len(self._seen_tracebacks) < 100:
+            self._seen_tracebacks.add(cause)
+            _LOG.error("worker %d:\n%s", slot.index, text.rstrip())
 
     def _on_ready(self, slot: WorkerSlot) -> None:
         slot.ready = True
@@ -314,34 +301,17 @@ class Supervisor:
             kill_process(slot.process)
 
     def _launch(self, slot: WorkerSlot) -> None:
-        history = slot.history
-        slot.incarnation = history.incarnation
-        history.incarnation += 1
-        start = WorkerStart(
-            env_factory=self._env_factory,
-            policy_spec=self._policy_spec,
-            warmup_policy_spec=self._warmup_policy_spec,
-            worker=slot.index,
-            incarnation=slot.incarnation,
-            stream=history.rounds_done if self.config.deterministic else slot.incarnation,
-            epoch=self.epoch,
-            seed=self.config.seed,
-            steps=self.config.worker_steps_per_iteration,
-            credit_limit=self.config.credits,
-            outstanding=slot.pending,
-            lock_step=self.config.deterministic,
-            rounds_done=history.rounds_done,
-            state=history.state,
-            heartbeat_interval=min(0.5, self.config.step_timeout / 4),
-            max_nonfinite=self.config.max_nonfinite_transitions,
-        )
+        task = WorkerTask(self._task, slot.index, slot.history)
+        slot.incarnation = slot.history.incarnation
+        slot.history = dataclasses.replace(slot.history, incarnation=slot.incarnation + 1)
+        start = WorkerStart(task, outstanding=slot.pending)
         message = cloudpickle.dumps(start)
         try:
             process, sock = start_process()
         except OSError as error:
             self._on_failure(slot, f"cannot be started: {error}", time.monotonic())
             return
-        slot.begin(process, sock)
+        slot.begin(process, sock, self._task.max_batch_bytes)
         slot.watched = selectors.EVENT_READ
         self._selector.register(sock, selectors.EVENT_READ, slot)
         if slot.failures:

@@ -9,7 +9,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from racer.agents.protocol import Agent
 from racer.core.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -21,21 +20,23 @@ from racer.core.checkpoint import (
 )
 from racer.core.errors import RacerError, UsageError
 from racer.evaluation.checkpoints import resolve_checkpoint
-from racer.training.run_spec import RunSpec
+from racer.training.past import check_layout
+from racer.training.run_spec import RunSpec, plain
 
 __all__ = ["CheckpointSaver", "learnt_arrays", "policy_metadata", "resume_checkpoint"]
 
 log = logging.getLogger(__name__)
 
 
-def policy_metadata(spec: RunSpec, agent: Agent) -> dict[str, Any]:
+def policy_metadata(spec: RunSpec, agent: Any) -> dict[str, Any]:
     """Return what evaluation needs to know of a policy besides its parameters."""
     return {
+        "world": spec.world,
         "agent_name": spec.agent_name,
         "agent_config": spec.agent_config,
         "env_config": spec.env_config,
         "seed": spec.seed,
-        "policy_spec": agent.policy_spec,
+        "policy_spec": agent.policy.spec,
     }
 
 
@@ -60,7 +61,7 @@ class CheckpointSaver:
     def save(
         self,
         step: int,
-        agent: Agent,
+        agent: Any,
         groups: Mapping[str, Mapping[str, NDArray[Any]]],
         metadata: Mapping[str, Any],
         *,
@@ -91,10 +92,27 @@ class CheckpointSaver:
         return path
 
 
-def resume_checkpoint(run_dir: Path) -> Checkpoint:
-    """Read the newest valid checkpoint of a run that is to go on, warning of damaged newer ones."""
+def resume_checkpoint(run_dir: Path, spec: RunSpec) -> Checkpoint:
+    """Read the newest valid checkpoint of a run, warning of damaged newer ones.
+
+    Raises:
+        CheckpointError: there is none.
+        UsageError: it was written by an earlier training loop, or the run is described otherwise than in it.
+    """
     recover_checkpoints(run_dir)
-    return read_checkpoint(latest_valid_checkpoint(run_dir))
+    checkpoint = read_checkpoint(latest_valid_checkpoint(run_dir))
+    check_layout(checkpoint)
+    for part in ("world", "agent_name", "agent_config", "env_config", "seed"):
+        stored, mine = plain(checkpoint.metadata.get(part)), plain(getattr(spec, part))
+        if not isinstance(mine, dict) or not isinstance(stored, dict):
+            stored, mine = {part: stored}, {part: mine}
+        # Keys that came with a later version are not in the checkpoint.
+        for key in (key for key in stored if stored[key] != mine.get(key)):
+            raise UsageError(
+                f"run {str(run_dir)!r} is described with {part} {key!r} {mine.get(key)!r}, in its checkpoint with "
+                f"{stored[key]!r}"
+            )
+    return checkpoint
 
 
 def learnt_arrays(path: str, spec: RunSpec) -> dict[str, NDArray[Any]]:
