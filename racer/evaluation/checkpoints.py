@@ -52,15 +52,19 @@ class TrainedPolicy:
         return self.path.name
 
 
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
     """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
+
+    Args:
+        path: a checkpoint or a run folder.
+        groups: those that will be read, all by default; only they have to be whole.
 
     Raises:
         CheckpointError: there is nothing there, or no valid checkpoint in the run.
     """
     found = Path(os.path.normpath(path))
     if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
-        return latest_valid_checkpoint(found)
+        return latest_valid_checkpoint(found, groups)
     return found
 
 
@@ -72,7 +76,7 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
             policy arrays do not fit its policy specification.
         UsageError: the policy is of an unknown kind, or its world is unknown or not installed.
     """
-    folder = resolve_checkpoint(path)
+    folder = resolve_checkpoint(path, ["policy"])
     checkpoint = read_checkpoint(folder, groups=["policy"])
     metadata = checkpoint.metadata
     for key in REQUIRED_METADATA:

@@ -19,6 +19,7 @@ import numpy as np
 
 __all__ = [
     "ACTIVATIONS",
+    "MAX_WIDTH",
     "Array",
     "Params",
     "dense",
@@ -44,6 +45,9 @@ Params = Mapping[str, Array]
 
 Init = Callable[[Any, tuple[int, ...]], Array]
 """A random key and a shape to first values (JAX)."""
+
+MAX_WIDTH = 65_536
+"""Widest layer, longest cache: what is larger is a mistake and would end in a lack of memory."""
 
 _NORM_EPSILON = 1e-6
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from racer.training.saving import policy_metadata
 
 from racer.core.checkpoint import write_checkpoint
 from racer.core.errors import UsageError
@@ -9,7 +10,6 @@ from racer.envs.registry import get_world
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import evaluate_policy
 from racer.plotting.critic import record_critic
-from racer.training.checkpointing import policy_metadata
 from racer.training.run_spec import create_agent, spec_from_config
 
 SEED = 10_000
