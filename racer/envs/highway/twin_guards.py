@@ -85,6 +85,8 @@ class GuardedArray(np.ndarray):
     def of(cls, values: np.ndarray, owner: Any, name: str, guard: Guard) -> GuardedArray:
         array = np.array(values).view(cls)
         array.owner, array.name, array.guard = owner, name, guard
+        # parts and plain views of it cannot be written either, if with NumPy's own error
+        array.flags.writeable = False
         return array
 
     def __array_finalize__(self, source: Any) -> None:

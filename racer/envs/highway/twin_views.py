@@ -9,6 +9,7 @@ plain objects (:meth:`SceneViews.release`), with the same identities.
 from __future__ import annotations
 
 import copy
+from abc import ABC
 from collections import deque
 from typing import Any
 
@@ -173,8 +174,11 @@ def state(read: Any) -> Any:
     return StateProperty(read, write, doc=read.__doc__)
 
 
-class VehicleView:
-    """What the views of all kinds of vehicle read from the scene."""
+class VehicleView(ABC):
+    """What the views of all kinds of vehicle read from the scene.
+
+    The base is that of highway-env's objects: an instance then has their layout and can become one of them.
+    """
 
     _scene: SceneViews
     _index: int
