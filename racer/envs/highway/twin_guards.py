@@ -20,7 +20,8 @@ def _guarded(name: str) -> Callable[..., Any]:
     def method(self: Any, *arguments: Any, **keywords: Any) -> Any:
         if self.guard is not None:
             self.guard(self.what)
-        return getattr(super(type(self), self), name)(*arguments, **keywords)
+        target = super(type(self), self) if self.owner is None else self.owner()
+        return getattr(target, name)(*arguments, **keywords)
 
     method.__name__ = name
     return method
@@ -28,6 +29,8 @@ def _guarded(name: str) -> Callable[..., Any]:
 
 class GuardedList(list):
     """A list of the scene, ``what`` in words; open for writing once ``guard`` is None."""
+
+    owner = None
 
     def __init__(self, values: Any, what: str, guard: Guard | None) -> None:
         super().__init__(values)
@@ -51,11 +54,16 @@ class GuardedList(list):
 
 
 class GuardedDict(dict):
-    """A dictionary of the scene, ``what`` in words; open for writing once ``guard`` is None."""
+    """A dictionary of the scene, ``what`` in words; open for writing once ``guard`` is None.
 
-    def __init__(self, values: Any, what: str, guard: Guard | None) -> None:
+    Where it was made for one reading, ``owner`` returns the dictionary that has taken its place when it may be written.
+    """
+
+    def __init__(
+        self, values: Any, what: str, guard: Guard | None, owner: Callable[[], dict] | None = None
+    ) -> None:
         super().__init__(values)
-        self.what, self.guard = what, guard
+        self.what, self.guard, self.owner = what, guard, owner
 
     for _name in ("__setitem__", "__delitem__", "update", "pop", "popitem", "clear", "setdefault", "__ior__"):
         locals()[_name] = _guarded(_name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from highway_env.utils import class_from_path
 from highway_env.vehicle.behavior import AggressiveVehicle, DefensiveVehicle, IDMVehicle, LinearVehicle
-from highway_env.vehicle.controller import ControlledVehicle
+from highway_env.vehicle.controller import ControlledVehicle, MDPVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
 from racer.core.errors import UsageError
@@ -67,6 +67,7 @@ LINEAR_NAMES = f"ACCELERATION_RANGE STEERING_RANGE {IDM_NAMES}"
 CONSTANTS = {
     **_constants(Vehicle, "LENGTH WIDTH MAX_SPEED MIN_SPEED DEFAULT_INITIAL_SPEEDS"),
     **_constants(ControlledVehicle, "TAU_PURSUIT KP_A KP_HEADING KP_LATERAL MAX_STEERING_ANGLE LENGTH WIDTH MAX_SPEED"),
+    **_constants(MDPVehicle, "DEFAULT_TARGET_SPEEDS"),
     **_constants(IDMVehicle, f"LENGTH WIDTH MAX_SPEED MIN_SPEED {IDM_NAMES}"),
     **{key: value for kind in (LinearVehicle, AggressiveVehicle, DefensiveVehicle)
        for key, value in _constants(kind, f"LENGTH WIDTH MAX_SPEED MIN_SPEED {LINEAR_NAMES}").items()},

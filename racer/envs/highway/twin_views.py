@@ -249,7 +249,7 @@ class VehicleView(ABC):
     @state
     def action(self) -> dict[str, float]:
         values = {"steering": float(self._real(at.STEERING)), "acceleration": float(self._real(at.ACCELERATION))}
-        return GuardedDict(values, "a vehicle's action", self._scene.guard)
+        return GuardedDict(values, "a vehicle's action", self._scene.guard, lambda: self.action)
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = getattr(type(self), name, None)

@@ -72,7 +72,7 @@ def test_a_trajectory_is_predicted_from_a_copy() -> None:
 
 
 def assign(name: str, value: Any) -> Callable[[Any], None]:
-    return lambda env: setattr(env.vehicle, name, value)
+    return lambda env: setattr(env.vehicle, name, copy.copy(value))
 
 
 def in_place(env: Any) -> None:
