@@ -315,6 +315,7 @@ class HighwayVectorTwin(VectorEnv):
         simulator = self.simulator
         resetting = self._ended
         chosen = np.flatnonzero(resetting)
+        self._leave_views(chosen)
         self._take_generators()
         kept = [simulator.get_generator_state(int(i)) for i in chosen]
         simulator.step(actions)
@@ -441,7 +442,7 @@ class HighwayVectorTwin(VectorEnv):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state of :meth:`get_state`, exactly; the episodes go on under the configuration they had.
+        """Go back to a state of :meth:`get_state`, exactly; the configuration becomes the state's.
 
         Raises:
             UsageError: for the state of another batch, or one that is not a state.
@@ -456,8 +457,12 @@ class HighwayVectorTwin(VectorEnv):
             )
         self._leave_views(np.arange(self.num_envs))
         simulator.set_state(state)
+        if simulator is not self.simulator:
+            self.config.clear()
+            self.config.update(copy.deepcopy(state["config"]))
+            self._seen = copy.deepcopy(self.config)
+            self._slots = {}
         self.simulator = simulator
-        self._slots = {}
         self._ended = np.array(state["ended"])
         self._info_rng.bit_generator.state = state["info_generator"]
         self._give_generators()
