@@ -59,9 +59,7 @@ class GuardedDict(dict):
     Where it was made for one reading, ``owner`` returns the dictionary that has taken its place when it may be written.
     """
 
-    def __init__(
-        self, values: Any, what: str, guard: Guard | None, owner: Callable[[], dict] | None = None
-    ) -> None:
+    def __init__(self, values: Any, what: str, guard: Guard | None, owner: Callable[[], dict] | None = None) -> None:
         super().__init__(values)
         self.what, self.guard, self.owner = what, guard, owner
 
@@ -116,19 +114,19 @@ class GuardedArray(np.ndarray):
         if self.guard is not None:
             self.guard(f"a vehicle's {self.name}")
 
-    def __iadd__(self, other: Any) -> Any:
+    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
         self._open()
         return np.asarray(self) + other
 
-    def __isub__(self, other: Any) -> Any:
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc]
         self._open()
         return np.asarray(self) - other
 
-    def __imul__(self, other: Any) -> Any:
+    def __imul__(self, other: Any) -> Any:  # type: ignore[misc]
         self._open()
         return np.asarray(self) * other
 
-    def __itruediv__(self, other: Any) -> Any:
+    def __itruediv__(self, other: Any) -> Any:  # type: ignore[misc]
         self._open()
         return np.asarray(self) / other
 
@@ -136,13 +134,13 @@ class GuardedArray(np.ndarray):
         self._open()
         getattr(self.owner, self.name).fill(value)
 
-    def copy(self, order: Any = "C") -> np.ndarray:
+    def copy(self, order: Any = "C") -> Any:
         return np.array(self)
 
-    def __copy__(self) -> np.ndarray:
+    def __copy__(self) -> Any:
         return np.array(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> np.ndarray:
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Any:
         return np.array(self)
 
     def __reduce__(self) -> Any:

@@ -15,8 +15,9 @@ __all__ = ["LIVE_KEYS", "live_keys", "same_config", "warn_of_unknown_keys"]
 
 # what highway-env reads in every step; the rest it reads at a reset
 LIVE_KEYS = (
-    "simulation_frequency", "policy_frequency", "duration", "collision_reward", "right_lane_reward", "high_speed_reward",
-    "on_road_reward", "reward_speed_range", "normalize_reward", "offroad_terminal", "manual_control",
+    "simulation_frequency", "policy_frequency", "duration", "collision_reward", "right_lane_reward",
+    "high_speed_reward", "on_road_reward", "reward_speed_range", "normalize_reward", "offroad_terminal",
+    "manual_control",
 )  # fmt: skip
 # read by highway-env without a default
 OPTIONAL_KEYS = ("on_road_reward",)
@@ -70,7 +71,7 @@ def warn_of_unknown_keys(
     unknown = {str(key): nearest(str(key), top) for key in config if key not in top}
     for part, kinds in PARTS.items():
         given = config.get(part)
-        path = kinds.get(given.get("type")) if isinstance(given, Mapping) else None
+        path = kinds.get(str(given.get("type"))) if isinstance(given, Mapping) else None
         if path is not None and isinstance(given, Mapping):
             names = _parameters(path)
             for key in given:

@@ -1,7 +1,7 @@
 """Chosen initial scenes: ``env.reset(options={"scene": {"ego": {...}, "others": [{...}, ...]}})``.
 
-A vehicle is a dictionary of the fields in :data:`FIELDS`. What it does not name keeps what the reset drew (``x``, ``y``,
-``heading``, ``speed``, ``exponent``) or follows from the rest as in highway-env's constructors (``target_lane``,
+A vehicle is a dictionary of the fields in :data:`FIELDS`. What it does not name keeps what the reset drew (``x``,
+``y``, ``heading``, ``speed``, ``exponent``) or follows from the rest as in highway-env's constructors (``target_lane``,
 ``target_speed``, ``timer``); a vehicle without any field stays as drawn, and so does a side of the scene that is left
 out. The scene has as many vehicles as it lists.
 """
@@ -91,7 +91,8 @@ class Scene:
         """
         fields = self.vehicles[index]
         full: dict[str, Any] = {
-            **drawn, "steering": 0.0, "acceleration": 0.0, "crashed": False, "target_lane": None, "exponent": None, **fields
+            **drawn, "steering": 0.0, "acceleration": 0.0, "crashed": False, "target_lane": None, "exponent": None,
+            **fields,
         }  # fmt: skip
         if "lane" in fields:
             full["y"] = at.LANE_WIDTH * full.pop("lane")
@@ -112,9 +113,10 @@ def _checked(fields: Any, where: str, lanes: int) -> dict[str, Any]:
             continue
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(float(value)):
             raise UsageError(f"{name!r} of scene vehicle {where} must be a finite number, got {value!r}")
-        if name in LANE_FIELDS and not (float(value).is_integer() and 0 <= value < lanes):
+        number = float(value)
+        if name in LANE_FIELDS and not (number.is_integer() and 0 <= number < lanes):
             raise UsageError(f"{name!r} of scene vehicle {where} must be a lane from 0 to {lanes - 1}, got {value!r}")
-        checked[name] = int(value) if name in LANE_FIELDS else float(value)
+        checked[name] = int(number) if name in LANE_FIELDS else number
     if "lane" in checked and "y" in checked:
         raise UsageError(f"scene vehicle {where} has both 'lane' and 'y'; choose one")
     return checked

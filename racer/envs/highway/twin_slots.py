@@ -13,7 +13,7 @@ from racer.envs.highway.twin_simulator import TwinSimulator
 from racer.envs.highway.twin_types import EpisodeViews
 
 if TYPE_CHECKING:
-    from racer.envs.highway.twin_vector_env import HighwayVectorTwin
+    from racer.envs.highway.twin_batch import Batch
 
 __all__ = ["Slot", "make_slot"]
 
@@ -21,10 +21,10 @@ __all__ = ["Slot", "make_slot"]
 class Slot(HighwayTwin):
     """Environment ``index`` of a batch. A copy is an environment of its own, in the same state."""
 
-    _batch: HighwayVectorTwin
+    _batch: Batch
     _index: int
 
-    def __init__(self, batch: HighwayVectorTwin, index: int) -> None:
+    def __init__(self, batch: Batch, index: int) -> None:
         self.__dict__.update(
             _batch=batch, _index=index, engine="compiled", config=batch.config, render_mode=batch.render_mode,
             metadata=batch.metadata, observation_space=batch.single_observation_space,
@@ -32,15 +32,15 @@ class Slot(HighwayTwin):
             _record_video_wrapper=None, _views=EpisodeViews(), _scene=None, _warned=set(), _seen=None, spec=batch.spec,
         )  # fmt: skip
 
-    @property  # type: ignore[override]
-    def simulator(self) -> TwinSimulator:
+    @property
+    def simulator(self) -> TwinSimulator:  # type: ignore[override]
         return self._batch.simulator.environment(self._index)
 
-    @property  # type: ignore[override]
+    @property
     def np_random(self) -> np.random.Generator:
         return self._batch.generator(self._index)
 
-    @property  # type: ignore[override]
+    @property
     def np_random_seed(self) -> int:
         return self._batch.np_random_seed[self._index]
 
@@ -59,7 +59,7 @@ class Slot(HighwayTwin):
             'methods, reset(options={"reset_mask": ...}) for some of them, or vectorization_mode="sync"'
         )
 
-    reset = step = set_state = define_spaces = close = set_record_video_wrapper = _together  # type: ignore[assignment]
+    reset = step = set_state = define_spaces = close = set_record_video_wrapper = _together
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HighwayTwin:
         kind = HighwayFastTwin if self._batch.fast else HighwayTwin
@@ -80,6 +80,6 @@ class FastSlot(Slot, HighwayFastTwin):
     """Environment of a batch of highway-fast-v0."""
 
 
-def make_slot(batch: HighwayVectorTwin, index: int) -> Slot:
+def make_slot(batch: Batch, index: int) -> Slot:
     """Make the view of environment ``index``."""
     return (FastSlot if batch.fast else Slot)(batch, index)

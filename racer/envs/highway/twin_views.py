@@ -9,7 +9,7 @@ plain objects (:meth:`SceneViews.release`), with the same identities.
 from __future__ import annotations
 
 import copy
-from abc import ABC
+from abc import ABC, ABCMeta
 from collections import deque
 from typing import Any
 
@@ -151,7 +151,7 @@ def _itself(thing: Any) -> Any:
 
 
 def _rebuilt(kind: type, attributes: dict[str, Any]) -> Any:
-    thing = kind.__new__(kind)
+    thing: Any = kind.__new__(kind)  # type: ignore[call-overload]
     thing.__dict__.update(attributes)
     return thing
 
@@ -174,7 +174,17 @@ def state(read: Any) -> Any:
     return StateProperty(read, write, doc=read.__doc__)
 
 
-class VehicleView(ABC):
+class ViewMeta(ABCMeta):
+    """Makes a view's class equal to the class that it stands for, which highway-env's graphics compare."""
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or getattr(cls, "stands_for", None) is other
+
+    def __hash__(cls) -> int:
+        return type.__hash__(getattr(cls, "stands_for", cls))
+
+
+class VehicleView(ABC, metaclass=ViewMeta):
     """What the views of all kinds of vehicle read from the scene.
 
     The base is that of highway-env's objects: an instance then has their layout and can become one of them.
@@ -187,7 +197,8 @@ class VehicleView(ABC):
         parameters = scene.simulator.parameters
         plain: dict[str, Any] = {
             "_scene": scene, "_index": index, "road": scene.road, "collidable": True, "solid": True, "hit": False,
-            "check_collisions": index == 0 or not scene.simulator.fast, "diagonal": np.sqrt(self.LENGTH**2 + self.WIDTH**2),
+            "check_collisions": index == 0 or not scene.simulator.fast,
+            "diagonal": np.sqrt(self.LENGTH**2 + self.WIDTH**2),
             "prediction_type": "constant_steering", "log": [], "history": deque(maxlen=Vehicle.HISTORY_SIZE),
         }  # fmt: skip
         if index == 0:
@@ -357,7 +368,7 @@ VIEWS: dict[type, type] = {}
 def view_of(kind: type, scene: SceneViews, index: int) -> Any:
     """Make the view of a vehicle of class ``kind``."""
     if kind not in VIEWS:
-        base = LinearView if issubclass(kind, LinearVehicle) else TrafficView
-        base = {Vehicle: VehicleView, MDPVehicle: MetaView}.get(kind, base)
+        traffic = LinearView if issubclass(kind, LinearVehicle) else TrafficView
+        base = {Vehicle: VehicleView, MDPVehicle: MetaView}.get(kind, traffic)
         VIEWS[kind] = type(kind.__name__, (base, kind), {"stands_for": kind, "__module__": kind.__module__})
     return VIEWS[kind](scene, index)

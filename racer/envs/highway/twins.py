@@ -18,8 +18,8 @@ TWIN_IDS = {"racer/highway-v0": "Highway", "racer/highway-fast-v0": "HighwayFast
 class VectorArguments(dict):
     """The ids' keyword arguments; hands ``wrappers`` and ``vector_kwargs`` of ``make_vec`` on to the entry point.
 
-    ``gymnasium.make_vec`` refuses both where an id has a batched environment of its own, but takes them for highway-env's
-    ids, which have none. It looks each up here first, with what its caller gave as the default.
+    ``gymnasium.make_vec`` refuses both where an id has a batched environment of its own, but takes them for
+    highway-env's ids, which have none. It looks each up here first, with what its caller gave as the default.
     """
 
     batched = False

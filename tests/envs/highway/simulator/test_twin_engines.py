@@ -166,7 +166,8 @@ def test_highway_env_serves_what_is_not_compiled(config: dict[str, Any]) -> None
         auto = gymnasium.make("racer/highway-v0", config=config, engine="auto")
     same_episode(theirs, auto, actions, seed=1)
     assert auto.observation_space == theirs.observation_space
-    assert isinstance(gymnasium.make_vec("racer/highway-v0", num_envs=1, config=config, engine="highway-env"), SyncVectorEnv)
+    served = gymnasium.make_vec("racer/highway-v0", num_envs=1, config=config, engine="highway-env")
+    assert isinstance(served, SyncVectorEnv)
     with pytest.warns(UserWarning, match="not stepped as a batch"):
         gymnasium.make_vec("racer/highway-v0", num_envs=1, config=config, engine="auto")
     for env in (theirs, auto):  # back to what is compiled

@@ -137,9 +137,9 @@ def test_preprocessors_that_write_need_highway_env() -> None:
         for action in (1, 2):
             same_step(a, b, action)
     plain = HighwayTwin(config=DENSE)
-    with pytest.raises(UsageError, match='change_vehicles|not covered.*engine="highway-env"'):
+    with pytest.raises(UsageError, match=r'change_vehicles|not covered.*engine="highway-env"'):
         plain.change_vehicles("highway_env.vehicle.controller.ControlledVehicle")
-    with pytest.raises(UsageError, match='randomize_behavior.*engine="highway-env"'):
+    with pytest.raises(UsageError, match=r'randomize_behavior.*engine="highway-env"'):
         plain.randomize_behavior()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gymnasium
@@ -70,9 +71,9 @@ def test_vector_wrappers_work_in_every_mode(mode: AutoresetMode, name: str) -> N
     try:
         expected = WRAPPERS[name](both[1])
     except ValueError as error:
-        with pytest.raises(ValueError, match="autoreset_mode"):
+        # gymnasium's wrapper refuses the mode, whatever the environment
+        with pytest.raises(ValueError, match=re.escape(str(error))):
             WRAPPERS[name](both[0])
-        assert "autoreset_mode" in str(error)  # gymnasium's wrapper refuses the mode for any environment
         return
     wrapped = WRAPPERS[name](both[0])
     same(expected.reset(seed=2)[0], wrapped.reset(seed=2)[0])
@@ -167,7 +168,7 @@ def test_configuration_changes_of_a_batch() -> None:
     for envs in (batch, singles):
         envs.call("configure", {"lanes_count": 5, "vehicles_count": 3})
     same(singles.step(actions)[:4], batch.step(actions)[:4])
-    with pytest.raises(UsageError, match='reset all.*vectorization_mode="sync"'):
+    with pytest.raises(UsageError, match=r'reset all.*vectorization_mode="sync"'):
         batch.reset(options={"reset_mask": np.array([True, False, False])})
     same(singles.reset()[0], batch.reset()[0])
     options = {"config": {"vehicles_density": 2}}

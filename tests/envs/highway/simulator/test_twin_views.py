@@ -62,7 +62,8 @@ def test_a_trajectory_is_predicted_from_a_copy() -> None:
     same_reset(theirs, ours, seed=1)
     same_step(theirs, ours, 2)
     before = ours.unwrapped.get_state()
-    predicted = [e.unwrapped.vehicle.predict_trajectory(["FASTER", "LANE_LEFT"], 1, 0.5, 1 / 15) for e in (theirs, ours)]
+    plan = ["FASTER", "LANE_LEFT"]
+    predicted = [e.unwrapped.vehicle.predict_trajectory(plan, 1, 0.5, 1 / 15) for e in (theirs, ours)]
     assert len(predicted[0]) > 2
     for a, b in zip(*predicted, strict=True):
         same_vehicle(a, b)
@@ -92,8 +93,9 @@ def lane_speed(env: Any) -> None:
 
 
 WRITES: list[Callable[[Any], Any]] = [
-    assign("position", np.zeros(2)), assign("speed", 3.0), assign("crashed", True), assign("target_lane_index", ("0", "1", 0)),
-    assign("LENGTH", 3.0), assign("route", []), assign("color", None) and in_place, one_number, stored_action, lane_speed,
+    assign("position", np.zeros(2)), assign("speed", 3.0), assign("crashed", True),
+    assign("target_lane_index", ("0", "1", 0)), assign("LENGTH", 3.0), assign("route", []),
+    in_place, one_number, stored_action, lane_speed,
     lambda env: setattr(env.road.vehicles[2], "DELTA", 3.0),
     lambda env: setattr(env.road.vehicles[2], "enable_lane_change", False),
     lambda env: env.vehicle.act("FASTER"),
@@ -178,7 +180,8 @@ def test_arithmetic_on_positions_gives_plain_arrays() -> None:
     env = gymnasium.make("racer/highway-v0", config=SMALL).unwrapped
     env.reset(seed=0)
     position = env.vehicle.position
-    for plain in (position + 1, position.copy(), np.array(position), copy.deepcopy(position), np.sqrt(position)):
+    copies = (position.copy(), np.array(position), copy.copy(position), copy.deepcopy(position))
+    for plain in (position + 1, np.sqrt(position), *copies):
         assert type(plain) is np.ndarray
         plain[0] = 3.0
     for part in (position[:1], np.asarray(position)):
@@ -187,6 +190,6 @@ def test_arithmetic_on_positions_gives_plain_arrays() -> None:
     assert isinstance(position[0], np.floating)
     assert np.linalg.norm(position) > 100
     assert isinstance(env.road.vehicles[1], IDMVehicle)
+    linear = gymnasium.make("racer/highway-v0", config=LINEAR).unwrapped.road.vehicles[1]
     with pytest.raises(UsageError, match="not collected"):
-        linear = gymnasium.make("racer/highway-v0", config=LINEAR).unwrapped
-        linear.road.vehicles[1].data  # noqa: B018
+        linear.data  # noqa: B018
