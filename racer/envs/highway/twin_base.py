@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from highway_env.envs.highway_env import HighwayEnv
@@ -26,6 +27,12 @@ HOOKS = ("_reward", "_rewards", "_is_terminated", "_is_truncated", "_info")
 SCENE_HOOKS = ("_reset", "_create_road", "_create_vehicles", "_simulate", "define_spaces")
 # each twin class with its own methods of these names: what differs from them has been replaced
 ORIGINALS: dict[type, dict[str, Any]] = {}
+
+
+@cache
+def own_methods(kind: type) -> dict[str, Any]:
+    """Return the methods of the twin class that ``kind`` derives from."""
+    return ORIGINALS[next(base for base in kind.__mro__ if base in ORIGINALS)]
 
 
 def shown(name: str, read: Callable[[Any], Any]) -> Any:
@@ -119,7 +126,7 @@ class TwinBase(HighwayEnv):
 
     def _replaced(self, *names: str) -> str | None:
         """Return the first of these methods that is not the twin's own: overridden, patched or assigned."""
-        own = ORIGINALS[next(kind for kind in type(self).__mro__ if kind in ORIGINALS)]
+        own = own_methods(type(self))
         for name in names:
             if name in self.__dict__ or getattr(type(self), name) is not own[name]:
                 return name

@@ -47,7 +47,7 @@ def copied_by_parts(env: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("preprocess", [False, True])
+@pytest.mark.parametrize("preprocess", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_planner_finds_highway_envs_plan(preprocess: bool) -> None:
     theirs, ours = pair(config={**DENSE, "vehicles_count": 5})
     same_reset(theirs, ours, seed=3)
@@ -100,8 +100,17 @@ def test_a_mark_on_a_copy_is_the_copys_own_vehicle() -> None:
     assert twin.leader.position[0] > env.leader.position[0]
 
 
-@pytest.mark.parametrize("fast", [False, True])
-@pytest.mark.parametrize("kind", ["IDMVehicle", "LinearVehicle", "AggressiveVehicle", "DefensiveVehicle"])
+@pytest.mark.parametrize(
+    ("kind", "fast"),
+    [
+        ("IDMVehicle", False),
+        ("LinearVehicle", True),
+        pytest.param("IDMVehicle", True, marks=pytest.mark.slow),
+        pytest.param("LinearVehicle", False, marks=pytest.mark.slow),
+        pytest.param("AggressiveVehicle", False, marks=pytest.mark.slow),
+        pytest.param("DefensiveVehicle", True, marks=pytest.mark.slow),
+    ],
+)
 def test_preprocessed_copies_drive_as_highway_envs(kind: str, fast: bool) -> None:
     env_id = "highway-fast-v0" if fast else "highway-v0"
     theirs, ours = pair(env_id, config={**DENSE, "vehicles_count": 16, "vehicles_density": 1})
