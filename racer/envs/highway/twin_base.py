@@ -30,7 +30,7 @@ ORIGINALS: dict[type, dict[str, Any]] = {}
 
 
 @cache
-def own_methods(kind: type) -> dict[str, Any]:
+def own_methods(kind: Any) -> dict[str, Any]:
     """Return the methods of the twin class that ``kind`` derives from."""
     return ORIGINALS[next(base for base in kind.__mro__ if base in ORIGINALS)]
 

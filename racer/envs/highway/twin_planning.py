@@ -10,6 +10,7 @@ import numpy as np
 from highway_env.envs.highway_env import HighwayEnv
 
 from racer.core.errors import UsageError
+from racer.envs.highway.simulator import layout as at
 from racer.envs.highway.simulator.generator import pack, unpack
 from racer.envs.highway.twin_base import TwinBase
 from racer.envs.highway.twin_common import refused
@@ -24,6 +25,27 @@ __all__ = ["PlanningTwin"]
 
 class PlanningTwin(TwinBase):
     """A twin that can be copied, changed in the copy, and put back into an earlier state."""
+
+    def get_available_actions(self) -> list[int]:
+        """Return highway-env's list; for meta-actions from the packed state, as planners ask at every node."""
+        if self.simulator is None or self.simulator.parameters.action.kind != "DiscreteMetaAction":
+            return super().get_available_actions()
+        action = self.simulator.parameters.action
+        real, whole = self.simulator.arrays()
+        lane, index = int(whole[at.LANE, 0]), int(whole[at.SPEED_INDEX, 0])
+        on_stretch = 0 <= real[at.X, 0] < at.LANE_LENGTH + at.LENGTH
+        offset = real[at.Y, 0] - at.LANE_WIDTH * lane
+        possible = {
+            at.IDLE: True,
+            at.LANE_LEFT: lane > 0 and on_stretch and abs(offset + at.LANE_WIDTH) <= 2 * at.LANE_WIDTH,
+            at.LANE_RIGHT: lane < self.simulator.parameters.wholes[at.LANES] - 1
+            and on_stretch
+            and abs(offset - at.LANE_WIDTH) <= 2 * at.LANE_WIDTH,
+            at.FASTER: index < action.target_speeds.size - 1,
+            at.SLOWER: index > 0,
+        }
+        numbers = {int(code): number for number, code in enumerate(action.table)}
+        return [numbers[code] for code, is_possible in possible.items() if is_possible and code in numbers]
 
     def action_masks(self) -> np.ndarray:
         """Return which discrete actions are available, ``[A]`` bool (the name that maskable agents call)."""

@@ -188,6 +188,22 @@ def test_a_state_of_another_engine_is_refused() -> None:
         same(env.step(1)[:4], auto.step(1)[:4])
 
 
+@pytest.mark.parametrize("axes", [{}, {"lateral": False}, {"longitudinal": False}])
+def test_available_actions_are_highway_envs(axes: dict[str, Any]) -> None:
+    """Wherever the ego is, off the road too."""
+    action = {"type": "DiscreteMetaAction", "target_speeds": [10, 20, 30], **axes}
+    theirs, ours = (HighwayTwin(config={**SMALL, "action": action}, engine=e) for e in ("highway-env", "compiled"))
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(60):
+        ego = {"x": rng.choice([-3, 5, 200, 10004, 10006]), "y": rng.uniform(-14, 22), "speed": rng.uniform(0, 35)}
+        for env in (theirs, ours):
+            env.reset(seed=1, options={"scene": {"ego": ego, "others": []}})
+        assert theirs.get_available_actions() == ours.get_available_actions()
+        seen.add(tuple(ours.get_available_actions()))
+    assert len(seen) > 2
+
+
 def test_planning_leaves_the_episode_alone() -> None:
     theirs, ours = pair(config=DENSE)
     same_reset(theirs, ours, seed=1)
