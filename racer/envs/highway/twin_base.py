@@ -126,7 +126,7 @@ class TwinBase(HighwayEnv):
 
     def _replaced(self, *names: str) -> str | None:
         """Return the first of these methods that is not the twin's own: overridden, patched or assigned."""
-        own = own_methods(type(self))
+        own = own_methods(type(self))  # type: ignore[arg-type]
         for name in names:
             if name in self.__dict__ or getattr(type(self), name) is not own[name]:
                 return name

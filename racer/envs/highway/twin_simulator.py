@@ -116,7 +116,9 @@ class TwinSimulator(HighwaySimulator):
         self._real[0] = source._real[0][:, chosen]
         self._whole[0] = source._whole[0][:, chosen]
         self._clock[...], self._rng[...] = source._clock, source._rng
-        self._is_reset[...] = True
+        # the scratch rows name vehicles by numbers that the fewer no longer have
+        self._whole[0, [at.CHANGING, at.PAIR]] = 0
+        self._is_reset[...] = self._all_reset = True
         pending = self._whole[0, at.HAS_IMPACT].copy()
         self.set_scene(0)
         self._whole[0, at.HAS_IMPACT] = pending
