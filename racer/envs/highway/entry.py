@@ -6,6 +6,7 @@ from racer.envs.highway import make_vector_env
 from racer.envs.highway.config import action_names, resolve_config
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
+from racer.envs.highway.views import CONTROLLERS, VIEWS
 from racer.envs.registry import World
 
 __all__ = ["WORLD"]
@@ -20,5 +21,7 @@ WORLD = World(
     base_keys=("scenario",),
     trade_offs=TRADE_OFFS,
     aliases={"safety_penalty": "safety_coeff"},
+    views=VIEWS,
+    controllers=CONTROLLERS,
     film=FILM,
 )
