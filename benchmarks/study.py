@@ -237,14 +237,13 @@ def fast_from(lines: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
 
 def measure(episodes: int, before: list[Path], row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
     """Evaluate one checkpoint and join what its training cost, with the runs ``before`` it."""
-    from racer.envs.highway.config import with_default_keys
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
 
     trained, step = load_policy(checkpoint), step_of(checkpoint)
     seeds = evaluation_seeds(episodes, FIRST_UNWATCHED_SEED)
-    world = with_default_keys(trained.env_config, row.evaluated_with_default)
-    result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
+    env_config = trained.world.with_defaults(trained.env_config, row.evaluated_with_default)
+    result = evaluate_policy(trained.policy, trained.params, trained.world, env_config, seeds)
     lines = metric_lines(checkpoint.parent)
     costs = [*(cost(metric_lines(folder), last_step(folder)) for folder in before), cost(lines, step)]
     return {
@@ -262,7 +261,7 @@ def figure(runs: list[dict[str, Any]], key: str) -> str:
 
     Two seeds have no interval: a Student interval of two is wider than the scale.
     """
-    from racer.evaluation.metrics import mean_interval
+    from racer.evaluation.summary import mean_interval
 
     values = [run["evaluation"][key] for run in runs]
     mean = sum(values) / len(values)

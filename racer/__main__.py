@@ -1,15 +1,39 @@
-"""``python -m racer <command>``: what is not a training or an evaluation."""
+"""``python -m racer <command>``: what can be done with any world."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from racer.core.errors import RacerError, UsageError, unknown_name
 
-COMMANDS = ("export", "plot")
+
+@dataclass(frozen=True)
+class Command:
+    """A command, imported when it is called.
+
+    Attributes:
+        module: holds ``add_arguments(parser)`` and a function of the command's name, from the parsed arguments to the
+            new files, which are printed.
+        help: a sentence.
+        overrides: flags that begin so, as ``--env.key=value``, become the nested mapping ``arguments.overrides``.
+    """
+
+    module: str
+    help: str
+    overrides: str | None = None
+
+
+COMMANDS = {
+    "evaluate": Command("racer.evaluation.command", "run a policy on held-out seeds, and film it", "--env."),
+    "plot": Command("racer.plotting.command", "draw runs as PNG files"),
+    "export": Command("racer.evaluation.export", "make a policy to give away, with a card"),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,9 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code, 2 for wrong input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-            raise unknown_name("command", arguments[0], COMMANDS)
-        return _run(arguments)
+        if not arguments or arguments[0].startswith("-"):
+            _overview().parse_args(arguments)
+        if arguments[0] == "train":
+            from racer.training.command import main as train
+
+            return train(arguments[1:])
+        if arguments[0] not in COMMANDS:
+            raise unknown_name("command", arguments[0], [*COMMANDS, "train"])
+        return _run(arguments[0], arguments[1:])
     except RacerError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2 if isinstance(error, UsageError) else 1
@@ -33,26 +63,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(arguments: Sequence[str]) -> int:
-    from racer.evaluation import export
-    from racer.plotting import command as plotting
-
+def _overview() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    parsers = {
-        name: commands.add_parser(name, help=text, allow_abbrev=False)
-        for name, text in (("plot", "draw runs as PNG files"), ("export", "make a policy to give away, with a card"))
-    }
-    plotting.add_arguments(parsers["plot"])
-    export.add_arguments(parsers["export"])
-    known, unknown = parser.parse_known_args(list(arguments))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands.add_parser("train", help="train an agent in any world")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help)
+    return parser
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    parser = _Parser(prog=f"python -m racer {name}", description=module.__doc__, allow_abbrev=False)
+    module.add_arguments(parser)
+    prefix = command.overrides
+    own = [word for word in words if prefix is None or not word.startswith(prefix)]
+    known, unknown = parser.parse_known_args(own)
     if unknown:
-        options = [option for action in parsers[known.command]._actions for option in action.option_strings]
+        options = [option for action in parser._actions for option in action.option_strings]
         raise unknown_name("flag", unknown[0].split("=")[0], options)
-    run = {"plot": plotting.plot, "export": export.export}[known.command]
-    for path in run(known):
+    known.overrides = parse_overrides([word for word in words if word not in own], prefix or "")
+    for path in getattr(module, name)(known):
         sys.stdout.write(f"{path}\n")
     return 0
+
+
+def parse_overrides(words: Sequence[str], prefix: str) -> dict[str, Any]:
+    """Return ``<prefix>a.b=value`` words as nested mappings; values are Python literals, or else text.
+
+    Raises:
+        UsageError: a word without a key or a value.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        path, equals, value = word.removeprefix(prefix).partition("=")
+        *parents, last = path.split(".")
+        level = found
+        for part in parents:
+            level = level.setdefault(part, {})
+        if not equals or not last or not isinstance(level, dict):
+            raise UsageError(f"{word!r} must be written {prefix}key=value")
+        level[last] = _literal(value)
+    return found
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
 
 
 if __name__ == "__main__":

@@ -7,16 +7,33 @@ environments with :attr:`World.make`, and reads :attr:`World.metrics`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from racer.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
+    import gymnasium
     from gymnasium.vector import VectorEnv
 
-__all__ = ["BASE_METRICS", "DEFAULT_WORLD", "Controller", "Metric", "View", "World", "get_world", "world_names"]
+    from racer.core.drawing import Canvas, Color
+
+__all__ = [
+    "BASE_METRICS",
+    "DEFAULT_WORLD",
+    "Controller",
+    "Film",
+    "Metric",
+    "Step",
+    "View",
+    "World",
+    "get_world",
+    "world_names",
+]
 
 DEFAULT_WORLD = "highway"
 """The world of a run that names none."""
@@ -29,18 +46,32 @@ _WORLDS: dict[str, str] = {
 Config = Mapping[str, Any]
 
 
+METRIC_KINDS: Mapping[str, str] = {
+    "mean": "{:.2f}",
+    "finite_mean": "{:.2f}",
+    "rate": "{:.1%}",
+    "step_mean": "{:.2f}",
+    "share": "{:.2%}",
+}
+"""How a metric is averaged, and how its average is written; see :attr:`Metric.kind`."""
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One number that an environment reports of every episode that ends.
+    """One number that an environment reports of every episode that ends. This entry is all that there is to a metric.
 
     Attributes:
         key: its name in ``episode_metrics``.
         name: its name in logs and aggregates ("collision_rate" of the key "crashed").
-        kind: "mean" (over episodes), "rate" (share of episodes in which it is above 0), or "share" (of steps:
-            pooled over all steps).
-        label: its row in a table, with its unit.
+        kind: "mean" (over episodes), "finite_mean" (over the episodes in which it is finite), "rate" (share of
+            episodes in which it is above 0), "step_mean" (of a mean over an episode's steps: pooled over all steps) or
+            "share" (the same of a share of an episode's steps).
+        label: its row in a table, with its unit; empty for none.
         unit: of its axis in a picture.
         better: "high", "low", or "" where neither is.
+        form: how its average is written in a table; its kind's way where empty.
+        interval: whether a table shows the confidence interval of a mean over episodes or of a rate.
+        curve: whether it has a panel among the learning curves.
         total: name under which training counts how often it happened, for rates that matter so; empty for none.
         exploit: whether it is a share of steps that a policy gains by what nobody wants.
     """
@@ -51,15 +82,102 @@ class Metric:
     label: str = ""
     unit: str = ""
     better: str = ""
+    form: str = ""
+    interval: bool = False
+    curve: bool = False
     total: str = ""
     exploit: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind not in METRIC_KINDS:
+            raise unknown_name("kind of metric", self.kind, METRIC_KINDS)
+        if self.interval and self.kind not in ("mean", "rate"):
+            raise ValueError(f"metric {self.name!r}: only a mean over episodes and a rate have intervals")
+
+    @property
+    def aggregate(self) -> str:
+        """Its name in an evaluation's aggregate."""
+        return f"mean_{self.name}" if self.kind in ("mean", "finite_mean") else self.name
+
+    @property
+    def is_percentage(self) -> bool:
+        """Whether its average lies in [0, 1] and reads best as a percentage."""
+        return self.kind in ("rate", "share")
+
+    @property
+    def title(self) -> str:
+        """Its label without the unit, for pictures."""
+        return (self.label or self.name.replace("_", " ").capitalize()).split(" [")[0]
+
+    @property
+    def axis(self) -> str:
+        """What an axis that shows it says."""
+        return self.unit or {"rate": "share of episodes", "share": "share of steps"}.get(self.kind, "")
+
+    def average(self, values: np.ndarray, lengths: np.ndarray) -> float:
+        """Return the average over episodes ``[N]`` of ``lengths`` steps ``[N]``, as its kind says; NaN over nothing."""
+        if self.kind in ("step_mean", "share"):
+            return float(values @ lengths / lengths.sum()) if lengths.sum() > 0 else math.nan
+        if self.kind == "rate":
+            values = values > 0
+        elif self.kind == "finite_mean":
+            values = values[np.isfinite(values)]
+        return float(values.mean()) if values.size else math.nan
+
+    def write(self, value: float) -> str:
+        """Return an average as text."""
+        return (self.form or METRIC_KINDS[self.kind]).format(value)
+
 
 BASE_METRICS: tuple[Metric, ...] = (
-    Metric("return", "return", label="Mean return", unit="reward", better="high"),
-    Metric("length", "length", label="Mean episode length [steps]", unit="steps"),
+    Metric("return", "return", label="Mean return", unit="reward", better="high", interval=True, curve=True),
+    Metric("length", "length", label="Mean episode length [steps]", unit="steps", form="{:.1f}", curve=True),
 )
 """What every world reports; a world's own metrics follow."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a single environment, as a film shows it.
+
+    Attributes:
+        index: 1 for the first step.
+        observation: the one that the action answers.
+        action: ``[A]``, or a choice.
+        reward: of the step.
+        episode_return: sum of the rewards so far.
+        info: the environment's info.
+    """
+
+    index: int
+    observation: np.ndarray
+    action: np.ndarray
+    reward: float
+    episode_return: float
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Film:
+    """How episodes of a world are drawn.
+
+    Attributes:
+        make: builds one environment from a whole configuration; its ``render()`` returns all frames ``[H, W, 3]``
+            uint8 since the last call, and ``metadata["render_fps"]`` is their rate in real time.
+        clock: seconds of a step and steps of a full episode (0 where nothing limits it), from a whole configuration.
+        video: keys put over the configuration for a video; they change no dynamics.
+        still: the same for single pictures.
+        panel: draws the numbers of the steps so far below a frame, from the canvas, the steps, the steps of a full
+            episode and the configuration; the return's curve where None.
+        ends: words and colour for an episode's end, by its reason.
+    """
+
+    make: Callable[[Config], gymnasium.Env]
+    clock: Callable[[Config], tuple[float, int]]
+    video: Config = field(default_factory=dict)
+    still: Config = field(default_factory=dict)
+    panel: Callable[[Canvas, Sequence[Step], int, Config], None] | None = None
+    ends: Mapping[str, tuple[str, Color]] = field(default_factory=dict)
 
 
 class View(Protocol):
@@ -97,9 +215,11 @@ class World:
         name: by which it is found.
         resolve: completes overrides to a whole configuration and checks it.
         make: builds ``num_envs`` environments, which reset within the step, from a whole configuration.
-        metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` included, in the order of tables.
+        metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` first, in the order of tables.
         action_names: names of the components of an action, empty where they have none.
         end_reason: why an episode ended, from its metrics and whether it terminated.
+        base_keys: keys that the defaults of the others depend on.
+        trade_offs: pairs of aggregates that are at odds, as a picture shows them: the first a rate.
         aliases: keys of an agent's configuration file that belong to the world, with their names there.
         views: named observation transforms.
         controllers: named action transforms.
@@ -115,11 +235,44 @@ class World:
     end_reason: Callable[[Mapping[str, float], bool], str] = lambda metrics, terminated: (
         "terminated" if terminated else "time_limit"
     )
+    base_keys: tuple[str, ...] = ()
+    trade_offs: tuple[tuple[str, str], ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     controllers: Mapping[str, Controller] = field(default_factory=dict)
-    film: Any = None
+    film: Film | None = None
     functional: Any = None
+
+    @property
+    def file_name(self) -> str:
+        """The world's name, fit for a file's."""
+        return self.name.replace(":", "-").replace("/", "-")
+
+    def defaults(self, config: Config) -> dict[str, Any]:
+        """Return the whole default configuration that ``config`` differs from."""
+        return self.resolve({key: config[key] for key in self.base_keys if key in config})
+
+    def with_defaults(self, config: Config, keys: Iterable[str]) -> dict[str, Any]:
+        """Return a whole configuration with ``keys`` set back to their defaults.
+
+        Raises:
+            UsageError: an unknown key.
+        """
+        usual = self.defaults(config)
+        for key in keys:
+            if key not in usual:
+                raise unknown_name("environment config key", key, usual)
+        return {**config, **{key: usual[key] for key in keys}}
+
+    def get_film(self) -> Film:
+        """Return how episodes are drawn.
+
+        Raises:
+            UsageError: they cannot be.
+        """
+        if self.film is None:
+            raise UsageError(f"world {self.name!r} cannot be filmed: it draws no pictures; pass --render=false")
+        return self.film
 
     def view(self, name: str) -> View:
         """Return the observation transform called ``name``.

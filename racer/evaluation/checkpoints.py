@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from racer.agents.policy import Policy, build_policy
 from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
+from racer.core.errors import UsageError
+from racer.envs.registry import DEFAULT_WORLD, World, get_world
+from racer.networks.policy import AnyPolicy, Policy, build_policy
 
 __all__ = ["TrainedPolicy", "config_differences", "load_policy", "resolve_checkpoint"]
 
@@ -23,8 +25,9 @@ class TrainedPolicy:
     """What a checkpoint says about its policy; enough to act without training flags, a config file or JAX.
 
     Attributes:
-        policy: acts on NumPy arrays.
+        policy: acts; what it draws has no memory from step to step, which is for collecting only.
         params: the policy's arrays.
+        world: that it was trained in.
         env_config: the complete configuration of the training environment.
         agent_name: the learner's class name, or None where the checkpoint does not say.
         agent_config: the learner's complete configuration.
@@ -33,8 +36,9 @@ class TrainedPolicy:
         seed: of the training run, or None.
     """
 
-    policy: Policy
+    policy: AnyPolicy
     params: Mapping[str, np.ndarray]
+    world: World
     env_config: Mapping[str, Any]
     agent_name: str | None
     agent_config: Mapping[str, Any]
@@ -48,15 +52,19 @@ class TrainedPolicy:
         return self.path.name
 
 
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
     """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
+
+    Args:
+        path: a checkpoint or a run folder.
+        groups: those that will be read, all by default; only they have to be whole.
 
     Raises:
         CheckpointError: there is nothing there, or no valid checkpoint in the run.
     """
     found = Path(os.path.normpath(path))
     if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
-        return latest_valid_checkpoint(found)
+        return latest_valid_checkpoint(found, groups)
     return found
 
 
@@ -66,20 +74,25 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
     Raises:
         CheckpointError: the checkpoint is missing, damaged, newer than this version, no checkpoint at all, or its
             policy arrays do not fit its policy specification.
-        UsageError: the policy is of an unknown kind.
+        UsageError: the policy is of an unknown kind, or its world is unknown or not installed.
     """
-    folder = resolve_checkpoint(path)
+    folder = resolve_checkpoint(path, ["policy"])
     checkpoint = read_checkpoint(folder, groups=["policy"])
     metadata = checkpoint.metadata
     for key in REQUIRED_METADATA:
         if not isinstance(metadata.get(key), dict):
             raise CheckpointError(f"checkpoint {str(folder)!r} cannot be evaluated: its manifest has no {key!r}")
+    try:
+        world = get_world(str(metadata.get("world") or DEFAULT_WORLD))
+    except UsageError as error:
+        raise UsageError(f"checkpoint {str(folder)!r} needs a world that is not here: {error}") from error
     policy = build_policy(metadata["policy_spec"])
     params = checkpoint.groups["policy"]
     _check_params(folder, policy, params)
     return TrainedPolicy(
-        policy=policy,
+        policy=policy.with_white_noise() if isinstance(policy, Policy) else policy,
         params=params,
+        world=world,
         env_config=metadata["env_config"],
         agent_name=metadata.get("agent_name"),
         agent_config=metadata.get("agent_config") or {},
@@ -121,23 +134,15 @@ def config_differences(
     return found
 
 
-def _check_params(folder: Path, policy: Policy, params: Mapping[str, np.ndarray]) -> None:
+def _check_params(folder: Path, policy: AnyPolicy, params: Mapping[str, np.ndarray]) -> None:
     """Act once on zeros, so that arrays that do not fit are found before any episode is run."""
-    dims = observation_dim(policy.spec)
-    if dims is None:
-        return
+    observations = np.zeros((1, *(policy.observation_shape or ())), np.float32)
     try:
-        policy.act(params, np.zeros((1, dims), np.float32), np.random.default_rng(0), deterministic=True)
+        policy.act(params, observations, policy.initial_memory(1), np.random.default_rng(0), deterministic=True)
     except KeyError as error:
         raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays lack {error.args[0]!r}") from error
     except ValueError as error:
         raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays do not fit it: {error}") from error
-
-
-def observation_dim(spec: Mapping[str, Any]) -> int | None:
-    """The length of the observation that a policy specification was made for, or None where any will do."""
-    found = spec.get("observation_dim", spec.get("trunk", {}).get("observation_dim"))
-    return None if found is None else int(found)
 
 
 def _comparable(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """``python -m racer export RUN FOLDER``: a trained policy to give away, with a card that says what it is.
 
-The folder holds the acting policy only, no optimizer, critics or replay: what ``run_highway_policy.py`` needs and
+The folder holds the acting policy only, no optimizer, critics or replay: what ``python -m racer evaluate`` needs and
 nothing that training could go on from.
 """
 
@@ -15,14 +15,14 @@ from typing import Any
 from racer.core.checkpoint import read_checkpoint, write_checkpoint
 from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
-from racer.envs.highway.config import default_config, with_default_keys
+from racer.envs.registry import World
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
 from racer.evaluation.report import format_table
 
 __all__ = ["add_arguments", "export"]
 
-_KEPT = ("policy_spec", "env_config", "agent_name", "agent_config", "seed")
+_KEPT = ("policy_spec", "world", "env_config", "agent_name", "agent_config", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
         UsageError: there is no valid checkpoint, a key is unknown, or the folder is taken or cannot be written.
     """
     trained = load_policy(arguments.run)
-    world = with_default_keys(trained.env_config, arguments.default_keys)
+    env_config = trained.world.with_defaults(trained.env_config, arguments.default_keys)
     seeds = evaluation_seeds(arguments.episodes, arguments.seed)
     folder = Path(arguments.folder)
     if folder.resolve() == trained.path.parent.resolve():
@@ -58,9 +58,9 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
-    result = evaluate_policy(trained.policy, trained.params, world, seeds, num_envs=8)
+    result = evaluate_policy(trained.policy, trained.params, trained.world, env_config, seeds)
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
-    kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": world}
+    kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": env_config}
     checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)
     card = folder / "README.md"
     text = model_card(folder.name, trained, result, arguments.default_keys, arguments.trained_by)
@@ -75,27 +75,31 @@ def model_card(
     seeds = [episode.seed for episode in result.episodes]
     keys = ", ".join(f"`{key}`" for key in default_keys)
     but = f", but with the default {keys}" if keys else ""
-    worst = ", ".join(f"{name.removesuffix('_share')} {share:.1%}" for name, share in result.worst_exploits.items())
     parts = [
         f"# {name}",
         f"`{trained.agent_name}` after {trained.step:,} transitions, training seed {trained.seed}. Try it:",
-        f"    python scripts/sim/run_highway_policy.py --policy_file policies/{name}",
+        f"    python -m racer evaluate policies/{name}",
         "## How it drives",
         f"Deterministic policy, {len(seeds)} held-out episodes (seeds {seeds[0]} to {seeds[-1]}) of the world it was "
         f"trained in{but}; one training run, intervals are over episodes.",
         "```\n" + format_table({name: result}) + "\n```",
-        f"Largest share of an episode's steps spent in an exploit: {worst}.",
+    ]
+    exploits = result.worst_exploits.items()
+    if exploits:
+        worst = ", ".join(f"{exploit.removesuffix('_share')} {share:.1%}" for exploit, share in exploits)
+        parts.append(f"Largest share of an episode's steps spent in an exploit: {worst}.")
+    parts += [
         "## What it was trained on",
-        "`racer/RiskHighway-v0` with these keys unlike its defaults:",
-        _json(_differences(trained.env_config, default_config(trained.env_config["scenario"]))),
+        f"World `{trained.world.name}` with these keys unlike its defaults:",
+        _json(_differences(trained.env_config, trained.world)),
         "Agent:",
         _json(trained.agent_config),
     ]
     if trained_by:
         parts += ["## Trained by", f"    {trained_by}"]
     parts.append(
-        "It was trained in a simulator whose drivers follow simple rules. It is an example and a starting point for "
-        "research, and must not steer anything that is not simulated. MIT licence, as the code."
+        "It was trained in a simulation whose rules are simple. It is an example and a starting point for research, "
+        "and must not control anything that is not simulated. MIT licence, as the code."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -105,8 +109,7 @@ def _json(values: Mapping[str, Any]) -> str:
     return "```json\n{\n" + ",\n".join(lines) + "\n}\n```"
 
 
-def _differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs from the defaults, JSON-able; the scenario is always told."""
-    told = json.loads(json.dumps({key: value for key, value in config.items() if key in default}))
-    usual = json.loads(json.dumps(default))
-    return {key: value for key, value in told.items() if key == "scenario" or value != usual[key]}
+def _differences(config: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """Return what differs from the defaults, JSON-able; the keys that those depend on are always told."""
+    told, usual = (json.loads(json.dumps(dict(values))) for values in (config, world.defaults(config)))
+    return {key: told[key] for key in told if key in usual and (key in world.base_keys or told[key] != usual[key])}

@@ -10,27 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 
-from racer.agents.policy.uniform import UniformRandomPolicy
 from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.episodes import (
     FIRST_EVALUATION_SEED,
-    ActingPolicy,
     EpisodeResult,
     EvaluationResult,
     check_spaces,
     evaluate_policy,
     evaluation_seeds,
-    make_evaluation_env,
 )
-from racer.evaluation.metrics import check_cvar_level
+from racer.evaluation.film import check_encoder, film_episodes
 from racer.evaluation.report import format_table, verdict, write_evaluation
-from racer.evaluation.video import VIDEO_ENV_CONFIG, check_encoder, record_episode, video_name
+from racer.evaluation.summary import check_cvar_level
+from racer.networks.uniform import uniform_policy
 
-__all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "film_episodes", "random_policy"]
+__all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "merge_config"]
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +100,12 @@ def evaluate_checkpoint(
             f"num_videos must not be negative and num_envs at least 1, got {options.num_videos} and {options.num_envs}"
         )
     folder = check_writable(options.output_dir, "output folder")
+    world = trained.world
     if options.num_videos:
+        world.get_film()
         check_encoder()
-    env_config = merge_config(trained.env_config, options.env_overrides)
-    action_space = _check_environment(env_config, trained)
+    env_config = world.resolve(merge_config(trained.env_config, options.env_overrides))
+    action_space = _action_space(trained, env_config)
     described = {
         "policy_file": os.fspath(trained.path),
         "checkpoint_step": trained.step,
@@ -119,6 +118,7 @@ def evaluate_checkpoint(
     result = evaluate_policy(
         trained.policy,
         trained.params,
+        world,
         env_config,
         seeds,
         deterministic=options.deterministic,
@@ -128,10 +128,16 @@ def evaluate_checkpoint(
     )
     random = None
     if options.compare_random:
-        uniform = random_policy(action_space)
         # The mode of uniform actions is the middle of their range, which is no random policy.
         random = evaluate_policy(
-            uniform, {}, env_config, seeds, deterministic=False, on_episode=progress("random", len(seeds)), **common
+            uniform_policy(action_space),
+            {},
+            world,
+            env_config,
+            seeds,
+            deterministic=False,
+            on_episode=progress("random", len(seeds)),
+            **common,
         )
     comparisons = {} if random is None else {"random": random}
     table = format_table({trained.name: result, **comparisons})
@@ -153,79 +159,6 @@ def evaluate_checkpoint(
     return EvaluationOutcome(result, random, table, metrics_path, tuple(path for path, _ in films))
 
 
-def film_episodes(
-    trained: TrainedPolicy,
-    env_config: Mapping[str, Any],
-    seeds: list[int],
-    folder: Path,
-    *,
-    deterministic: bool = True,
-    on_episode: Callable[[EpisodeResult], None] = lambda episode: None,
-) -> list[tuple[Path, EpisodeResult]]:
-    """Film the episode of each seed as ``highway_eval_{checkpoint}_episode_{i}.mp4`` in ``folder``.
-
-    Returns:
-        Each file with the episode that it shows.
-    """
-    films: list[tuple[Path, EpisodeResult]] = []
-    if not seeds:
-        return films
-    env = make_evaluation_env({**env_config, **VIDEO_ENV_CONFIG}, render_mode="rgb_array_list")
-    try:
-        for i, seed in enumerate(seeds):
-            path = folder / video_name(trained.name, i)
-            episode = record_episode(
-                path,
-                trained.policy,
-                trained.params,
-                env,
-                seed,
-                policy_name=" / ".join(part for part in trained.path.parts[-2:] if part),
-                episode=i,
-                deterministic=deterministic,
-            )
-            on_episode(episode)
-            films.append((path, episode))
-    finally:
-        env.close()
-    return films
-
-
-class RandomChoices:
-    """Uniformly random choices of a discrete action space; takes no parameters."""
-
-    def __init__(self, space: gymnasium.spaces.Discrete) -> None:
-        self._start, self._count = int(space.start), int(space.n)
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """Nothing to compare with an environment."""
-        return {}
-
-    def act(
-        self,
-        params: Mapping[str, np.ndarray],
-        observations: np.ndarray,
-        rng: np.random.Generator,
-        deterministic: bool = False,
-    ) -> np.ndarray:
-        """Return ``[N]`` choices."""
-        return self._start + rng.integers(self._count, size=len(observations))
-
-
-def random_policy(space: gymnasium.Space) -> ActingPolicy:
-    """The policy that knows nothing: uniform over a bounded box, or over the choices.
-
-    Raises:
-        UsageError: the space is neither.
-    """
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return RandomChoices(space)
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise UsageError(f"there are no uniformly random actions in {space}")
-    return UniformRandomPolicy(space.low, space.high)
-
-
 def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Put overrides over a configuration; nested mappings are merged key by key."""
     merged = dict(base)
@@ -235,11 +168,11 @@ def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
     return merged
 
 
-def _check_environment(env_config: Mapping[str, Any], trained: TrainedPolicy) -> gymnasium.Space:
-    """Build one environment to find wrong keys and shapes; returns its action space."""
-    env = make_evaluation_env(env_config)
+def _action_space(trained: TrainedPolicy, env_config: Mapping[str, Any]) -> gymnasium.Space:
+    """Build one environment to find wrong shapes; returns its action space."""
+    env = trained.world.make(env_config, 1)
     try:
-        check_spaces(env, trained.policy.spec)
-        return env.action_space
+        check_spaces(trained.policy, env.single_observation_space, env.single_action_space)
+        return env.single_action_space
     finally:
         env.close()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from racer.core.errors import UsageError
 from racer.core.run_dir import read_json, write_json
+from racer.envs.registry import Metric
 from racer.evaluation.episodes import EvaluationResult
 
 __all__ = [
     "METRICS_FILE",
-    "TITLE",
     "evaluation_document",
     "format_table",
     "read_evaluation",
@@ -22,7 +22,6 @@ __all__ = [
     "write_evaluation",
 ]
 
-TITLE = "HIGHWAY POLICY EVALUATION RESULTS"
 METRICS_FILE = "evaluation_metrics.json"
 SCHEMA_VERSION = 1
 
@@ -35,14 +34,11 @@ def evaluation_document(
         "schema_version": SCHEMA_VERSION,
         "aggregate": dict(result.aggregate),
         "configuration": dict(result.configuration),
-        "episodes": [{"episode": i, **e.as_dict()} for i, e in enumerate(result.episodes)],
+        "episodes": _episodes(result),
     }
     if comparisons:
         document["comparisons"] = {
-            name: {
-                "aggregate": dict(other.aggregate),
-                "episodes": [{"episode": i, **e.as_dict()} for i, e in enumerate(other.episodes)],
-            }
+            name: {"aggregate": dict(other.aggregate), "episodes": _episodes(other)}
             for name, other in comparisons.items()
         }
     return document
@@ -72,41 +68,42 @@ def read_evaluation(path: str | os.PathLike[str]) -> dict[str, Any]:
     return document
 
 
-_ROWS: Sequence[tuple[str, str, str]] = (
-    ("Episodes", "num_episodes", "{:.0f}"),
-    ("Mean return", "mean_return", "{:.2f}"),
-    ("  standard deviation", "std_return", "{:.2f}"),
-    ("Mean episode length [steps]", "mean_length", "{:.1f}"),
-    ("Success rate", "success_rate", "{:.1%}"),
-    ("Collision rate", "collision_rate", "{:.1%}"),
-    ("Off-road rate", "off_road_rate", "{:.1%}"),
-    ("Safety violation rate (steps)", "safety_violation_rate", "{:.2%}"),
-    ("Mean minimum distance [m]", "mean_min_distance", "{:.2f}"),
-    ("Mean ego speed [m/s]", "mean_ego_speed", "{:.2f}"),
-    ("Mean forward speed [m/s]", "mean_forward_speed", "{:.2f}"),
-    ("Driving backwards (steps)", "reverse_share", "{:.2%}"),
-    ("Spinning (steps)", "spin_share", "{:.2%}"),
-    ("Standing still (steps)", "standstill_share", "{:.2%}"),
-)
+def _episodes(result: EvaluationResult) -> list[dict[str, Any]]:
+    """Flat, JSON-able form of each episode: what happened or did not as booleans, its length as an integer."""
+    kinds: dict[str, Callable[[float], Any]] = {m.key: bool for m in result.world.metrics if m.kind == "rate"}
+    kinds["length"] = int
+    return [
+        {
+            "episode": i,
+            "seed": episode.seed,
+            "end_reason": episode.end_reason,
+            **{key: kinds.get(key, float)(value) for key, value in episode.metrics.items()},
+        }
+        for i, episode in enumerate(result.episodes)
+    ]
 
 
 def format_table(results: Mapping[str, EvaluationResult]) -> str:
-    """Lay out evaluations side by side, one column per name, under the heading :data:`TITLE`."""
-    rows: list[list[str]] = []
+    """Lay out evaluations of one world side by side, one column per name, under a heading."""
     aggregates = [result.aggregate for result in results.values()]
-    for label, key, form in _ROWS:
-        rows.append([label, *(_cell(aggregate[key], form) for aggregate in aggregates)])
-    first = aggregates[0]
-    interval = [_interval(a, "mean_return", "{:.2f}") for a in aggregates]
-    rows.insert(3, [f"  {first['confidence']:.0%} interval of the mean", *interval])
-    level = first["cvar_level"]
-    label = f"CVaR {level:g} of return (worst {1 - level:.0%})" if level < 1 else "CVaR 1 of return (worst episode)"
-    rows.insert(4, [label, *(_cell(a["cvar_return"], "{:.2f}") for a in aggregates)])
-    collisions = [_interval(a, "collision_rate", "{:.1%}") for a in aggregates]
-    at = next(i for i, row in enumerate(rows) if row[0] == "Collision rate")
-    rows.insert(at + 1, [f"  {first['confidence']:.0%} interval", *collisions])
+    world, first = next(iter(results.values())).world, aggregates[0]
+    rows = [["Episodes", *(f"{aggregate['num_episodes']:.0f}" for aggregate in aggregates)]]
+    for metric in world.metrics:
+        if not metric.label:
+            continue
+        name = metric.aggregate
+        rows.append([metric.label, *(_cell(metric, aggregate[name]) for aggregate in aggregates)])
+        if metric.key == "return":
+            rows.append(["  standard deviation", *(_cell(metric, aggregate["std_return"]) for aggregate in aggregates)])
+        if metric.interval:
+            of_what = " of the mean" if metric.kind == "mean" else ""
+            intervals = [_interval(metric, aggregate) for aggregate in aggregates]
+            rows.append([f"  {first['confidence']:.0%} interval{of_what}", *intervals])
+        if metric.key == "return":
+            tail = _tail_label(first["cvar_level"])
+            rows.append([tail, *(_cell(metric, aggregate["cvar_return"]) for aggregate in aggregates)])
     header = ["", *results] if len(results) > 1 else None
-    return _render(rows, header)
+    return _render(f"{world.name} policy evaluation results".upper(), rows, header)
 
 
 def verdict(result: EvaluationResult, random: EvaluationResult) -> str:
@@ -118,26 +115,30 @@ def verdict(result: EvaluationResult, random: EvaluationResult) -> str:
         words = "Worse than random actions"
     else:
         words = "Not to be told from random actions"
-    means = [
-        f"{a['mean_return']:.2f}, {a['confidence']:.0%} interval {_interval(a, 'mean_return', '{:.2f}')}"
-        for a in (ours, theirs)
-    ]
+    metric = next(metric for metric in result.world.metrics if metric.key == "return")
+    means = [f"{a['mean_return']:.2f}, {a['confidence']:.0%} interval {_interval(metric, a)}" for a in (ours, theirs)]
     return f"{words}: mean return {means[0]}, against {means[1]}."
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None or not math.isfinite(value) else form.format(value)
+def _cell(metric: Metric, value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else metric.write(value)
 
 
-def _interval(aggregate: Mapping[str, float], name: str, form: str) -> str:
-    return f"[{_cell(aggregate[f'{name}_low'], form)}, {_cell(aggregate[f'{name}_high'], form)}]"
+def _interval(metric: Metric, aggregate: Mapping[str, float]) -> str:
+    low, high = (_cell(metric, aggregate[f"{metric.aggregate}_{end}"]) for end in ("low", "high"))
+    return f"[{low}, {high}]"
 
 
-def _render(rows: Sequence[Sequence[str]], header: Sequence[str] | None) -> str:
+def _tail_label(level: float) -> str:
+    worst = f"worst {1 - level:.0%}" if level < 1 else "worst episode"
+    return f"CVaR {level:g} of return ({worst})"
+
+
+def _render(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] | None) -> str:
     lines = [*([header] if header else []), *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(rows[0]))]
-    total = max(len(TITLE), sum(widths) + 3 * (len(widths) - 1))
-    text = ["=" * total, TITLE.center(total).rstrip(), "=" * total]
+    total = max(len(title), sum(widths) + 3 * (len(widths) - 1))
+    text = ["=" * total, title.center(total).rstrip(), "=" * total]
     for number, line in enumerate(lines):
         numbers = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
         text.append("   ".join([line[0].ljust(widths[0]), *numbers]))

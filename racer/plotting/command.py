@@ -11,12 +11,12 @@ from typing import Any
 from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_writable
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED
-from racer.evaluation.metrics import check_cvar_level
+from racer.evaluation.summary import check_cvar_level
 from racer.plotting.runs import RunGroup, group_runs, has_checkpoint, load_run
 
 __all__ = ["FIGURES", "add_arguments", "plot"]
 
-FIGURES = ("learning_curves", "return_histograms", "speed_against_collisions", "critic_distribution")
+FIGURES = ("learning_curves", "return_histograms", "trade_offs", "critic_distribution")
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _draw(name: str, groups: Sequence[RunGroup], arguments: argparse.Namespace) 
     draw: dict[str, Callable[[], Any]] = {
         "learning_curves": lambda: figures.learning_curves(groups, arguments.metric, smoothing=arguments.smoothing),
         "return_histograms": lambda: figures.return_histograms(groups, arguments.cvar_level),
-        "speed_against_collisions": lambda: figures.speed_against_collisions(groups),
+        "trade_offs": lambda: figures.trade_offs(groups),
     }
     return [(name, draw[name]())]
 

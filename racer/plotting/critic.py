@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +12,10 @@ import numpy as np
 from racer.core.checkpoint import read_checkpoint
 from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
-from racer.evaluation.episodes import check_spaces, make_evaluation_env, run_episode
+from racer.evaluation.episodes import check_spaces, run_episode
 from racer.plotting.style import COLORS, GREY, INK, pyplot
 
 __all__ = ["CriticEpisode", "atoms_cvar", "critic_figure", "discounted_returns", "record_critic"]
-
-CRITIC_AGENT = "DistributionalSACLearner"
-
-FRAME_CONFIG: Mapping[str, Any] = {
-    "screen_width": 480,
-    "screen_height": 230,
-    "scaling": 8.0,
-    "centering_position": [0.3, 0.5],
-    "offscreen_rendering": True,
-}
-
 
 @dataclass(frozen=True)
 class CriticEpisode:
@@ -88,34 +77,31 @@ def record_critic(path: str | os.PathLike[str], seed: int) -> CriticEpisode:
         UsageError: the checkpoint's agent has no return distribution, or the checkpoint does not hold the agent.
     """
     trained = load_policy(path)
-    if trained.agent_name != CRITIC_AGENT:
-        raise UsageError(
-            f"checkpoint {str(trained.path)!r} holds {trained.agent_name}, which has no return distribution; "
-            f"only {CRITIC_AGENT} does"
-        )
-    env = make_evaluation_env({**trained.env_config, **FRAME_CONFIG}, render_mode="rgb_array_list")
+    world, film = trained.world, trained.world.get_film()
+    config = world.resolve({**trained.env_config, **film.still})
+    env = film.make(config)
     try:
-        check_spaces(env, trained.policy.spec)
+        check_spaces(trained.policy, env.observation_space, env.action_space)
         agent = _restore_agent(trained, env)
         frames: list[np.ndarray] = []
         steps = []
-        for step in run_episode(trained.policy, trained.params, env, seed):
+        for step in run_episode(trained.policy, trained.params, world, env, seed):
             rendered: Any = env.render()  # what was drawn since the last call: of the first step, the reset too
             frames += rendered[-1:] if frames else [rendered[0], rendered[-1]]
             steps.append(step)
-        period = 1.0 / float(trained.env_config["policy_frequency"])
     finally:
         env.close()
     observations = np.stack([step.observation for step in steps]).astype(np.float32)
     actions = np.stack([step.action for step in steps]).astype(np.float32)
+    atoms, probs = agent.return_distribution(observations, actions)
     result = steps[-1].result
     return CriticEpisode(
         name=trained.name,
         seed=seed,
         end_reason=result.end_reason if result is not None else "",
-        period=period,
-        atoms=np.asarray(agent.recipe.support.atoms(), dtype=np.float64),
-        probs=_mixture(agent, observations, actions),
+        period=film.clock(config)[0],
+        atoms=atoms,
+        probs=probs,
         rewards=np.array([step.reward for step in steps]),
         discount=float(trained.agent_config["discount"]),
         cvar_risk=float(trained.agent_config["cvar_risk"]),
@@ -128,15 +114,11 @@ def _restore_agent(trained: TrainedPolicy, env: Any) -> Any:
 
     arrays = read_checkpoint(trained.path, groups=["agent"]).groups["agent"]
     spec = RunSpec(str(trained.agent_name), dict(trained.agent_config), dict(trained.env_config), trained.seed or 0)
-    return create_agent(spec, env.observation_space, env.action_space).with_state_arrays(arrays)
-
-
-def _mixture(agent: Any, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Probabilities ``[T, n]`` of the ensemble's mixture for ``[T, D]`` and ``[T, A]``."""
-    logits = agent.recipe.logits(agent.state.critic.params, observations, actions[None])  # [E, 1, T, n]
-    values = np.asarray(logits, dtype=np.float64)[:, 0]
-    exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).mean(axis=0)
+    agent = create_agent(spec, env.observation_space, env.action_space)
+    if not hasattr(agent, "return_distribution"):
+        holds = f"checkpoint {str(trained.path)!r} holds {trained.agent_name}"
+        raise UsageError(f"{holds}, which has no return distribution")
+    return agent.with_state_arrays(arrays)
 
 
 def critic_figure(episode: CriticEpisode, num_frames: int = 4) -> Any:

@@ -1,19 +1,20 @@
-"""The figures: learning curves, return histograms, speed against collisions."""
+"""The figures: learning curves, return histograms, trade-offs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from racer.core.errors import UsageError, unknown_name
-from racer.evaluation.metrics import lower_tail_cvar, proportion_interval
+from racer.envs.registry import Metric, get_world
+from racer.evaluation.summary import lower_tail_cvar, proportion_interval
 from racer.plotting.runs import Curve, Evaluation, Run, RunGroup, mean_curve, smooth
 from racer.plotting.style import COLORS, GREY, INK, pyplot
 
-__all__ = ["DEFAULT_CVAR_LEVEL", "learning_curves", "return_histograms", "speed_against_collisions"]
+__all__ = ["DEFAULT_CVAR_LEVEL", "learning_curves", "return_histograms", "trade_offs"]
 
 DEFAULT_CVAR_LEVEL = 0.8
 
@@ -28,15 +29,26 @@ class Quantity:
     evaluation: str
     share: bool = False
 
+    @property
+    def names(self) -> set[str]:
+        """Its names in a log."""
+        return {self.training, self.evaluation}
 
-QUANTITIES = (
-    Quantity("Return", "training reward", "training/return", "evaluation/return"),
-    Quantity("Collisions", "share of episodes", "training/collision_rate", "evaluation/collision_rate", share=True),
-    Quantity("Forward speed", "m/s", "training/mean_forward_speed", "evaluation/mean_forward_speed"),
-    Quantity("Episode length", "steps", "training/length", "evaluation/length"),
-    Quantity("Lower tail", "CVaR of return", "training/cvar_return", "evaluation/cvar_return"),
-    Quantity("Violations", "share of steps", "training/violation_rate", "evaluation/safety_violation_rate", True),
-)
+    @classmethod
+    def of(cls, metric: Metric) -> Quantity:
+        """Return the panel of a metric."""
+        logged = metric.name if metric.key in ("return", "length") else metric.aggregate
+        names = f"training/{metric.name}", f"evaluation/{logged}"
+        return cls(metric.title, metric.axis, *names, metric.is_percentage)
+
+
+LOWER_TAIL = Quantity("Lower tail", "CVaR of return", "training/cvar_return", "evaluation/cvar_return")
+
+
+def _metrics(groups: Sequence[RunGroup]) -> list[Metric]:
+    """The metrics of all worlds that the runs are of, each once."""
+    worlds = dict.fromkeys(run.world for group in groups for run in group.runs)
+    return list(dict.fromkeys(metric for world in worlds for metric in get_world(world).metrics))
 
 
 def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, smoothing: float = 0.05) -> Any:
@@ -54,9 +66,11 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
     for name in metrics:
         if name not in known:
             raise unknown_name("metric", name, known)
-    shares = {name for quantity in QUANTITIES if quantity.share for name in (quantity.training, quantity.evaluation)}
+    quantities = {metric: Quantity.of(metric) for metric in _metrics(groups)}
+    shares = {name for quantity in quantities.values() if quantity.share for name in quantity.names}
+    usual = [*(quantity for metric, quantity in quantities.items() if metric.curve), LOWER_TAIL]
     panels = [Quantity(name, "", name, name, name in shares) for name in metrics] or [
-        quantity for quantity in QUANTITIES if {quantity.training, quantity.evaluation} & known
+        quantity for quantity in usual if quantity.names & known
     ]
     if not panels:
         raise UsageError("no run has metrics to draw")
@@ -172,56 +186,55 @@ def _draw_histogram(axis: Any, evaluation: Evaluation, level: float, bins: np.nd
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
 
 
-def speed_against_collisions(groups: Sequence[RunGroup]) -> Any:
-    """Draw forward speed over the collision rate, a point a run, with the rate's 95 % interval.
+def trade_offs(groups: Sequence[RunGroup]) -> Any:
+    """Draw what is at odds in a world, a panel for each of its :attr:`racer.envs.registry.World.trade_offs`.
 
-    The second panel counts leaving the road as well: a policy that leaves it early collides with nobody. The newest
-    evaluation counts: of the evaluation files, or else of the metrics log.
+    A point is a run's newest evaluation: of the evaluation files, with the rate's 95 % interval, or else of the metrics
+    log. Better is to the upper left: where a high rate is good, the axis runs backwards.
 
     Raises:
-        UsageError: no run was evaluated.
+        UsageError: the runs are of several worlds or of one without trade-offs, or none was evaluated.
     """
-    panels: dict[str, RateOf] = {
-        "episodes that end in a collision": lambda values: values.get("collision_rate"),
-        "episodes with a collision or off the road": _failure_rate,
-    }
+    worlds = {run.world for group in groups for run in group.runs}
+    if len(worlds) != 1:
+        raise UsageError(f"trade-offs are drawn of one world, not of {', '.join(sorted(worlds))}")
+    world = get_world(worlds.pop())
+    by_name = {metric.aggregate: metric for metric in world.metrics}
+    pairs = [(by_name[rate], by_name[other]) for rate, other in world.trade_offs]
+    points = {pair: [[_point(run, *pair) for run in group.runs] for group in groups] for pair in pairs}
+    if not any(point for drawn in points.values() for group in drawn for point in group):
+        raise UsageError(f"no run has an evaluation to take a trade-off of world {world.name!r} from")
     plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(11.0, 4.6), sharey=True)
-    drawn = 0
-    for axis, (label, rate_of) in zip(axes, panels.items(), strict=True):
-        for number, group in enumerate(groups):
-            points = [point for run in group.runs if (point := _trade_off(run, rate_of)) is not None]
-            _draw_trade_off(axis, points, COLORS[number % len(COLORS)], group.label)
-            drawn += len(points)
-        axis.set_xlabel(label)
+    figure, axes = plt.subplots(1, len(pairs), figsize=(5.5 * len(pairs), 4.6), squeeze=False)
+    for axis, ((rate, other), drawn) in zip(axes[0], points.items(), strict=True):
+        for number, (group, found) in enumerate(zip(groups, drawn, strict=True)):
+            color = COLORS[number % len(COLORS)]
+            _draw_trade_off(axis, [point for point in found if point is not None], color, group.label)
+        axis.set_title(f"{other.title} against {rate.title.lower()}")
+        axis.set_xlabel(rate.axis)
+        axis.set_ylabel(other.axis)
         axis.xaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
-        # A point at no collision at all stands clear of the axis, which needs no negative numbers for that.
+        # A point at the end of the range stands clear of the axis, which needs no impossible shares for that.
         low, high = axis.get_xlim()
-        high = max(high + 0.01, 0.1)
-        axis.set_xlim(min(-0.02, low), high)
-        axis.set_xticks([tick for tick in axis.get_xticks() if 0.0 <= tick <= high])
+        low, high = (min(-0.02, low), max(high + 0.01, 0.1)) if rate.better != "high" else (high + 0.02, low - 0.02)
+        axis.set_xlim(low, high)
+        axis.set_xticks([tick for tick in axis.get_xticks() if 0.0 <= tick <= 1.0 and tick <= max(low, high)])
         axis.margins(y=0.2)
         axis.annotate(
             "better", xy=(0.02, 0.98), xytext=(0.11, 0.88), xycoords="axes fraction", color=GREY,
             arrowprops={"arrowstyle": "->", "color": GREY},
         )  # fmt: skip
-    if not drawn:
-        plt.close(figure)
-        raise UsageError("no run has an evaluation to take speed and collisions from")
-    axes[0].set_title("Speed against collisions")
-    axes[0].set_ylabel("mean forward speed [m/s]")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(groups)))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(groups)))
     return figure
 
 
-RateOf = Callable[[Mapping[str, Any]], float | None]
 TradeOff = tuple[float, float, float | None, float | None]
 
 
 def _draw_trade_off(axis: Any, points: Sequence[TradeOff], color: str, label: str) -> None:
-    for rate, speed, low, high in points:
+    for rate, other, low, high in points:
         bars = None if low is None or high is None else np.array([[max(rate - low, 0.0)], [max(high - rate, 0.0)]])
-        axis.errorbar(rate, speed, xerr=bars, fmt="o", color=color, markersize=6, alpha=0.75, elinewidth=1.0)
+        axis.errorbar(rate, other, xerr=bars, fmt="o", color=color, markersize=6, alpha=0.75, elinewidth=1.0)
     if len(points) > 1:
         mean = np.mean([point[:2] for point in points], axis=0)
         axis.plot(*mean, marker="D", markersize=11, color=color, markeredgecolor="white", markeredgewidth=1.5)
@@ -229,23 +242,17 @@ def _draw_trade_off(axis: Any, points: Sequence[TradeOff], color: str, label: st
         axis.plot([], [], "o", color=color, label=label)
 
 
-def _failure_rate(values: Mapping[str, Any]) -> float | None:
-    return 1.0 - values["success_rate"] if "success_rate" in values else None
-
-
-def _trade_off(run: Run, rate_of: RateOf) -> TradeOff | None:
-    """A rate, forward speed and the rate's interval of a run's newest evaluation."""
+def _point(run: Run, rate: Metric, other: Metric) -> TradeOff | None:
+    """A rate, what it is at odds with, and the rate's interval, of a run's newest evaluation."""
     for evaluation in reversed(run.evaluations):
-        rate, speed = rate_of(evaluation.aggregate), evaluation.aggregate.get("mean_forward_speed")
-        if rate is not None and speed is not None:
+        x, y = (evaluation.aggregate.get(metric.aggregate) for metric in (rate, other))
+        if x is not None and y is not None:
             count = len(evaluation.document["episodes"])
-            low, high = proportion_interval(round(rate * count), count)
-            return rate, float(speed), low, high
+            return x, float(y), *proportion_interval(round(x * count), count)
     for row in reversed(run.rows):
-        values = {name.removeprefix("evaluation/"): v for name, v in row.items() if name.startswith("evaluation/")}
-        rate, speed = rate_of(values), values.get("mean_forward_speed")
-        if rate is not None and speed is not None:
-            return rate, float(speed), None, None
+        x, y = (row.get(f"evaluation/{metric.aggregate}") for metric in (rate, other))
+        if x is not None and y is not None:
+            return x, float(y), None, None
     return None
 
 

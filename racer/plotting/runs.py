@@ -19,6 +19,7 @@ from racer.core.errors import RacerError, UsageError
 from racer.core.metrics import METRICS_FILE as RUN_METRICS_FILE
 from racer.core.metrics import read_metrics
 from racer.core.run_dir import read_json
+from racer.envs.registry import DEFAULT_WORLD
 from racer.evaluation.report import METRICS_FILE, read_evaluation
 
 __all__ = ["Curve", "Evaluation", "Run", "RunGroup", "group_runs", "has_checkpoint", "load_run", "mean_curve"]
@@ -55,6 +56,7 @@ class Run:
         name: the folder's name; of a folder that holds evaluations only, the run that was evaluated.
         seed: of training, or None where nothing says.
         identity: equal for runs that differ by the seed only.
+        world: that it was trained in, by name.
         rows: lines of ``metrics.jsonl``, in order.
         evaluations: evaluation files in the folder.
     """
@@ -63,6 +65,7 @@ class Run:
     name: str
     seed: int | None
     identity: str
+    world: str
     rows: Sequence[Mapping[str, Any]]
     evaluations: Sequence[Evaluation] = ()
 
@@ -120,7 +123,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     described = _description(found, evaluations)
     seed = described.get("seed", _seed_of_name(found.name))
     name = found.name if rows else _evaluated_run(evaluations) or found.name
-    return Run(found, name, seed, _identity(described, name), rows, evaluations)
+    return Run(found, name, seed, _identity(described, name), _world(described), rows, evaluations)
 
 
 def group_runs(runs: Iterable[Run]) -> list[RunGroup]:
@@ -146,7 +149,7 @@ def mean_curve(curves: Sequence[Curve], confidence: float = 0.95, points: int = 
     The band of two reaches from one to the other: their t interval, 12.7 standard errors each way, says nothing.
     Each is interpolated linearly onto one grid; a single curve is returned as it is.
     """
-    from racer.evaluation.metrics import mean_interval
+    from racer.evaluation.summary import mean_interval
 
     if len(curves) == 1:
         return curves[0]
@@ -182,7 +185,7 @@ def _is_number(value: Any) -> bool:
 def _evaluation_run(path: Path, evaluation: Evaluation) -> Run:
     described = _description(path.parent, [evaluation])
     name = _evaluated_run([evaluation]) or path.parent.name or path.stem
-    return Run(path, name, described.get("seed"), _identity(described, name), (), (evaluation,))
+    return Run(path, name, described.get("seed"), _identity(described, name), _world(described), (), (evaluation,))
 
 
 def _evaluated_run(evaluations: Sequence[Evaluation]) -> str:
@@ -201,18 +204,23 @@ def _description(folder: Path, evaluations: Sequence[Evaluation]) -> dict[str, A
         except RacerError:
             document = None
     if isinstance(document, dict) and "agent_config" in document:
-        names = ("agent_name", "agent_config", "env_config", "seed")
-        return {name: document[name] for name in names if name in document}
+        names = ("world", "agent_name", "agent_config", "env_config", "seed")
+        return {"world": DEFAULT_WORLD, **{name: document[name] for name in names if name in document}}
     for evaluation in evaluations:
         stored = evaluation.document.get("configuration") or {}
         if stored.get("agent_config"):
             return {
+                "world": stored.get("world", DEFAULT_WORLD),
                 "agent_name": stored.get("agent_name"),
                 "agent_config": stored["agent_config"],
                 "env_config": stored.get("env_config"),
                 **({"seed": stored["training_seed"]} if stored.get("training_seed") is not None else {}),
             }
     return {}
+
+
+def _world(described: Mapping[str, Any]) -> str:
+    return str(described.get("world", DEFAULT_WORLD))
 
 
 def _identity(described: Mapping[str, Any], name: str) -> str:

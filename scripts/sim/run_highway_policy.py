@@ -10,19 +10,19 @@ Writes evaluation_metrics.json and highway_eval_{checkpoint}_episode_{i}.mp4 int
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from tqdm import tqdm
 
 from racer.core.cli import run_program
 from racer.core.errors import UsageError
 from racer.envs.highway.config import ENGINES
 from racer.evaluation.checkpoints import TrainedPolicy, config_differences, load_policy
-from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EpisodeResult
+from racer.evaluation.command import progress_bar
+from racer.evaluation.episodes import FIRST_EVALUATION_SEED
 from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
 
 FLAGS = flags.FLAGS
@@ -110,17 +110,6 @@ def env_overrides() -> dict[str, Any]:
             level = level.setdefault(part, {})
         level[rest[-1]] = value
     return found
-
-
-def progress_bar(name: str, total: int) -> Callable[[EpisodeResult], None]:
-    """A progress bar on a terminal, and nothing elsewhere."""
-    bar = tqdm(total=total, desc=name, unit="episode", disable=None if total else True, leave=False)
-
-    def advance(episode: EpisodeResult) -> None:
-        bar.set_postfix_str(f"seed {episode.seed} {episode.end_reason} {episode.metrics['return']:.1f}")
-        bar.update()
-
-    return advance
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small worlds and policies with known answers, registered as a gymnasium environment of their own."""
+"""Small worlds and policies with known answers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from racer.agents.policy.squashed_gaussian import SquashedGaussianPolicy
-from racer.agents.policy.trunk import Trunk
 from racer.core.checkpoint import write_checkpoint
 from racer.envs.highway.config import resolve_config
+from racer.envs.registry import BASE_METRICS, Film, Metric, World
+from racer.networks.policy import Policy
+from racer.networks.torso import build_torso
 
 FRAME_SHAPE = (60, 200, 3)
 POLICY_HZ, FRAMES_PER_STEP = 5, 3
@@ -21,25 +22,21 @@ POLICY_HZ, FRAMES_PER_STEP = 5, 3
 class CountingEnv(gymnasium.Env):
     """An episode of seed s lasts ``4 + s % 5`` steps; each step pays ``action[0] + noise of the seed``.
 
-    Odd seeds end in a collision, the others at the time limit. A policy's action feeds back into the
-    observation, so that any mix-up of environments, seeds or generators changes the returns.
+    Odd seeds end in a fall, the others at the time limit. A policy's action feeds back into the observation, so that
+    any mix-up of environments, seeds, memories or generators changes the returns.
     """
 
     metadata = {"render_modes": ["rgb_array_list"], "render_fps": POLICY_HZ * FRAMES_PER_STEP}
-    action_names = ("acceleration", "steering")
 
     def __init__(self, render_mode: str | None = None, action_dim: int = 2) -> None:
         self.render_mode = render_mode
-        self.config = {"policy_frequency": POLICY_HZ, "duration": 2.0}
         self.observation_space = gymnasium.spaces.Box(-100.0, 100.0, (3,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
-        self.episodes_started = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
-        self.episodes_started += 1
         drawn = int(self.np_random.integers(1_000_000)) if seed is None else seed
-        self.length, self.crashes = 4 + drawn % 5, drawn % 2 == 1
+        self.length, self.falls = 4 + drawn % 5, drawn % 2 == 1
         self.steps, self.total, self.state = 0, 0.0, self.np_random.normal(size=3)
         self.frames = [self._frame()]
         return self.state.astype(np.float32), {}
@@ -51,29 +48,11 @@ class CountingEnv(gymnasium.Env):
         self.total += reward
         self.frames += [self._frame() for _ in range(FRAMES_PER_STEP)]
         done = self.steps >= self.length
-        crashed = done and self.crashes
-        info: dict[str, Any] = {
-            "speed": 20.0 + self.steps,
-            "forward_speed": 20.0 + self.steps,
-            "crashed": crashed,
-            "on_road": True,
-            "time_to_collision": float("inf"),
-            "min_distance": 10.0 - self.steps,
-            "lateral_offset": 0.0,
-            "reward_components": {
-                "base_reward": reward, "original_speed": 0.5, "forward_speed": 0.2,
-                "safety_reward": -1.0 if crashed else 0.0, "training_reward": reward,
-            },
-        }  # fmt: skip
+        fell = done and self.falls
+        info: dict[str, Any] = {}
         if done:
-            info["episode_metrics"] = {
-                "return": self.total, "base_return": self.total, "length": float(self.steps),
-                "crashed": float(crashed), "off_road": 0.0, "success": float(not crashed),
-                "mean_speed": 20.0, "mean_forward_speed": 19.0, "reverse_share": 0.0, "spin_share": 0.0,
-                "standstill_share": 0.0, "violation_rate": float(crashed) / self.steps,
-                "min_distance": 10.0 - self.steps, "mean_safety_reward": -float(crashed) / self.steps,
-            }  # fmt: skip
-        return self.state.astype(np.float32), reward, crashed, done and not crashed, info
+            info["episode_metrics"] = {"return": self.total, "length": float(self.steps), "fell": float(fell)}
+        return self.state.astype(np.float32), reward, fell, done and not fell, info
 
     def render(self):
         frames, self.frames = self.frames, []
@@ -83,34 +62,46 @@ class CountingEnv(gymnasium.Env):
         return np.full(FRAME_SHAPE, 20 * (self.steps % 10), np.uint8)
 
 
-def counting_vector_env(num_envs: int) -> SyncVectorEnv:
-    return SyncVectorEnv([CountingEnv] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+COUNTING = World(
+    name="counting",
+    resolve=lambda config: dict(config or {}),
+    make=lambda config, num_envs: SyncVectorEnv([CountingEnv] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP),
+    metrics=(*BASE_METRICS, Metric("fell", "fall_rate", "rate", "Falls", interval=True)),
+    end_reason=lambda metrics, terminated: "fall" if metrics["fell"] else "time_limit",
+    film=Film(make=lambda config: CountingEnv("rgb_array_list"), clock=lambda config: (1.0 / POLICY_HZ, 10)),
+)
 
 
 class FeedbackPolicy:
-    """Acts on the observation; sampled actions come from the generator that it is handed."""
+    """Acts on the observation and on the sum of those before; sampled actions come from the generator handed in."""
 
-    spec = {"observation_dim": 3, "action_dim": 2}
+    observation_shape, size, discrete = (3,), 2, False
 
-    def act(self, params, observations, rng, deterministic=False):
-        mean = np.tanh(observations @ params["weights"])
-        noise = 0.0 if deterministic else rng.normal(size=mean.shape)
-        return np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
+    def initial_memory(self, count):
+        return {"sum": np.zeros((count, 3), np.float32)}
+
+    def act(self, params, observations, memory, key, deterministic=False):
+        total = memory["sum"] + observations
+        mean = np.tanh((total[:, :, None] * params["weights"]).sum(axis=1))
+        noise = 0.0 if deterministic else key.standard_normal(mean.shape, dtype=np.float32)
+        return np.clip(mean + noise, -1.0, 1.0).astype(np.float32), {"sum": total}, {}
 
 
 FEEDBACK_PARAMS = {"weights": np.array([[0.3, 0.0], [-0.2, 0.5], [0.1, 0.1]], np.float32)}
 
 
-SMALL_ENV = {"engine": "highway-env", "vehicles_count": 3, "duration": 2, "screen_width": 300, "screen_height": 80}
+SMALL_ENV = {
+    "engine": "highway-env", "vehicles_count": 3, "duration": 2, "screen_width": 300, "screen_height": 80,
+    "flatten_observation": True,
+}  # fmt: skip
 
 
 def write_tiny_checkpoint(run_dir: Path, step: int = 10, *, env_config=None, observation_dim: int = 90) -> Path:
-    """A checkpoint of an untrained squashed Gaussian policy for the RACER highway."""
+    """A checkpoint of an untrained squashed Gaussian policy for the RACER highway, as of before worlds had names."""
     rng = np.random.default_rng(step)
-    policy = SquashedGaussianPolicy(
-        trunk=Trunk(observation_dim, (8,), "relu", 0.01, (), 6),
-        action_dim=2, log_std_min=-5.0, log_std_max=2.0, action_names=("acceleration", "steering"),
-    )  # fmt: skip
+    torso = build_torso((observation_dim,), {"hidden_dims": (8,), "activation": "relu", "observation_scale": 0.01})
+    names = ("acceleration", "steering")
+    policy = Policy("squashed_gaussian", (observation_dim,), torso, 2, log_std_min=-5.0, action_names=names)
 
     def layer(rows: int, columns: int) -> dict[str, np.ndarray]:
         kernel = rng.normal(0.0, 0.1, (rows, columns)).astype(np.float32)

@@ -8,6 +8,8 @@ import safetensors.numpy
 from evaluation_standins import write_tiny_checkpoint
 
 from racer.core.checkpoint import CheckpointError, write_checkpoint
+from racer.core.errors import UsageError
+from racer.envs.registry import get_world
 from racer.evaluation.checkpoints import config_differences, load_policy, resolve_checkpoint
 from racer.evaluation.program import merge_config
 
@@ -17,7 +19,9 @@ def test_loaded_policy_acts_and_knows_its_world(tmp_path):
     loaded = load_policy(path)
     assert (loaded.name, loaded.step, loaded.seed) == ("checkpoint_10", 10, 42)
     assert loaded.env_config["vehicles_count"] == 3
-    actions = loaded.policy.act(loaded.params, np.zeros((4, 90), np.float32), np.random.default_rng(0))
+    assert loaded.world is get_world("highway")
+    memory = loaded.policy.initial_memory(4)
+    actions, _, _ = loaded.policy.act(loaded.params, np.zeros((4, 90), np.float32), memory, np.random.default_rng(0))
     assert actions.shape == (4, 2)
 
 
@@ -29,6 +33,16 @@ def test_run_folder_means_its_newest_valid_checkpoint(tmp_path):
     newest = run / "checkpoint_100" / "policy.safetensors"
     newest.write_bytes(newest.read_bytes()[:-3])
     assert load_policy(f"{run}/").name == "checkpoint_20"
+
+
+def test_the_policy_of_a_run_folder_is_loaded_without_its_replay(tmp_path):
+    path = write_tiny_checkpoint(tmp_path / "run", 10)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["replay.safetensors"] = {"bytes": 1 << 36, "sha256": "0" * 64}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with (path / "replay.safetensors").open("wb") as file:
+        file.truncate(1 << 36)  # 64 GB of nothing: summed, they would take minutes.
+    assert load_policy(tmp_path / "run").step == 10
 
 
 def test_a_checkpoint_that_is_named_and_damaged_is_refused(tmp_path):
@@ -83,6 +97,16 @@ def test_overrides_are_merged_into_nested_keys():
         "a": 1, "action": {"type": "ContinuousAction", "clip": False},
     }  # fmt: skip
     assert base["action"]["clip"] is True
+
+
+@pytest.mark.parametrize("world", ["gym:NotInstalled-v0", "no-such-world", "gym:no_such_module:Thing-v0"])
+def test_a_run_of_a_world_that_is_not_here_is_named(tmp_path, world):
+    path = write_tiny_checkpoint(tmp_path / "run", 10)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["metadata"]["world"] = world
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=rf"checkpoint_10.*{world}"):
+        load_policy(path)
 
 
 def test_evaluation_needs_no_jax():

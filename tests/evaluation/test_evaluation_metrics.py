@@ -5,13 +5,10 @@ import numpy as np
 import pytest
 
 from racer.core.errors import UsageError
-from racer.evaluation.metrics import (
-    EPISODE_METRICS,
-    aggregate_episodes,
-    lower_tail_cvar,
-    mean_interval,
-    proportion_interval,
-)
+from racer.envs.highway.episode import EPISODE_METRICS
+from racer.envs.highway.metrics import METRICS
+from racer.envs.registry import Metric
+from racer.evaluation.summary import aggregate_episodes, lower_tail_cvar, mean_interval, proportion_interval
 
 
 def episode(**values: float) -> dict[str, float]:
@@ -85,7 +82,7 @@ def test_aggregate_of_hand_made_episodes():
         episode(**{"return": 4.0}, length=10.0, crashed=1.0, success=0.0, mean_speed=10.0, violation_rate=0.5,
                 min_distance=2.0),
     ]  # fmt: skip
-    found = aggregate_episodes(episodes, cvar_level=0.5)
+    found = aggregate_episodes(episodes, METRICS, cvar_level=0.5)
     assert found["mean_return"] == 7.0
     assert found["std_return"] == pytest.approx(math.sqrt(18.0))  # sample SD: (9 + 9) / (2 - 1)
     assert found["cvar_return"] == 4.0
@@ -103,10 +100,38 @@ def test_aggregate_of_hand_made_episodes():
 
 def test_aggregate_leaves_out_episodes_that_saw_nobody():
     episodes = [episode(min_distance=math.inf), episode(min_distance=6.0)]
-    assert aggregate_episodes(episodes, cvar_level=0.8)["mean_min_distance"] == 6.0
-    assert math.isnan(aggregate_episodes(episodes[:1], cvar_level=0.8)["mean_min_distance"])
+    assert aggregate_episodes(episodes, METRICS, cvar_level=0.8)["mean_min_distance"] == 6.0
+    assert math.isnan(aggregate_episodes(episodes[:1], METRICS, cvar_level=0.8)["mean_min_distance"])
 
 
 def test_aggregate_needs_an_episode():
     with pytest.raises(UsageError, match="at least one episode"):
-        aggregate_episodes([], cvar_level=0.8)
+        aggregate_episodes([], METRICS, cvar_level=0.8)
+
+
+def test_the_entries_are_what_the_environment_reports():
+    assert {metric.key for metric in METRICS} == set(EPISODE_METRICS)
+
+
+def test_the_names_of_an_evaluation_file_stay():
+    """Files of earlier evaluations are read by these names."""
+    names = {
+        "num_episodes", "total_steps", "mean_return", "std_return", "mean_return_low", "mean_return_high", "confidence",
+        "median_return", "min_return", "max_return", "cvar_level", "cvar_return", "mean_base_return", "mean_length",
+        "success_rate", "collision_rate", "collision_rate_low", "collision_rate_high", "off_road_rate",
+        "off_road_rate_low", "off_road_rate_high", "mean_min_distance", "mean_ego_speed", "mean_forward_speed",
+        "safety_violation_rate", "mean_safety_reward", "reverse_share", "spin_share", "standstill_share",
+    }  # fmt: skip
+    assert names <= aggregate_episodes([episode()], METRICS, cvar_level=0.8).keys()
+
+
+def test_a_metric_says_how_it_is_averaged():
+    values, lengths = np.array([0.0, 2.0, np.inf]), np.array([1.0, 3.0, 0.0])
+    assert Metric("a", "a", "rate").average(values, lengths) == pytest.approx(2 / 3)
+    assert Metric("a", "a", "finite_mean").average(values, lengths) == 1.0
+    assert Metric("a", "a").average(values[:2], lengths[:2]) == 1.0
+    assert Metric("a", "a", "share").average(values[:2], lengths[:2]) == 1.5
+    with pytest.raises(UsageError, match=r"'shar'.*'share'"):
+        Metric("a", "a", "shar")
+    with pytest.raises(ValueError, match="interval"):
+        Metric("a", "a", "share", interval=True)

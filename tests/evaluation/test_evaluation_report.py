@@ -5,22 +5,20 @@ import os
 import pytest
 
 from racer.core.errors import UsageError
+from racer.envs.highway.episode import EPISODE_METRICS
+from racer.envs.registry import World, get_world
 from racer.evaluation.episodes import EpisodeResult, EvaluationResult
-from racer.evaluation.metrics import EPISODE_METRICS, aggregate_episodes
-from racer.evaluation.report import (
-    TITLE,
-    format_table,
-    read_evaluation,
-    verdict,
-    write_evaluation,
-)
+from racer.evaluation.report import format_table, read_evaluation, verdict, write_evaluation
+from racer.evaluation.summary import aggregate_episodes
+
+HIGHWAY = get_world("highway")
 
 
 def make_result(returns=(1.0, 3.0), **metrics: float) -> EvaluationResult:
     base = dict.fromkeys(EPISODE_METRICS, 0.0) | {"length": 10.0, "min_distance": 5.0} | metrics
     episodes = tuple(EpisodeResult(10_000 + i, "time_limit", base | {"return": r}) for i, r in enumerate(returns))
-    aggregate = aggregate_episodes([e.metrics for e in episodes], cvar_level=0.8)
-    return EvaluationResult(episodes, aggregate, {"cvar_level": 0.8, "limit": math.inf})
+    aggregate = aggregate_episodes([e.metrics for e in episodes], HIGHWAY.metrics, cvar_level=0.8)
+    return EvaluationResult(HIGHWAY, episodes, aggregate, {"cvar_level": 0.8, "limit": math.inf})
 
 
 def parse_strictly(text: str):
@@ -92,7 +90,7 @@ def test_broken_files_are_named(tmp_path, text, word):
 def test_table_shows_the_numbers_under_its_heading():
     table = format_table({"policy": make_result(), "random": make_result(returns=(-5.0, -5.0))})
     lines = table.splitlines()
-    assert lines[1].strip() == TITLE == "HIGHWAY POLICY EVALUATION RESULTS"
+    assert lines[1].strip() == "HIGHWAY POLICY EVALUATION RESULTS"
     row = next(line for line in lines if line.startswith("Mean return"))
     assert row.split()[2:] == ["2.00", "-5.00"]
     assert any("CVaR 0.8 of return (worst 20%)" in line and line.split()[-2:] == ["1.00", "-5.00"] for line in lines)
@@ -102,3 +100,25 @@ def test_table_of_one_episode_shows_a_dash_for_the_unknown():
     table = format_table({"policy": make_result(returns=[1.0])})
     row = next(line for line in table.splitlines() if "standard deviation" in line)
     assert row.split()[-1] == "-"
+
+
+def test_rows_stand_in_the_order_of_the_metrics():
+    labels = [line[:30].rstrip() for line in format_table({"policy": make_result()}).splitlines()[3:-1]]
+    assert labels == [
+        "Episodes", "Mean return", "  standard deviation", "  95% interval of the mean",
+        "CVaR 0.8 of return (worst 20%)", "Mean episode length [steps]", "Success rate", "Collision rate",
+        "  95% interval", "Off-road rate", "Safety violation rate (steps)", "Mean minimum distance [m]",
+        "Mean ego speed [m/s]", "Mean forward speed [m/s]", "Driving backwards (steps)", "Spinning (steps)",
+        "Standing still (steps)",
+    ]  # fmt: skip
+
+
+def test_a_world_that_reports_return_and_length_has_a_table_too():
+    world = World("gym:Some/Thing-v1", lambda config: {}, lambda config, num_envs: None)
+    episodes = tuple(EpisodeResult(i, "terminated", {"return": 1.0, "length": 3.0}) for i in range(2))
+    aggregate = aggregate_episodes([e.metrics for e in episodes], world.metrics, cvar_level=1.0)
+    lines = format_table({"policy": EvaluationResult(world, episodes, aggregate)}).splitlines()
+    assert lines[1].strip() == "GYM:SOME/THING-V1 POLICY EVALUATION RESULTS"
+    assert [line.split("  ")[0] for line in lines[3:-1] if not line.startswith(" ")] == [
+        "Episodes", "Mean return", "CVaR 1 of return (worst episode)", "Mean episode length [steps]",
+    ]  # fmt: skip

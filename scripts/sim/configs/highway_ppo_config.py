@@ -6,7 +6,7 @@ Every key can be overridden on the command line: ``--config.entropy_coef=0.001``
 import ml_collections
 from ml_collections import config_dict
 
-from racer.training.config_files import environment_config
+from racer.envs.highway.presets import environment_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ml_collections
 
-from racer.training.config_files import environment_config
+from racer.envs.highway.presets import environment_config
 
 _AGENTS = {"cvar": "highway_distributional_config.py", "sac": "highway_sac_config.py"}
 

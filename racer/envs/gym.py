@@ -1,0 +1,190 @@
+"""``gym:<id>``: any installed gymnasium environment as a world, with no file touched.
+
+Observations that are no Box (Dict, Discrete, ...) are flattened, a Dict by the order of its names; actions are a Box or
+Discrete. ``gym:<module>:<id>`` imports the module that registers the id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from racer.core.errors import UsageError, nearest, unknown_name
+from racer.envs.registry import Film, World
+
+__all__ = ["PlainEnv", "gym_world"]
+
+DEFAULTS: Mapping[str, Any] = {
+    # steps after which an episode is truncated; None: the id's own limit, or BACKSTOP where it has none
+    "max_episode_steps": None,
+    # keyword arguments of gymnasium.make
+    "kwargs": {},
+}
+BACKSTOP = 10_000
+"""Steps after which an episode of an id without a limit is truncated: a policy may walk in circles for ever."""
+
+
+@lru_cache(maxsize=16)
+def gym_world(name: str) -> World:
+    """Return the world of a name that begins with ``gym:``.
+
+    Raises:
+        UsageError: there is no such id (the message names the nearest one), or it needs a package that is missing.
+    """
+    env_id = name.removeprefix("gym:")
+    spec = _spec(name, env_id)
+    made_by = spec.entry_point
+    creator = _guarded(name, load_env_creator, made_by) if isinstance(made_by, str) else made_by
+    metadata = getattr(creator, "metadata", {})
+    film = None
+    if "rgb_array" in metadata.get("render_modes", ()):
+        rate = float(metadata.get("render_fps") or 30.0)
+        film = Film(
+            make=lambda config: _guarded(name, _make_one, env_id, config, "rgb_array_list"),
+            clock=lambda config: (1.0 / rate, int(config["max_episode_steps"])),
+        )
+    return World(name=name, resolve=partial(_resolve, name, spec), make=partial(_make, name, env_id), film=film)
+
+
+class PlainEnv(gymnasium.Wrapper):
+    """float32 observations of one array, and the episode's return and length when it ends.
+
+    Raises:
+        UsageError: observations with images, or spaces that are not covered.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        _check_observations(env.observation_space)
+        _check_actions(env.action_space)
+        inner = env.observation_space
+        self._flatten = not isinstance(inner, spaces.Box) or inner.shape == ()
+        flat = spaces.flatten_space(inner) if self._flatten else inner
+        if not isinstance(flat, spaces.Box):
+            raise UsageError(f"its observations cannot be written as one array: {inner}")
+        with np.errstate(over="ignore"):
+            self.observation_space = spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
+        self._return, self._length = 0.0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, _ = self.env.reset(seed=seed, options=options)
+        self._return, self._length = 0.0, 0
+        return self._plain(observation), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        self._return += float(reward)
+        self._length += 1
+        info: dict[str, Any] = {}
+        if terminated or truncated:
+            info["episode_metrics"] = {"return": self._return, "length": float(self._length)}
+        return self._plain(observation), float(reward), bool(terminated), bool(truncated), info
+
+    def _plain(self, observation: Any) -> np.ndarray:
+        if self._flatten:
+            observation = spaces.flatten(self.env.observation_space, observation)
+        return np.asarray(observation, np.float32)
+
+
+def _resolve(name: str, spec: EnvSpec, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Complete a configuration and prove, by making one environment, that it can be used."""
+    for key in overrides or {}:
+        if key not in DEFAULTS:
+            raise unknown_name("environment config key", str(key), DEFAULTS)
+    config = {**DEFAULTS, **(overrides or {})}
+    if config["max_episode_steps"] is None:
+        config["max_episode_steps"] = spec.max_episode_steps or BACKSTOP
+    steps, kwargs = config["max_episode_steps"], config["kwargs"]
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UsageError(f"environment config key 'max_episode_steps' must be a whole number from 1 on, not {steps!r}")
+    if not isinstance(kwargs, Mapping) or "render_mode" in kwargs:
+        raise UsageError(f"environment config key 'kwargs' must be a mapping without 'render_mode', not {kwargs!r}")
+    try:
+        text = json.dumps({"max_episode_steps": steps, "kwargs": dict(kwargs)})
+    except TypeError as error:
+        raise UsageError(f"environment config key 'kwargs' must be JSON: {error}") from error
+    _prove(name, text)
+    return json.loads(text)
+
+
+@lru_cache(maxsize=64)
+def _prove(name: str, config: str) -> None:
+    _guarded(name, _make_one, name.removeprefix("gym:"), json.loads(config)).close()
+
+
+def _make(name: str, env_id: str, config: Mapping[str, Any], num_envs: int) -> SyncVectorEnv:
+    if num_envs < 1:
+        raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+    makers = [partial(_make_one, env_id, config)] * num_envs
+    return _guarded(name, SyncVectorEnv, makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _make_one(env_id: str, config: Mapping[str, Any], render_mode: str | None = None) -> PlainEnv:
+    env = gymnasium.make(
+        env_id,
+        max_episode_steps=config["max_episode_steps"],
+        disable_env_checker=True,
+        render_mode=render_mode,
+        **config["kwargs"],
+    )
+    return PlainEnv(env)
+
+
+def _spec(name: str, env_id: str) -> EnvSpec:
+    import racer.envs  # noqa: F401  (registers RACER's own ids)
+
+    module, _, plain_id = env_id.rpartition(":")
+    if module:
+        _guarded(name, __import__, module)
+    if plain_id not in gymnasium.registry:
+        guess = nearest(plain_id, gymnasium.registry)
+        hint = f"did you mean 'gym:{guess}'?" if guess else "a package that registers it is named by gym:<module>:<id>"
+        raise UsageError(f"unknown world {name!r}: gymnasium has no id {plain_id!r}; {hint}")
+    return gymnasium.registry[plain_id]
+
+
+def _guarded(name: str, call: Any, *arguments: Any, **keywords: Any) -> Any:
+    """Call what runs the environment's own code; what it raises becomes one line.
+
+    Raises:
+        UsageError: naming the world and the reason, or the package that is missing.
+    """
+    try:
+        return call(*arguments, **keywords)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        raise UsageError(f"world {name!r} needs a package that is not installed: pip install {package}") from error
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UsageError(f"world {name!r} needs a package that is not installed: {error}") from error
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"world {name!r} cannot be made: {text}") from error
+
+
+def _check_observations(space: spaces.Space, at: str = "observation") -> None:
+    """Refuse images, wherever they stand."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            _check_observations(part, f"{at}[{key!r}]")
+    elif isinstance(space, spaces.Tuple):
+        for i, part in enumerate(space.spaces):
+            _check_observations(part, f"{at}[{i}]")
+    elif isinstance(space, spaces.Box) and (len(space.shape) > 2 or (space.dtype == np.uint8 and len(space.shape) > 1)):
+        raise UsageError(f"{at} is an image {space.shape}, and there is no encoder for images")
+
+
+def _check_actions(space: spaces.Space) -> None:
+    if isinstance(space, spaces.Discrete):
+        return
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise UsageError(f"its actions must be Discrete or a Box with one axis, not {space}")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise UsageError(f"its actions have no bounds: {space}")

@@ -1,0 +1,24 @@
+"""The highway as a :class:`racer.envs.registry.World`."""
+
+from __future__ import annotations
+
+from racer.envs.highway import make_vector_env
+from racer.envs.highway.config import action_names, resolve_config
+from racer.envs.highway.film import FILM
+from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
+from racer.envs.registry import World
+
+__all__ = ["WORLD"]
+
+WORLD = World(
+    name="highway",
+    resolve=resolve_config,
+    make=make_vector_env,
+    metrics=METRICS,
+    action_names=lambda config: action_names(config["action"]),
+    end_reason=end_reason,
+    base_keys=("scenario",),
+    trade_offs=TRADE_OFFS,
+    aliases={"safety_penalty": "safety_coeff"},
+    film=FILM,
+)

@@ -1,0 +1,74 @@
+"""``python -m racer evaluate RUN``: what a policy reaches on held-out seeds of its world, with films."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from racer.evaluation.checkpoints import load_policy
+from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EpisodeResult
+from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
+
+__all__ = ["add_arguments", "evaluate", "progress_bar"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command line of ``evaluate``; ``--env.<key>=<value>`` changes the world."""
+
+    def flag(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
+        described = f"{text} (default: {default})"
+        extra = {"nargs": "?", "const": True} if kind is _boolean else {}
+        parser.add_argument(f"--{name}", type=kind, default=default, help=described, **extra)  # type: ignore[arg-type]
+
+    parser.add_argument("run", metavar="RUN", help="checkpoint folder, or run folder for its newest valid checkpoint")
+    flag("num_episodes", int, 20, "episodes to run, one for each held-out seed")
+    flag("render", _boolean, True, "film episodes")
+    flag("video_output_dir", Path, Path("evaluation_videos"), "folder for evaluation_metrics.json and the videos")
+    flag("num_videos", int, 3, "how many episodes to film, from the first seed on")
+    flag("seed", int, FIRST_EVALUATION_SEED, "first seed of the list: episode i starts from seed + i")
+    flag("num_envs", int, 8, "environments stepped side by side; changes the speed, not the numbers")
+    flag("deterministic", _boolean, True, "take the policy's most likely action; false samples from it")
+    flag("cvar_level", float, 0.8, "level of the lower tail of returns, counted as cvar_risk")
+    flag("compare_random", _boolean, False, "also run uniformly random actions on the same seeds, side by side")
+
+
+def evaluate(arguments: argparse.Namespace) -> list[Path]:
+    """Evaluate as the arguments say; prints the table and returns the new files.
+
+    Raises:
+        UsageError: there is no valid checkpoint, or an argument is wrong.
+    """
+    options = EvaluationOptions(
+        output_dir=arguments.video_output_dir,
+        num_episodes=arguments.num_episodes,
+        first_seed=arguments.seed,
+        num_envs=arguments.num_envs,
+        deterministic=arguments.deterministic,
+        cvar_level=arguments.cvar_level,
+        num_videos=arguments.num_videos if arguments.render else 0,
+        compare_random=arguments.compare_random,
+        env_overrides=arguments.overrides,
+    )
+    outcome = evaluate_checkpoint(load_policy(arguments.run), options, on_table=print, progress=progress_bar)
+    return [outcome.metrics_path, *outcome.videos]
+
+
+def progress_bar(name: str, total: int) -> Callable[[EpisodeResult], None]:
+    """A progress bar on a terminal, and nothing elsewhere."""
+    bar = tqdm(total=total, desc=name, unit="episode", disable=None if total else True, leave=False)
+
+    def advance(episode: EpisodeResult) -> None:
+        bar.set_postfix_str(f"seed {episode.seed} {episode.end_reason} {episode.metrics['return']:.1f}")
+        bar.update()
+
+    return advance
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return words[text.lower()]
