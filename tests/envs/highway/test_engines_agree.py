@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from racer.agents.policy import build_policy
 from racer.core.errors import UsageError
 from racer.envs.highway import make_vector_env
 from racer.evaluation.episodes import evaluate_policy
+from racer.networks.policy import build_policy
 
 GENTLE = {"kind": "uniform", "action_low": [-0.5, -0.02], "action_high": [1.0, 0.02]}
 
