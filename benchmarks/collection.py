@@ -77,7 +77,7 @@ class Loop:
     def __init__(self, env: Any, agent: Any, length: int) -> None:
         import numpy as np
 
-        from racer.agents.policy import build_policy
+        from racer.networks.policy import build_policy
         from racer.replay import Collector
 
         policy, params, rng = build_policy(agent.policy_spec), agent.policy_params, np.random.default_rng(0)
@@ -184,7 +184,7 @@ class Workers:
         """Publish the policy, if it is time."""
         from racer.distributed.channels import Parameters
 
-        from racer.agents.policy import params_to_bytes
+        from racer.networks.serialization import params_to_bytes
 
         if time.monotonic() >= self.next_publication:
             self.next_publication = time.monotonic() + 0.5
