@@ -233,9 +233,11 @@ class FunctionalStep(NamedTuple):
     metrics: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Functional:
     """One environment as pure functions of JAX arrays, for ``jit``, ``vmap`` and ``scan``.
+
+    Each is itself and equal to no other, so that compilations can be kept by it.
 
     Attributes:
         observation_space: of one environment.

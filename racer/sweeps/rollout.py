@@ -33,11 +33,11 @@ class Episodes(NamedTuple):
     """Episodes that ended in a rollout.
 
     Attributes:
-        count: how many, ``[]``.
+        ended: how many, ``[]``.
         sums: of every metric over them, by key, ``[]``.
     """
 
-    count: jax.Array
+    ended: jax.Array
     sums: dict[str, jax.Array]
 
 
@@ -61,9 +61,9 @@ def collect(
         num_steps: T.
 
     Returns:
-        Where they stand then; the rollout as :func:`racer.replay.sequence.join_rollouts` gives it, with a final
-        observation kept for each of the ``T * N`` rows, since how many episodes end is not known when it is compiled;
-        and the episodes that ended.
+        Where they stand then; the rollout, and the episodes that ended. The rollout has the fields that
+        :func:`racer.replay.sequence.join_rollouts` gives, ``draws`` for choices too, and a final observation for
+        each of the ``T * N`` rows, since how many episodes end is not known when it is compiled.
     """
 
     def advance(scene: Scene, key: jax.Array) -> tuple[Scene, Any]:
@@ -82,6 +82,8 @@ def collect(
             "valid": jnp.ones_like(step.reward),
             **extras,
         }
+        if policy.discrete:
+            row["draws"] = actions - policy.start
         after = Scene(step.state, step.observation, cleared(memory, ended))
         return after, (row, step.final_observation, ended, step.metrics)
 

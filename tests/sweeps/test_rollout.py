@@ -53,7 +53,7 @@ def test_rollouts_join_and_count(rollouts: Any) -> None:
     assert turned > 0
     assert early["cut"].sum() > turned  # some ran into the limit
     np.testing.assert_array_equal(early["cut"], early["forget"])
-    assert counted.count == early["cut"].sum()
+    assert counted.ended == early["cut"].sum()
     assert counted.sums["return"] == pytest.approx(float(early["rewards"].sum()), rel=1e-5)
     assert counted.sums["success"] == (early["rewards"] > 1).sum()
     assert counted.sums["wrong_turn"] == (early["rewards"] < 0).sum()
