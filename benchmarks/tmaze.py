@@ -43,7 +43,7 @@ AGENT: dict[str, Any] = {
     "hidden_dims": (32,), "value_hidden_dims": (32,), "activation": "relu",
 }  # fmt: skip
 GRU = {"kind": "gru", "size": 32}
-TRANSFORMER = {"kind": "transformer", "layers": 2, "heads": 8, "embed": 12, "length": 128}
+TRANSFORMER = {"kind": "transformer", "layers": 2, "heads": 8, "embed": 12, "head_size": 4, "length": 128}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gru": {"label": "GRU", "agent": {"memory": GRU}},
@@ -53,8 +53,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "perfect_memory": {"label": "perfect memory", "world": {"observation": "perfect_memory"}, "agent": {}},
     "memoryless": {"label": "no memory", "agent": {"actor_lr": 1e-3}},
-    "transformer": {"label": "gated transformer", "agent": {"memory": TRANSFORMER, "actor_lr": 1e-3}},
-}
+    # Attention costs the square of a sequence: as many transitions an update in sequences half as long.
+    "transformer": {
+        "label": "gated transformer", "num_envs": 2 * NUM_ENVS,
+        "agent": {"memory": TRANSFORMER, "actor_lr": 1e-3, "rollout_length": 64},
+    },
+}  # fmt: skip
 
 WANTED = {
     "gru": (3.5, math.inf), "gru_ld": (3.5, math.inf), "perfect_memory": (3.5, math.inf),
@@ -92,7 +96,7 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
     assert world.functional is not None
     config = world.resolve({"length": args.length, **variant.get("world", {})})
     agent = {**AGENT, "lr_decay_transitions": args.steps, **variant["agent"]}
-    last = time.monotonic()
+    num_envs, last = variant.get("num_envs", NUM_ENVS), time.monotonic()
 
     def tell(transitions: int, seconds: float, means: Any) -> None:
         nonlocal last
@@ -102,7 +106,7 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
             print(f"  {name} {transitions:>9,} transitions {seconds:6.0f} s   {returns}", flush=True)
 
     result = train_population(
-        PPOLearner, world.functional(config), [agent], args.seeds, num_envs=NUM_ENVS, num_transitions=args.steps,
+        PPOLearner, world.functional(config), [agent], args.seeds, num_envs=num_envs, num_transitions=args.steps,
         on_chunk=tell,
     )  # fmt: skip
     transitions, curve = result.curve("discounted_return", POINTS)
@@ -110,7 +114,7 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return {
         "world": config,
         "agent": agent,
-        "num_envs": NUM_ENVS,
+        "num_envs": num_envs,
         "seeds": list(args.seeds),
         "transitions": int(result.transitions[-1]),
         "final": {metric: plain(result.mean(metric, tail)) for metric in METRICS},
