@@ -28,7 +28,7 @@ def functional() -> Functional:
 def rollouts(request: pytest.FixtureRequest, functional: Functional) -> Any:
     """Two rollouts, one after the other, and what made them."""
     torso = build_torso((4,), {"hidden_dims": [8], "activation": "tanh", "memory": request.param})
-    policy = Policy("categorical", (4,), torso, 4)
+    policy = Policy(kind="categorical", observation_shape=(4,), torso=torso, size=4)
     params = policy.init(jax.random.key(1))
 
     @jax.jit
