@@ -268,6 +268,8 @@ class World:
         aliases: keys of an agent's configuration file that belong to the world, with their names there.
         views: named observation transforms.
         controllers: named action transforms.
+        drivers: named policies that nobody trained; each is made for a single or a vector environment, whose state it
+            may read, and acts as :class:`racer.networks.policy.Policy` does, without parameters.
         film: how episodes are drawn, or None where the world cannot be filmed.
         functional: builds reset and step as pure functions from a whole configuration, or None.
     """
@@ -285,6 +287,7 @@ class World:
     aliases: Mapping[str, str] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     controllers: Mapping[str, Controller] = field(default_factory=dict)
+    drivers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     film: Film | None = None
     functional: Callable[[Config], Functional] | None = None
 
@@ -334,6 +337,14 @@ class World:
             UsageError: there is none; the message names the nearest one.
         """
         return _named("controller", self.name, name, self.controllers)
+
+    def driver(self, name: str) -> Callable[[Any], Any]:
+        """Return what makes the driver called ``name`` for an environment.
+
+        Raises:
+            UsageError: there is none; the message names the nearest one.
+        """
+        return _named("driver", self.name, name, self.drivers)
 
 
 def world_names() -> tuple[str, ...]:
