@@ -154,9 +154,10 @@ class Workers:
     """
 
     def __init__(self, factory: Any, env: Any, agent: Any, count: int, steps: int) -> None:
-        from racer.distributed.config import ServiceConfig
         from racer.distributed.replay import DistributedReplayBuffer
         from racer.distributed.supervisor import Supervisor
+
+        from racer.distributed.config import ServiceConfig
 
         config = ServiceConfig(
             num_workers=count, worker_steps_per_iteration=steps, max_queue_size=2 * count, step_timeout=60.0
@@ -181,8 +182,9 @@ class Workers:
 
     def publish(self) -> None:
         """Publish the policy, if it is time."""
-        from racer.agents.policy import params_to_bytes
         from racer.distributed.channels import Parameters
+
+        from racer.agents.policy import params_to_bytes
 
         if time.monotonic() >= self.next_publication:
             self.next_publication = time.monotonic() + 0.5

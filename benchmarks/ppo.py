@@ -140,10 +140,11 @@ def run_racer(args: argparse.Namespace, engine: str) -> dict[str, Any]:
 
 def run_racer_workers(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     """Train RACER's PPO in the actor-learner service, with a worker for each core."""
-    from racer.distributed.config import ServiceConfig
-    from racer.distributed.service import ActorLearnerService, Periodic
     from racer.training.distributed import DistributedRun, DistributedRunConfig
     from racer.training.on_policy_distributed import RolloutConfig
+
+    from racer.distributed.config import ServiceConfig
+    from racer.distributed.service import ActorLearnerService, Periodic
 
     # As many workers as cores, or as divide the environments among them.
     workers, enough = math.gcd(os.cpu_count() or 1, args.envs), threading.Event()

@@ -231,12 +231,13 @@ class Injector(threading.Thread):
 
 def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the service under the injector; return everything that was measured."""
+    from racer.training.checkpointing import CheckpointSaver
+
     from racer.core.checkpoint import latest_valid_checkpoint, read_checkpoint
     from racer.distributed.config import OffPolicyConfig, ServiceConfig
     from racer.distributed.consumers import OffPolicyConsumer
     from racer.distributed.service import ActorLearnerService, Periodic
     from racer.envs.highway import make_vector_env
-    from racer.training.checkpointing import CheckpointSaver
     from racer.training.run_spec import create_agent, spec_from_config
 
     before = resources()

@@ -80,9 +80,8 @@ class Interfaces:
         transforms: dict[str, Any] = {"world": world, "view": view, "controller": controller}
         shape = _observation_shape(agent, observation_space)
         if controller is not None:
-            found = _controller(world, controller)
-            names, size = tuple(getattr(found, "names", ()) or ()), found.size
-            return cls(shape, (-1.0,) * size, (1.0,) * size, _matching(names, size), **transforms)
+            names = _controlled(world, controller)
+            return cls(shape, (-1.0,) * len(names), (1.0,) * len(names), names, **transforms)
         if isinstance(action_space, gym.spaces.Discrete):
             return cls(shape, choices=int(action_space.n), start=int(action_space.start), **transforms)
         low, high = _bounded_box(agent, action_space)
@@ -154,9 +153,10 @@ def _matching(names: tuple[str, ...], size: int) -> tuple[str, ...]:
     return names
 
 
-def _controller(world: str | None, name: str) -> Any:
+def _controlled(world: str | None, controller: str) -> tuple[str, ...]:
+    """Return what the policy chooses under a controller."""
     if world is None:
-        raise UsageError(f"controller {name!r} is a world's, but no world is named")
+        raise UsageError(f"controller {controller!r} is a world's, but no world is named")
     from racer.envs.registry import get_world
 
-    return get_world(world).controller(name)
+    return get_world(world).controller(controller).names

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from racer.agents import ppo_update
@@ -205,7 +203,7 @@ class PPOLearner(BaseLearner):
         if len(lead) != 2:
             raise UsageError(f"rollout field 'rewards' must be time-major [T, N], got {list(lead)}")
         (steps, envs), finals = lead, len(arrays["final_index"])
-        shapes: dict[str, tuple[int, ...]] = {name: lead for name in ("log_probs", "rewards", *ROW_FLAGS)}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("log_probs", "rewards", *ROW_FLAGS), lead)
         shapes |= {drawn: (*lead, *interfaces.action_shape), "observations": (steps + 1, envs)}
         shapes |= {"final_observations": (finals,), "final_index": (finals, 2)}
         shapes |= {name: (envs, *tail) for name, tail in memory.items()}

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import shutil
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from racer.core.errors import UsageError
-from racer.core.run_dir import fsync_folder, read_json, strict
+from racer.core.errors import UsageError, shown
+from racer.core.files import fsync_folder, open_regular, read_bytes, read_json, strict
 
 __all__ = [
     "FORMAT_VERSION",
@@ -56,6 +56,8 @@ MANIFEST = "manifest.json"
 _FOLDER = re.compile(r"checkpoint_(\d{1,18})(\.replaced)?\Z")
 _UNFINISHED = ".unfinished-"
 _REPLACED = ".replaced"
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_FILE_BYTES = 1 << 37
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 Arrays = dict[str, NDArray[Any]]
@@ -138,7 +140,8 @@ def verify_checkpoint(path: Path, groups: Collection[str] | None = None) -> dict
         if groups is None or name.removesuffix(".safetensors") in groups:
             _check_sum(path / name, entry)
         else:
-            _check_size(path / name, entry)
+            with _opened(path / name, entry):
+                pass
     return manifest
 
 
@@ -160,15 +163,15 @@ def read_checkpoint(path: Path | str, groups: Collection[str] | None = None) -> 
         try:
             # Loaded arrays are views of the bytes: copied, so that they can be written to.
             arrays[group] = {k: np.array(v) for k, v in safetensors.numpy.load(data).items()}
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"checkpoint file {str(path / name)!r} is not safetensors: {error}") from error
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            raise CheckpointError(f"checkpoint file {str(path / name)!r} is not safetensors: {shown(error)}") from error
     return Checkpoint(path, manifest["step"], arrays, manifest["metadata"])
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the checkpoint folders of a run, oldest first, whether whole or not."""
     found: dict[int, Path] = {}
-    for entry in run_dir.iterdir() if run_dir.is_dir() else ():
+    for entry in run_dir.iterdir() if os.path.isdir(run_dir) else ():
         match = _FOLDER.match(entry.name)
         # One that is being replaced counts only while its successor has no name.
         if match and entry.is_dir() and not (match[2] and int(match[1]) in found):
@@ -241,7 +244,7 @@ def recover_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def _leftovers(run_dir: Path) -> Iterator[Path]:
-    for entry in list(run_dir.iterdir()) if run_dir.is_dir() else ():
+    for entry in list(run_dir.iterdir()) if os.path.isdir(run_dir) else ():
         match = _FOLDER.match(entry.name)
         if entry.name.startswith(_UNFINISHED) or (match and match[2]):
             yield entry
@@ -260,8 +263,6 @@ def _commit(temporary: Path, final: Path) -> None:
 
 def _holds(path: Path, groups: Mapping[str, Mapping[str, NDArray[Any]]], metadata: Mapping[str, Any]) -> bool:
     """Whether a whole checkpoint of just these arrays and metadata lies there."""
-    if not path.is_dir():
-        return False
     try:
         manifest = verify_checkpoint(path)
     except CheckpointError:
@@ -310,56 +311,46 @@ def _remember(info: os.stat_result, found: str) -> None:
     _summed[info.st_dev, info.st_ino] = (info.st_size, info.st_mtime_ns, info.st_ctime_ns), found
 
 
-def _check_size(file: Path, entry: Mapping[str, Any]) -> os.stat_result:
-    """Return what the system says of a checkpoint file after comparing its kind and size."""
+@contextlib.contextmanager
+def _opened(file: Path, entry: Mapping[str, Any]) -> Iterator[tuple[io.BufferedReader, os.stat_result]]:
+    """Open a checkpoint file after comparing its kind and size."""
     try:
-        info = file.stat()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(info.st_mode):
-        raise CheckpointError(f"checkpoint file {str(file)!r} is not a regular file")
-    if info.st_size != entry["bytes"]:
-        raise CheckpointError(f"checkpoint file {str(file)!r} has {info.st_size} bytes instead of {entry['bytes']}")
-    return info
+        with open_regular(file, _FILE_BYTES) as (opened, info):
+            if info.st_size != entry["bytes"]:
+                raise UsageError(f"{str(file)!r} has {info.st_size} bytes instead of {entry['bytes']}")
+            yield opened, info
+    except UsageError as error:
+        raise CheckpointError(f"checkpoint file {error}") from error
 
 
 def _check_sum(file: Path, entry: Mapping[str, Any]) -> None:
-    info = _check_size(file, entry)
-    times, found = _summed.get((info.st_dev, info.st_ino), (None, ""))
-    if times != (info.st_size, info.st_mtime_ns, info.st_ctime_ns):
-        try:
-            with file.open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error.strerror}") from error
-        _remember(info, found)
-    _compare(file, found, entry)
+    with _opened(file, entry) as (opened, info):
+        now, found = _summed.get((info.st_dev, info.st_ino), (None, ""))
+        if now != (info.st_size, info.st_mtime_ns, info.st_ctime_ns):
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+            _remember(info, found)
+        _compare(file, found, entry)
+
+
+def _verified_bytes(path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    with _opened(path / name, entry):
+        data = read_bytes(path / name, entry["bytes"])
+        _compare(path / name, hashlib.sha256(data).hexdigest(), entry)
+        return data
 
 
 def _compare(file: Path, found: str, entry: Mapping[str, Any]) -> None:
     if found != entry["sha256"]:
-        raise CheckpointError(f"checkpoint file {str(file)!r} is damaged: its SHA-256 does not match the manifest")
-
-
-def _verified_bytes(path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    file = path / name
-    info = _check_size(file, entry)
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(info.st_size + 1)
-    except (OSError, MemoryError) as error:
-        raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error}") from error
-    _compare(file, hashlib.sha256(data).hexdigest(), entry)
-    return data
+        raise UsageError(f"{str(file)!r} is damaged: its SHA-256 does not match the manifest")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint at {str(path)!r}{_neighbour(path)}")
-    if path.is_file():
+    if not os.path.lexists(path):
+        raise CheckpointError(f"there is no checkpoint at {shown(str(path))}{_neighbour(path)}")
+    if not path.is_dir():
         kind = " (a pickle is never loaded)" if path.suffix in (".pkl", ".pickle", ".p") else ""
-        raise CheckpointError(f"{str(path)!r} is a file; a checkpoint is a folder with a {MANIFEST}{kind}")
-    if not (path / MANIFEST).is_file():
+        raise CheckpointError(f"{shown(str(path))} is no folder; a checkpoint is a folder with a {MANIFEST}{kind}")
+    if not os.path.lexists(path / MANIFEST):
         raise CheckpointError(f"{str(path)!r} is no checkpoint: it has no {MANIFEST}")
     try:
         manifest = read_json(path / MANIFEST)
@@ -370,7 +361,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {str(path)!r} has format {version}, newer than this version of racer reads ({FORMAT_VERSION})"
         )
-    if version != FORMAT_VERSION or not _well_formed(manifest):
+    if not _is_count(version) or version != FORMAT_VERSION or not _well_formed(manifest):
         raise CheckpointError(f"checkpoint file {str(path / MANIFEST)!r} is malformed")
     named = _FOLDER.match(path.name)
     if named and int(named[1]) != manifest["step"]:
@@ -379,21 +370,25 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _well_formed(manifest: Mapping[str, Any]) -> bool:
-    files, step = manifest.get("files"), manifest.get("step")
+    files = manifest.get("files")
     return (
-        isinstance(step, int)
-        and step >= 0
+        _is_count(manifest.get("step"))
         and isinstance(manifest.get("metadata"), dict)
         and isinstance(files, dict)
         and all(
             isinstance(entry, dict)
-            and isinstance(entry.get("bytes"), int)
+            and _is_count(entry.get("bytes"))
             and isinstance(entry.get("sha256"), str)
+            and _SHA256.match(entry["sha256"])
             and name.endswith(".safetensors")
             and _GROUP.match(name.removesuffix(".safetensors"))
             for name, entry in files.items()
         )
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _neighbour(path: Path) -> str:

@@ -104,7 +104,7 @@ class Canvas:
             x, y = points[-1]
             self.box((x - 3, y - 3, x + 3, y + 3), color, 3)
         self.text(right - 8, bottom - 7, name, 12, MUTED, "rs")
-        self.text(right - 8, top + 14, f"max {max(values):.1f}" if values else "", 12, MUTED, "rs")
+        self.text(right - 8, top + 14, f"max {round(max(values), 1) + 0.0:.1f}" if values else "", 12, MUTED, "rs")
 
     def finish(self) -> Image.Image:
         """Return the picture at its final size."""

@@ -41,7 +41,9 @@ def gym_world(name: str) -> World:
     """
     env_id = name.removeprefix("gym:")
     spec = _spec(name, env_id)
-    metadata = getattr(_guarded(name, load_env_creator, spec.entry_point), "metadata", {})
+    made_by = spec.entry_point
+    creator = _guarded(name, load_env_creator, made_by) if isinstance(made_by, str) else made_by
+    metadata = getattr(creator, "metadata", {})
     film = None
     if "rgb_array" in metadata.get("render_modes", ()):
         rate = float(metadata.get("render_fps") or 30.0)

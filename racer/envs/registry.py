@@ -199,11 +199,11 @@ class View(Protocol):
 class Controller(Protocol):
     """A transform of actions: what a policy chooses becomes what the world takes, on NumPy or JAX arrays."""
 
-    size: int
-    """Numbers that the policy chooses, each in [-1, 1]."""
+    names: tuple[str, ...]
+    """What the policy chooses, a number in [-1, 1] each."""
 
     def __call__(self, observations: Any, actions: Any) -> Any:
-        """Map ``[..., *observation shape]`` and ``[..., size]`` to the world's own actions ``[..., A]``."""
+        """Map ``[..., *observation shape]`` and ``[..., len(names)]`` to the world's own actions ``[..., A]``."""
         ...
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EpisodeResult
 from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
@@ -71,5 +70,5 @@ def progress_bar(name: str, total: int) -> Callable[[EpisodeResult], None]:
 def _boolean(text: str) -> bool:
     words = {"true": True, "1": True, "false": False, "0": False}
     if text.lower() not in words:
-        raise UsageError(f"expected true or false, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
     return words[text.lower()]

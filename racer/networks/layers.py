@@ -19,6 +19,7 @@ import numpy as np
 
 __all__ = [
     "ACTIVATIONS",
+    "MAX_WIDTH",
     "Array",
     "Params",
     "dense",
@@ -32,6 +33,8 @@ __all__ = [
     "sigmoid",
     "softplus",
     "variance_scaling",
+    "writable",
+    "written",
 ]
 
 Array = Any
@@ -42,6 +45,9 @@ Params = Mapping[str, Array]
 
 Init = Callable[[Any, tuple[int, ...]], Array]
 """A random key and a shape to first values (JAX)."""
+
+MAX_WIDTH = 65_536
+"""Widest layer, longest cache: what is larger is a mistake and would end in a lack of memory."""
 
 _NORM_EPSILON = 1e-6
 
@@ -100,6 +106,19 @@ def layer_norm(params: Params, name: str, inputs: Array) -> Array:
     centred = inputs - xp.mean(inputs, axis=-1, keepdims=True)
     variance = xp.mean(xp.square(centred), axis=-1, keepdims=True)
     return centred / xp.sqrt(variance + _NORM_EPSILON) * params[f"{name}/scale"] + params[f"{name}/bias"]
+
+
+def writable(array: Array) -> Array:
+    """Return what :func:`written` may be called on: a copy of a NumPy array, a device's array as it is."""
+    return array.copy() if isinstance(array, np.ndarray) else array
+
+
+def written(array: Array, index: Any, values: Array) -> Array:
+    """Return ``array`` with ``values`` at ``index``; a NumPy array from :func:`writable` is changed in place."""
+    if isinstance(array, np.ndarray):
+        array[index] = values
+        return array
+    return array.at[index].set(values)
 
 
 def variance_scaling(scale: float) -> Init:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from racer.networks.fields import whole
+from racer.core.config import check_fields, option
 from racer.networks.layers import (
+    MAX_WIDTH,
     Array,
     Params,
     dense,
@@ -28,6 +29,8 @@ from racer.networks.layers import (
     relu,
     sigmoid,
     variance_scaling,
+    writable,
+    written,
 )
 from racer.networks.memory import Memory, Sequence
 
@@ -52,30 +55,21 @@ class _Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Transformer:
-    """See the module.
+    """See the module."""
 
-    Attributes:
-        embed: width of a token, H.
-        layers: number of layers.
-        heads: attentions side by side in each.
-        head_size: width of a key; None takes ``embed / heads``, or ``embed`` where that is no whole number.
-        length: tokens remembered, the present one included.
-        hidden: width of the perceptron in each layer; None takes ``4 * embed``.
-    """
-
-    embed: int = 64
-    layers: int = 2
-    heads: int = 4
-    head_size: int | None = None
-    length: int = 128
-    hidden: int | None = None
+    embed: int = option(64, "width of a token, H", low=1, high=MAX_WIDTH)
+    layers: int = option(2, "number of layers", low=1, high=64)
+    heads: int = option(4, "attentions side by side in each layer", low=1, high=1024)
+    head_size: int | None = option(
+        None, "width of a key; None: embed / heads, or embed where that is no whole number", low=1, high=MAX_WIDTH
+    )
+    length: int = option(128, "tokens remembered, the present one included", low=1, high=MAX_WIDTH)
+    hidden: int | None = option(
+        None, "width of the perceptron in each layer; None: 4 embed", low=1, high=MAX_WIDTH
+    )
 
     def __post_init__(self) -> None:
-        for name in ("embed", "layers", "heads", "length"):
-            whole(f"{name} of memory 'transformer'", getattr(self, name))
-        for name in ("head_size", "hidden"):
-            if getattr(self, name) is not None:
-                whole(f"{name} of memory 'transformer'", getattr(self, name))
+        check_fields(self, "key of memory 'transformer'")
 
     @property
     def width(self) -> int:
@@ -128,35 +122,31 @@ class Transformer:
         }
 
     def initial_memory(self, count: int) -> dict[str, np.ndarray]:
-        cache = (count, self.layers, self.length, self.heads * self._key_size)
+        lead, length, size = (count, self.layers, self.heads), self.length, self._key_size
+        # Each lies in memory as the products of attention read it.
         return {
-            "keys": np.zeros(cache, np.float32),
-            "values": np.zeros(cache, np.float32),
+            "keys": np.zeros((*lead, size, length), np.float32),
+            "values": np.zeros((*lead, length, size), np.float32),
             "position": np.zeros((count,), np.float32),
         }
 
     def step(self, params: Params, inputs: Array, memory: Memory) -> tuple[Array, dict[str, Array]]:
         xp = namespace(inputs)
         position = memory["position"]
-        slots = xp.arange(self.length)
-        here = slots == (position % self.length)[:, None]
+        slot = (position % self.length).astype(int)
         # Once the cache has come round, every slot holds one of the last tokens.
-        seen = slots <= position[:, None]
+        unseen = (xp.arange(self.length) > position[:, None])[:, None, None]
         x = dense(params, "memory/embed", inputs) + self._sinusoids(position)
-        keys, values = [], []
+        rows, keys, values = xp.arange(len(inputs)), writable(memory["keys"]), writable(memory["values"])
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
-            query, key, value = self._project(params, name, x)
-            keys.append(xp.where(here[..., None], key[:, None], memory["keys"][:, layer]))
-            values.append(xp.where(here[..., None], value[:, None], memory["values"][:, layer]))
-            scores = self._scores(query[:, None], keys[-1])[:, :, 0]
-            mixed = self._mix(_softmax(xp.where(seen[:, None], scores, _MASKED))[:, :, None], values[-1])[:, 0]
-            x = self._finish(params, name, x, mixed)
-        after = {
-            "keys": xp.stack(keys, axis=1),
-            "values": xp.stack(values, axis=1),
-            "position": position + 1.0,
-        }
+            query, key, value = (self._split(part) for part in self._project(params, name, x))
+            keys = written(keys, (rows, layer, slice(None), slice(None), slot), key)
+            values = written(values, (rows, layer, slice(None), slot), value)
+            scores = xp.matmul(query[:, :, None], keys[:, layer]) / math.sqrt(self._key_size)
+            mixed = xp.matmul(_softmax(xp.where(unseen, _MASKED, scores)), values[:, layer])
+            x = self._finish(params, name, x, mixed.reshape(len(inputs), -1))
+        after = {"keys": keys, "values": values, "position": position + 1.0}
         return layer_norm(params, "memory/norm", x), after
 
     def unroll(
@@ -175,11 +165,10 @@ class Transformer:
             later = dense(params, "memory/embed", peek) + self._sinusoids(following)
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
-            cache = (memory["keys"][:, layer], memory["values"][:, layer])
             query, key, value = self._project(params, name, x)
-            context = tuple(
-                jnp.concatenate([past, jnp.swapaxes(new, 0, 1)], axis=1)
-                for past, new in zip(cache, (key, value), strict=True)
+            context = (
+                jnp.concatenate([memory["keys"][:, layer], jnp.transpose(self._split(key), (1, 2, 3, 0))], axis=-1),
+                jnp.concatenate([memory["values"][:, layer], jnp.transpose(self._split(value), (1, 2, 0, 3))], axis=-2),
             )
             if later is not None:
                 later = self._finish(params, name, later, self._look(params, name, later, context, later_masks))
@@ -210,26 +199,24 @@ class Transformer:
         readable = (valid.T[:, None, :] > 0) | own
         return jnp.concatenate([cache, same & causal & near & readable], axis=-1)
 
-    def _attend(self, query: Array, context: tuple[Array, ...], mask: Array) -> Array:
-        """Return ``[T, N, heads * key]`` for queries ``[T, N, ...]`` over keys and values ``[N, S, ...]``."""
+    def _attend(self, query: Array, context: tuple[Array, Array], mask: Array) -> Array:
+        """Return ``[T, N, heads * key]`` for such queries over ``[N, heads, key, S]`` and ``[N, heads, S, key]``."""
         import jax.numpy as jnp
 
-        scores = self._scores(jnp.swapaxes(query, 0, 1), context[0])
-        weights = _softmax(jnp.where(mask[:, None], scores, _MASKED))
-        return jnp.swapaxes(self._mix(weights, context[1]), 0, 1)
+        scores = jnp.where(mask[:, None], self._scores(query, context[0]), _MASKED)
+        return self._mix(_softmax(scores), context[1])
 
-    def _look(self, params: Params, name: str, x: Array, context: tuple[Array, ...], mask: Any) -> Array:
+    def _look(self, params: Params, name: str, x: Array, context: tuple[Array, Array], mask: Any) -> Array:
         """Attend like :meth:`_attend`, each query also to itself, which nobody else reads."""
         import jax.numpy as jnp
 
         query, key, value = self._project(params, name, x)
-        scores = jnp.where(mask[:, None], self._scores(jnp.swapaxes(query, 0, 1), context[0]), _MASKED)
+        scores = jnp.where(mask[:, None], self._scores(query, context[0]), _MASKED)
         own = jnp.sum(self._split(query) * self._split(key), axis=-1) / math.sqrt(self._key_size)
         own = jnp.transpose(own, (1, 2, 0))[..., None]
         weights = _softmax(jnp.concatenate([scores, own], axis=-1))
-        others = jnp.swapaxes(self._mix(weights[..., :-1], context[1]), 0, 1)
         share = jnp.transpose(weights[..., -1], (2, 0, 1))[..., None]
-        return others + (share * self._split(value)).reshape(others.shape)
+        return self._mix(weights[..., :-1], context[1]) + (share * self._split(value)).reshape(*x.shape[:2], -1)
 
     def _project(self, params: Params, name: str, x: Array) -> tuple[Array, Array, Array]:
         normal = layer_norm(params, f"{name}/norm_0", x)
@@ -246,17 +233,14 @@ class Transformer:
         return x.reshape(*x.shape[:-1], self.heads, self._key_size)
 
     def _scores(self, query: Array, keys: Array) -> Array:
-        """Return ``[N, heads, Q, S]`` for ``[N, Q, ...]`` and ``[N, S, ...]``."""
+        """Return ``[N, heads, T, S]`` for ``[T, N, heads * key]`` and ``[N, heads, key, S]``."""
         xp = namespace(query)
-        q, k = self._split(query), self._split(keys)
-        products = xp.matmul(xp.transpose(q, (0, 2, 1, 3)), xp.transpose(k, (0, 2, 3, 1)))
-        return products / math.sqrt(self._key_size)
+        return xp.matmul(xp.transpose(self._split(query), (1, 2, 0, 3)), keys) / math.sqrt(self._key_size)
 
     def _mix(self, weights: Array, values: Array) -> Array:
-        """Return ``[N, Q, heads * key]`` for ``[N, heads, Q, S]`` and ``[N, S, ...]``."""
+        """Return ``[T, N, heads * key]`` for ``[N, heads, T, S]`` and ``[N, heads, S, key]``."""
         xp = namespace(weights)
-        mixed = xp.matmul(weights, xp.transpose(self._split(values), (0, 2, 1, 3)))
-        mixed = xp.transpose(mixed, (0, 2, 1, 3))
+        mixed = xp.transpose(xp.matmul(weights, values), (2, 0, 1, 3))
         return mixed.reshape(*mixed.shape[:2], -1)
 
     def _sinusoids(self, position: Array) -> Array:

@@ -22,8 +22,8 @@ POLICY_HZ, FRAMES_PER_STEP = 5, 3
 class CountingEnv(gymnasium.Env):
     """An episode of seed s lasts ``4 + s % 5`` steps; each step pays ``action[0] + noise of the seed``.
 
-    Odd seeds end in a fall, the others at the time limit. A policy's action feeds back into the observation, so that any
-    mix-up of environments, seeds, memories or generators changes the returns.
+    Odd seeds end in a fall, the others at the time limit. A policy's action feeds back into the observation, so that
+    any mix-up of environments, seeds, memories or generators changes the returns.
     """
 
     metadata = {"render_modes": ["rgb_array_list"], "render_fps": POLICY_HZ * FRAMES_PER_STEP}

@@ -34,7 +34,8 @@ def test_a_policy_with_a_memory_begins_each_episode_without_it(kind):
     bounds = {"action_low": np.full(2, -1, np.float32), "action_high": np.full(2, 1, np.float32)}
     params = {name: 3.0 * np.asarray(value) for name, value in policy.init(jax.random.PRNGKey(0)).items()} | bounds
     found = [
-        evaluate_policy(policy, params, COUNTING, {}, SEEDS, num_envs=n, deterministic=False).episodes for n in (1, 3, 7)
+        evaluate_policy(policy, params, COUNTING, {}, SEEDS, num_envs=num_envs, deterministic=False).episodes
+        for num_envs in (1, 3, 7)
     ]
     assert found[0] == found[1] == found[2]
     single = list(run_episode(policy, params, COUNTING, CountingEnv(), SEEDS[-1], deterministic=False))

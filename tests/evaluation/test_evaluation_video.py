@@ -1,34 +1,24 @@
-import math
-from dataclasses import replace
+"""Films of a world that says nothing of how it is drawn but its frames."""
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from evaluation_standins import (
+    COUNTING,
     FEEDBACK_PARAMS,
     FRAMES_PER_STEP,
     POLICY_HZ,
-    SMALL_ENV,
     CountingEnv,
     FeedbackPolicy,
 )
-from racer.evaluation.overlay import PANEL_HEIGHT, EpisodeTitle, Overlay, StepView, reward_rows
-from racer.evaluation.video import check_encoder, choice_name, record_episode, step_view, video_name, video_writer
 
 from racer.core.errors import UsageError
-from racer.evaluation.episodes import make_evaluation_env, run_episode
-from racer.evaluation.program import random_policy
+from racer.envs.registry import World
+from racer.evaluation.episodes import run_episode
+from racer.evaluation.film import PANEL_HEIGHT, Caption, Pictures, check_encoder, record, video_writer
 
 FPS = POLICY_HZ * FRAMES_PER_STEP
-SEED = 10_003  # an odd seed: ends in a collision, after 4 + 3 steps
-
-VIEW = StepView(
-    speed=31.0, forward_speed=30.5, time_to_collision=3.0, min_distance=12.0, episode_return=4.0,
-    reward=0.3, shaped=True,
-    reward_components={"base_reward": 0.4, "original_speed": 0.5, "forward_speed": 0.1, "safety_reward": 0.0},
-    actions={"acceleration": 0.5, "steering": -0.1},
-)  # fmt: skip
-
+SEED = 10_003  # an odd seed: ends in a fall, after 4 + 3 steps
 
 def read_video(path):
     reader = imageio_ffmpeg.read_frames(str(path))
@@ -38,17 +28,20 @@ def read_video(path):
     return meta, frames
 
 
+def steps_of(env):
+    return run_episode(FeedbackPolicy(), FEEDBACK_PARAMS, COUNTING, env, SEED)
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("video") / video_name("checkpoint_7", 0)
-    env = CountingEnv(render_mode="rgb_array_list")
-    result = record_episode(path, FeedbackPolicy(), FEEDBACK_PARAMS, env, SEED, policy_name="checkpoint_7", episode=0)
+    path = tmp_path_factory.mktemp("video") / "film.mp4"
+    env = CountingEnv("rgb_array_list")
+    result = record(path, env, steps_of(env), Pictures(COUNTING.film, {}, Caption("checkpoint_7", 0, SEED)))
     return path, result, *read_video(path)
 
 
 def test_video_is_h264_with_even_sizes_at_real_time(recorded):
-    path, result, meta, frames = recorded
-    assert path.name == "highway_eval_checkpoint_7_episode_0.mp4"
+    _, result, meta, frames = recorded
     assert meta["codec"] == "h264"
     assert meta["pix_fmt"].startswith("yuv420p")
     assert meta["fps"] == FPS
@@ -60,13 +53,11 @@ def test_video_is_h264_with_even_sizes_at_real_time(recorded):
 
 
 def test_video_shows_the_episode_of_the_evaluation(recorded):
-    steps = list(run_episode(FeedbackPolicy(), FEEDBACK_PARAMS, CountingEnv(), SEED))
-    assert recorded[1] == steps[-1].result
+    assert recorded[1] == list(steps_of(CountingEnv()))[-1].result
 
 
 def test_video_changes_while_driving_and_stands_still_at_the_end(recorded):
     frames = recorded[3]
-
 
     def change(first: int, second: int, rows: slice) -> int:
         return int(np.abs(frames[first].astype(int) - frames[second])[rows].max())
@@ -97,10 +88,9 @@ def test_odd_sizes_are_refused(tmp_path):
         pass
 
 
-def test_filming_needs_all_frames(tmp_path):
-    with pytest.raises(UsageError, match="rgb_array_list"):
-        record_episode(tmp_path / "a.mp4", FeedbackPolicy(), FEEDBACK_PARAMS, CountingEnv(), 1,
-                       policy_name="p", episode=0)  # fmt: skip
+def test_a_world_without_pictures_is_named():
+    with pytest.raises(UsageError, match=r"'blind' cannot be filmed.*render=false"):
+        World("blind", dict, lambda config, num_envs: None).get_film()
 
 
 def test_missing_encoder_is_found_beforehand(monkeypatch, tmp_path):
@@ -110,82 +100,11 @@ def test_missing_encoder_is_found_beforehand(monkeypatch, tmp_path):
         check_encoder()
 
 
-def compose(view: StepView | None, time: float = 0.0, end: str | None = None) -> np.ndarray:
-    overlay = Overlay(EpisodeTitle("checkpoint_7", 0, SEED, 40.0), 0.2)
-    if view is not None:
-        overlay.push(view)
-    return overlay.compose(np.full((150, 600, 3), 100, np.uint8), time, end)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"speed": 12.0},
-        {"forward_speed": -3.0},
-        {"time_to_collision": 1.0},
-        {"time_to_collision": math.inf},
-        {"min_distance": 3.0},
-        {"episode_return": -2.0},
-        {"reward": -0.5},
-        {"shaped": False},
-        {"actions": {"acceleration": 0.5, "steering": 0.9}},
-        {"reward_components": {**VIEW.reward_components, "safety_reward": -1.0}},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_overlay_shows_each_number(change):
-    before, after = compose(VIEW), compose(replace(VIEW, **change))
-    assert np.abs(before.astype(int) - after.astype(int)).max() > 60
-
-
-def test_overlay_shows_the_parts_that_count():
-    assert [name for name, _, _ in reward_rows(VIEW)] == [
-        "base reward", "speed term, taken out", "forward speed, put in", "safety", "training reward",
-    ]  # fmt: skip
-    assert reward_rows(VIEW)[-1][1] == 0.3
-    parts = {**VIEW.reward_components, "offroad_penalty": -2.0}
-    raw = replace(VIEW, shaped=False, reward=-1.6, reward_components=parts)
-    assert [row[:2] for row in reward_rows(raw)] == [
-        ("base reward", 0.4), ("off the road", -2.0), ("training reward", -1.6),
-    ]  # fmt: skip
-
-
-def test_a_raw_environment_shows_its_own_reward():
-    env = make_evaluation_env({**SMALL_ENV, "reward": "base"})
-    try:
-        policy = random_policy(env.action_space)
-        step = next(iter(run_episode(policy, {}, env, 10_000, deterministic=False)))
-        view = step_view(step, env.unwrapped.action_names, env.unwrapped.config)
-    finally:
-        env.close()
-    assert not view.shaped
-    assert view.reward == step.reward == step.info["reward_components"]["base_reward"]
-    assert view.reward != step.info["reward_components"]["training_reward"]
-
-
-def test_choices_are_named():
-    assert choice_name(np.int64(3), {"type": "DiscreteMetaAction"}) == "faster"
-    assert choice_name(0, {"type": "DiscreteMetaAction", "lateral": False}) == "slower"
-    assert choice_name(7, {"type": "DiscreteAction"}) == "choice 7"
-    chosen = [compose(replace(VIEW, actions={}, choice=name)) for name in ("faster", "idle")]
-    assert np.abs(chosen[0].astype(int) - chosen[1]).max() > 60
-
-
-def test_overlay_is_a_function_of_its_numbers():
-    np.testing.assert_array_equal(compose(VIEW, 1.0), compose(VIEW, 1.0))
-
-
-def test_overlay_shows_the_clock_and_the_end():
-    picture = compose(VIEW, 3.0)
-    assert (picture != compose(VIEW, 3.1)).any()
-    assert len({compose(VIEW, 3.0, end).tobytes() for end in ("collision", "off_road", "time_limit")}) == 3
-    assert (picture != compose(VIEW, 3.0, "collision")).any()
-
-
-def test_overlay_widens_the_road_and_keeps_its_shape():
-    picture = compose(VIEW)
-    assert picture.dtype == np.uint8
-    assert picture.shape[1] == 1280
-    assert picture.shape[0] % 2 == 0
-    # 600 x 150 becomes 1280 x 320: that many rows of the road's grey on the left edge.
-    assert (picture[:, 2] == 100).all(axis=1).sum() == 320
+def test_frames_of_any_shape_fit_the_picture():
+    pictures = Pictures(COUNTING.film, {}, Caption("p", 0, SEED))
+    for shape in ((400, 600, 3), (500, 500, 3), (35, 1001, 3)):
+        picture = pictures.compose(np.full(shape, 100, np.uint8), 0.0)
+        assert picture.dtype == np.uint8
+        assert picture.shape[1] == 1280
+        assert picture.shape[0] % 2 == 0
+        assert picture.shape[0] <= 44 + 720 + PANEL_HEIGHT

@@ -39,7 +39,7 @@ def test_exported_policy_is_the_runs_policy(checkpoint, tmp_path, capsys):
     for name, value in theirs.params.items():
         np.testing.assert_array_equal(ours.params[name], value)
     card = (folder / "README.md").read_text()
-    result = evaluate_policy(theirs.policy, theirs.params, theirs.env_config, evaluation_seeds(3, 20_000))
+    result = evaluate_policy(theirs.policy, theirs.params, theirs.world, theirs.env_config, evaluation_seeds(3, 20_000))
     assert f"{result.aggregate['mean_return']:.2f}" in card
     assert "    make it so" in card
     assert json.dumps(theirs.env_config["vehicles_count"]) in card
@@ -53,7 +53,7 @@ def test_keys_of_the_world_can_be_set_back(checkpoint, tmp_path, capsys):
     assert load_policy(checkpoint).env_config["vehicles_count"] != usual
     ours = load_policy(folder)
     assert ours.env_config["vehicles_count"] == usual
-    result = evaluate_policy(ours.policy, ours.params, ours.env_config, evaluation_seeds(2, 20_000))
+    result = evaluate_policy(ours.policy, ours.params, ours.world, ours.env_config, evaluation_seeds(2, 20_000))
     card = (folder / "README.md").read_text()
     assert f"{result.aggregate['mean_return']:.2f}" in card
     assert "but with the default `vehicles_count`" in card

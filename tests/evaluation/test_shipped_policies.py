@@ -47,7 +47,7 @@ FLOORS = {
 def evaluate(name: str, params_of=dict) -> EvaluationResult:
     trained = load_policy(POLICIES / name)
     seeds = evaluation_seeds(EPISODES, FIRST_UNWATCHED_SEED)
-    return evaluate_policy(trained.policy, params_of(trained.params), trained.env_config, seeds, num_envs=8)
+    return evaluate_policy(trained.policy, params_of(trained.params), trained.world, trained.env_config, seeds)
 
 
 def shuffled(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -78,3 +78,37 @@ def test_a_shipped_policy_is_small_and_tells_its_figures(name):
     card = (POLICIES / name / "README.md").read_text(encoding="utf-8")
     for part in ("## How it drives", "held-out episodes", "Agent:", "## Trained by", "licence"):
         assert part in card
+
+
+# Returns of the first unwatched seeds, as they were when the policies were given away.
+RETURNS = {
+    ("highway-cautious", "deterministic"): (
+        "0x1.c261253bb5bd6p+5", "0x1.b87d1d40cfc10p+5", "0x1.a33f2b349a32fp+5", "0x1.9d0e0764cde52p+5",
+    ),
+    ("highway-cautious", "sampled"): (
+        "0x1.bca099784b013p+5", "0x1.b5078c796c785p+5", "0x1.bc9d0b46fd415p+5", "0x1.8c3840d531ffep+5",
+    ),
+    ("highway-ppo", "deterministic"): (
+        "0x1.9109f3af132dbp+4", "0x1.015a716a7a2d2p+6", "0x1.f63a4ea84b9cdp+5", "0x1.f2f203eb954f8p+5",
+    ),
+    ("highway-ppo", "sampled"): (
+        "0x1.859c784923a33p+4", "0x1.ff7bc214cc47fp+5", "0x1.f09b6f69b3ce4p+5", "0x1.ea1093002970cp+5",
+    ),
+    ("sparse-highway", "deterministic"): (
+        "0x1.4c0dfd2ee5f77p+4", "0x1.cb1286c96556cp+6", "0x1.c40d6e9c53532p+6", "0x1.c78f80c14519ap+6",
+    ),
+    ("sparse-highway", "sampled"): (
+        "0x1.443cfa46ea106p+4", "0x1.ca9b5543a4ee2p+6", "0x1.c38da138daad2p+6", "0x1.c465bdaefd083p+6",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "actions"), RETURNS)
+def test_a_shipped_policy_drives_as_on_its_first_day_to_the_bit(name, actions):
+    trained, expected = load_policy(POLICIES / name), RETURNS[name, actions]
+    seeds = evaluation_seeds(len(expected), FIRST_UNWATCHED_SEED)
+    result = evaluate_policy(
+        trained.policy, trained.params, trained.world, trained.env_config, seeds, num_envs=3,
+        deterministic=actions == "deterministic",
+    )  # fmt: skip
+    assert tuple(float(value).hex() for value in result.returns) == expected

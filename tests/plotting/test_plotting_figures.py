@@ -6,11 +6,13 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from racer.core.errors import UsageError
+from racer.envs.highway.episode import EPISODE_METRICS
+from racer.envs.registry import get_world
 from racer.evaluation.episodes import EpisodeResult, EvaluationResult
-from racer.evaluation.metrics import EPISODE_METRICS, aggregate_episodes, proportion_interval
 from racer.evaluation.report import write_evaluation
+from racer.evaluation.summary import aggregate_episodes, proportion_interval
 from racer.plotting.critic import CriticEpisode, atoms_cvar, critic_figure, discounted_returns
-from racer.plotting.figures import learning_curves, return_histograms, speed_against_collisions
+from racer.plotting.figures import learning_curves, return_histograms, trade_offs
 from racer.plotting.runs import group_runs, load_run
 from racer.plotting.style import COLORS, pyplot, save
 
@@ -35,8 +37,9 @@ def make_run(folder, seed, *, risk=0.8, level=10.0, crashes=0):
     episodes = tuple(
         EpisodeResult(i, "time_limit", base | {"return": float(i), "crashed": float(i < crashes)}) for i in range(10)
     )
-    aggregate = aggregate_episodes([e.metrics for e in episodes], cvar_level=0.8)
-    write_evaluation(folder, EvaluationResult(episodes, aggregate, {}))
+    world = get_world("highway")
+    aggregate = aggregate_episodes([e.metrics for e in episodes], world.metrics, cvar_level=0.8)
+    write_evaluation(folder, EvaluationResult(world, episodes, aggregate, {}))
     return load_run(folder)
 
 
@@ -93,7 +96,7 @@ def test_histogram_takes_the_level_of_the_evaluation(groups):
 
 
 def test_trade_off_shows_each_run_and_the_group_mean(groups):
-    axis = speed_against_collisions(groups).axes[0]
+    axis = trade_offs(groups).axes[0]
     first = [(x, y) for x, y in points_of(axis, COLORS[0]) if np.isfinite(x)]
     np.testing.assert_allclose(sorted(first), [(0.1, 21.0), (0.2, 22.0), (0.2, 22.0), (0.3, 23.0)])
     intervals = sorted(tuple(path.vertices[:, 0]) for bar in axis.collections for path in bar.get_paths())
@@ -101,10 +104,12 @@ def test_trade_off_shows_each_run_and_the_group_mean(groups):
 
 
 def test_trade_off_counts_leaving_the_road_beside_it(groups):
-    # No episode of the stand-ins is a success, though few collide.
-    figure = speed_against_collisions(groups[1:])
+    # No episode of the stand-ins is a success, though few collide. Success is better to the left, too.
+    figure = trade_offs(groups[1:])
     assert points_of(figure.axes[0], COLORS[0])[0] == (0.0, 24.0)
-    assert points_of(figure.axes[1], COLORS[0])[0] == (1.0, 24.0)
+    assert points_of(figure.axes[1], COLORS[0])[0] == (0.0, 24.0)
+    assert not figure.axes[0].xaxis_inverted()
+    assert figure.axes[1].xaxis_inverted()
 
 
 def test_trade_off_falls_back_to_the_newest_line_of_the_log(tmp_path):
@@ -112,8 +117,20 @@ def test_trade_off_falls_back_to_the_newest_line_of_the_log(tmp_path):
         {"step": s, "evaluation/collision_rate": 0.1 * s, "evaluation/mean_forward_speed": 30.0 + s} for s in (1, 2)
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"step": 3}]))
-    axis = speed_against_collisions(group_runs([load_run(tmp_path)])).axes[0]
+    axis = trade_offs(group_runs([load_run(tmp_path)])).axes[0]
     assert points_of(axis, COLORS[0])[0] == pytest.approx((0.2, 32.0))
+
+
+def test_a_world_without_trade_offs_has_curves_all_the_same(tmp_path):
+    run = {"world": "gym:Pendulum-v1", "agent_name": "A", "agent_config": {}, "env_config": {}, "seed": 1}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    rows = [{"step": s, "training/return": -1.0 * s, "evaluation/length": 200.0} for s in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = group_runs([load_run(tmp_path)])
+    titles = [axis.get_title() or axis.get_title(loc="left") for axis in learning_curves(groups).axes]
+    assert titles[:2] == ["Mean return", "Mean episode length"]
+    with pytest.raises(UsageError, match="Pendulum"):
+        trade_offs(groups)
 
 
 def points_of(axis, color):
@@ -128,7 +145,7 @@ def points_of(axis, color):
 def test_figures_that_the_runs_do_not_allow_are_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "agent/loss": 1.0}\n')
     groups = group_runs([load_run(tmp_path)])
-    for draw in (learning_curves, return_histograms, speed_against_collisions):
+    for draw in (learning_curves, return_histograms, trade_offs):
         with pytest.raises(UsageError, match="no run has"):
             draw(groups)
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from racer.core.errors import UsageError
+from racer.envs.highway.episode import EPISODE_METRICS
+from racer.envs.registry import get_world
 from racer.evaluation.episodes import EpisodeResult, EvaluationResult
-from racer.evaluation.metrics import EPISODE_METRICS, aggregate_episodes
 from racer.evaluation.report import write_evaluation
+from racer.evaluation.summary import aggregate_episodes
 from racer.plotting.runs import Curve, group_runs, load_run, mean_curve, smooth
 
 
@@ -117,12 +119,14 @@ def test_smoothing_is_a_centred_mean():
 def test_evaluation_files_are_found_and_identified(tmp_path):
     metrics = dict.fromkeys(EPISODE_METRICS, 0.0) | {"length": 2.0}
     episodes = tuple(EpisodeResult(i, "time_limit", metrics | {"return": float(i)}) for i in range(3))
-    aggregate = aggregate_episodes([e.metrics for e in episodes], cvar_level=0.5)
+    world = get_world("highway")
+    aggregate = aggregate_episodes([e.metrics for e in episodes], world.metrics, cvar_level=0.5)
     configuration = {
         "agent_name": "SACLearner", "agent_config": {"tau": 0.005}, "env_config": {}, "training_seed": 9,
         "policy_file": "policies/highway_run_9/checkpoint_100",
     }  # fmt: skip
-    path = write_evaluation(tmp_path / "run" / "evaluation", EvaluationResult(episodes, aggregate, configuration))
+    result = EvaluationResult(world, episodes, aggregate, configuration)
+    path = write_evaluation(tmp_path / "run" / "evaluation", result)
     from_folder, from_file = load_run(tmp_path / "run"), load_run(path)
     assert from_folder.evaluations[0].returns().tolist() == [0.0, 1.0, 2.0]
     assert from_folder.seed == from_file.seed == 9

@@ -7,7 +7,7 @@ by key. It is completed and checked once, in :func:`resolve_config`; everything 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ __all__ = [
     "highway_config",
     "resolve_config",
     "safety_config",
-    "with_default_keys",
 ]
 
 ENGINES = ("compiled", "highway-env")
@@ -91,7 +90,7 @@ RACER_DEFAULTS: dict[str, Any] = {
     # observations are clipped to [-observation_clip, observation_clip]
     "observation_clip": 100.0,
     # one vector [V * F] instead of rows [V, F]
-    "flatten_observation": True,
+    "flatten_observation": False,
     # weight of the speed terms; None takes high_speed_reward, so that the correction removes what was added
     "speed_weight": None,
     # m/s, forward speeds that earn 0 and 1
@@ -113,19 +112,6 @@ RACER_DEFAULTS: dict[str, Any] = {
     # added to the reward once, in the step that ends an episode off the road (only where offroad_terminal is on)
     "offroad_penalty": 0.0,
 }
-
-
-def with_default_keys(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return a complete configuration with ``keys`` set back to their scenario's defaults.
-
-    Raises:
-        UsageError: an unknown key.
-    """
-    usual = default_config(config["scenario"])
-    for key in keys:
-        if key not in usual:
-            raise unknown_name("environment config key", key, usual)
-    return {**config, **{key: usual[key] for key in keys}}
 
 
 def default_config(scenario: str = "highway-v0") -> dict[str, Any]:

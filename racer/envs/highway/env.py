@@ -18,7 +18,7 @@ __all__ = ["RiskHighwayEnv"]
 class RiskHighwayEnv(gymnasium.Env):
     """Driving on highway-env's highway with a safety-shaped reward.
 
-    Observation: ``[V * F]`` float32, vehicle rows [presence, x, y, vx, vy, heading] clipped to +-100. Action:
+    Observation: ``[V, F]`` float32, vehicle rows [presence, x, y, vx, vy, heading] clipped to +-100. Action:
     ``[acceleration, steering]`` in [-1, 1] (``action_names`` tells which is which). ``info`` holds
     ``reward_components`` after every step and ``episode_metrics`` after an episode's last.
 

@@ -38,7 +38,7 @@ def test_spaces_and_defaults() -> None:
     assert (config["lanes_count"], config["vehicles_count"], config["duration"]) == (4, 50, 40)
     assert (config["simulation_frequency"], config["policy_frequency"]) == (15, 5)
     env = gymnasium.make(ENV_ID, config=SMALL)
-    assert env.observation_space == gymnasium.spaces.Box(-100.0, 100.0, (90,), np.float32)
+    assert env.observation_space == gymnasium.spaces.Box(-100.0, 100.0, (15, 6), np.float32)
     assert env.action_space == gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
     assert env.unwrapped.action_names == ("acceleration", "steering")
 
