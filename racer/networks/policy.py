@@ -57,7 +57,7 @@ class Policy:
     kind: str = option(MISSING, "the action distribution", choices=HEADS)
     observation_shape: tuple[int, ...] = option(MISSING, "shape of one observation of the world", empty=False)
     torso: Torso = option(MISSING, "what lies below the head; reads the observation through the view")
-    size: int = option(MISSING, "numbers in an action of the head; of choices, how many there are", low=1, high=MAX_WIDTH)
+    size: int = option(MISSING, "numbers in an action of the head, or how many choices", low=1, high=MAX_WIDTH)
     start: int = option(0, "number of the first choice")
     log_std_min: float = option(-20.0, "lower clip of a Gaussian's log-deviation")
     log_std_max: float = option(2.0, "upper clip of a Gaussian's log-deviation")
