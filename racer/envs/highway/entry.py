@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from racer.envs.highway import make_vector_env
 from racer.envs.highway.config import action_names, resolve_config
+from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
 from racer.envs.highway.views import CONTROLLERS, VIEWS
@@ -23,5 +24,6 @@ WORLD = World(
     aliases={"safety_penalty": "safety_coeff"},
     views=VIEWS,
     controllers=CONTROLLERS,
+    drivers=DRIVERS,
     film=FILM,
 )
