@@ -44,7 +44,7 @@ def main() -> None:
 def actor(memory: dict | None) -> Callable[[int], Callable[[], object]]:
     """Return what makes a call of the policy for a number of observations."""
     torso = build_torso(SHAPE, {**NETWORK, "memory": memory})
-    policy = Policy("tanh_gaussian", SHAPE, torso, size=2, log_std_min=-5.0)
+    policy = Policy("tanh_gaussian", SHAPE, torso=torso, size=2, log_std_min=-5.0)
     params = parameters(policy)
 
     def of(count: int) -> Callable[[], object]:

@@ -49,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not arguments or arguments[0].startswith("-"):
             _overview().parse_args(arguments)
+        if arguments[0] == "train":
+            from racer.training.command import main as train
+
+            return train(arguments[1:])
         if arguments[0] not in COMMANDS:
-            raise unknown_name("command", arguments[0], COMMANDS)
+            raise unknown_name("command", arguments[0], [*COMMANDS, "train"])
         return _run(arguments[0], arguments[1:])
     except RacerError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
@@ -62,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _overview() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands.add_parser("train", help="train an agent in any world")
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.help)
     return parser

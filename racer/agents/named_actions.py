@@ -1,44 +1,37 @@
-"""Numbers for actions by name, as ``{"steering": 0.1}``: how they are written in a configuration and looked up."""
+"""Numbers for actions by name, as ``{"acceleration": 0.1}``, looked up among a world's actions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from racer.agents.validation import require_range, require_type
 from racer.core.errors import UsageError, unknown_name
 
-__all__ = ["initial_shares", "named_numbers", "numbers_by_name"]
+__all__ = ["initial_shares", "named_index", "numbers_by_name"]
 
 
-def named_numbers(key: str, given: Any) -> tuple[tuple[str, float], ...]:
-    """Return numbers by name as sorted pairs, which hash and go through JSON; takes a mapping, pairs or None.
+def named_index(key: str, name: str, names: Sequence[str]) -> int:
+    """Return which action is called ``name``.
 
     Raises:
-        UsageError: something else was given, or a number that is not finite.
+        UsageError: no names are known, or not this one.
     """
-    try:
-        pairs = dict(given or ())
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'{key} must be like {{"steering": 0.1}}, got {given!r}') from error
-    for name, number in pairs.items():
-        require_type(f"name in {key}", name, str)
-        require_range(f"{key} of {name!r}", number)
-    return tuple(sorted((name, float(number)) for name, number in pairs.items()))
+    if not names:
+        raise UsageError(f"{key} addresses the action {name!r} by name, but these actions have none")
+    if name not in names:
+        raise unknown_name(f"action ({key})", name, names)
+    return list(names).index(name)
 
 
 def numbers_by_name(key: str, given: Any, names: Sequence[str]) -> dict[str, float]:
-    """Return pairs as a dictionary after looking every name up in the environment's action names.
+    """Return pairs as a dictionary after looking every name up among the actions' names.
 
     Raises:
-        UsageError: the environment names no actions, or not this one.
+        UsageError: the actions have no names, or not this one.
     """
     numbers: dict[str, float] = dict(given)
-    if numbers and not names:
-        raise UsageError(f"{key} addresses actions by name, but this environment names none")
     for name in numbers:
-        if name not in names:
-            raise unknown_name(f"action ({key})", name, names)
+        named_index(key, name, names)
     return numbers
 
 
@@ -49,7 +42,7 @@ def initial_shares(
 
     Args:
         initial_action: pairs of names and actions in their own unit; those not named start at the centre.
-        names: the environment's action names, may be empty.
+        names: the actions' names, may be empty.
         low: lower end of each action's range as the policy uses it.
         high: upper end.
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from racer.core.config import from_mapping
 from racer.core.errors import UsageError, unknown_name
 
-if TYPE_CHECKING:
-    from racer.agents.protocol import Agent
+__all__ = ["agent_class", "agent_config", "agent_names", "agent_settings", "full_name"]
 
-__all__ = ["agent_class", "agent_config", "agent_names"]
-
-_AGENTS: dict[str, tuple[str, str]] = {
-    "DistributionalSACLearner": ("racer.agents.distributional_sac", "DistributionalSACConfig"),
-    "PPOLearner": ("racer.agents.ppo", "PPOConfig"),
-    "SACLearner": ("racer.agents.sac", "SACConfig"),
+_AGENTS: dict[str, str] = {
+    "DistributionalSACLearner": "racer.agents.distributional_sac",
+    "PPOLearner": "racer.agents.ppo",
+    "SACLearner": "racer.agents.sac",
 }
+_SHORT = {"cvar": "DistributionalSACLearner", "ppo": "PPOLearner", "sac": "SACLearner"}
 
 
 def agent_names() -> tuple[str, ...]:
@@ -24,42 +25,55 @@ def agent_names() -> tuple[str, ...]:
     return tuple(sorted(_AGENTS))
 
 
-def agent_class(name: str) -> type[Agent]:
-    """Return the agent class called ``name``.
+def full_name(name: str) -> str:
+    """Return the class name that a short name ("ppo", "sac", "cvar") stands for; other names come back as they are."""
+    return _SHORT.get(name, name)
+
+
+def agent_class(name: str) -> type[Any]:
+    """Return the learner class called ``name``, a :class:`racer.agents.protocol.Learner` with the verb ``create``.
 
     Args:
-        name: a built-in name (:func:`agent_names`), or ``package.module:Class`` for an agent of one's own.
+        name: a built-in name (:func:`agent_names`) or its short form, or ``package.module:Class`` for an agent of one's
+            own. A class that knows the jaxrl verbs alone is given the others by an adapter.
 
     Raises:
         UsageError: no such agent; the message names the nearest one.
     """
     if ":" in name:
-        return _import_attribute(name)
-    if name not in _AGENTS:
-        raise unknown_name("agent (model_cls)", name, _AGENTS)
-    return getattr(importlib.import_module(_AGENTS[name][0]), name)
+        found = _imported(name)
+        if hasattr(found, "wants"):
+            return found
+        from racer.agents.foreign import adapted
+
+        return adapted(found, name)
+    if full_name(name) not in _AGENTS:
+        raise unknown_name("agent (model_cls)", name, [*_AGENTS, *_SHORT])
+    return getattr(importlib.import_module(_AGENTS[full_name(name)]), full_name(name))
 
 
-def agent_config(name: str) -> type[Any]:
-    """Return the configuration dataclass of the agent called ``name``.
-
-    A plug-in (``package.module:Class``) offers its own as the class attribute ``config_class``.
+def agent_config(name: str) -> type[Any] | None:
+    """Return the configuration dataclass of the agent called ``name``; None where it has none (a foreign one).
 
     Raises:
-        UsageError: no such agent, or a plug-in without ``config_class``.
+        UsageError: no such agent.
     """
-    if ":" in name:
-        found = getattr(_import_attribute(name), "config_class", None)
-        if found is None:
-            raise UsageError(f"agent {name!r} has no attribute 'config_class' (a frozen dataclass)")
-        return found
-    if name not in _AGENTS:
-        raise unknown_name("agent (model_cls)", name, _AGENTS)
-    module, config_name = _AGENTS[name]
-    return getattr(importlib.import_module(f"{module}.config"), config_name)
+    return getattr(agent_class(name), "config_class", None)
 
 
-def _import_attribute(path: str) -> Any:
+def agent_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the whole configuration of an agent, defaults included, after checking it.
+
+    Raises:
+        UsageError: no such agent, a key that it does not have (with the nearest one), or a value out of range.
+    """
+    found = agent_class(name)
+    if getattr(found, "config_class", None) is None:
+        return dict(found.checked_settings(values))
+    return dataclasses.asdict(from_mapping(found.config_class, values, f"config key of {name}"))
+
+
+def _imported(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, unknown_name
 
 __all__ = [
-    "QUICK_TO_COMPILE",
     "Trainable",
-    "adamw",
+    "adam",
     "flatten_state",
-    "flax_params",
+    "replaced_components",
     "restore_state",
     "strong",
     "trainable",
@@ -27,9 +25,6 @@ __all__ = [
 
 S = TypeVar("S")
 
-# For functions that run once: optimizing them takes longer than they will ever run.
-QUICK_TO_COMPILE: dict[str, bool | int | str] = {"xla_backend_optimization_level": 0}
-
 
 class Trainable(NamedTuple):
     """Parameters and the state of their optimizer."""
@@ -37,11 +32,29 @@ class Trainable(NamedTuple):
     params: Any
     opt_state: Any
 
-    def step(self, optimizer: optax.GradientTransformation, grads: Any, accept: jax.Array) -> Trainable:
-        """Return the state after one optimizer step, or this state unchanged where ``accept`` is False."""
-        updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
-        stepped = Trainable(optax.apply_updates(self.params, updates), opt_state)
-        return jax.tree.map(lambda new, old: jnp.where(accept, new, old), stepped, self)
+    def step(
+        self,
+        optimizer: optax.GradientTransformation,
+        grads: Any,
+        rate: jax.Array,
+        accept: jax.Array,
+        decay: jax.Array | None = None,
+    ) -> Trainable:
+        """Return the state after one optimizer step, or this state unchanged where ``accept`` is False.
+
+        Args:
+            optimizer: turns gradients into directions; the step size is not its business.
+            grads: gradients of the parameters.
+            rate: step size.
+            accept: whether to take the step.
+            decay: decoupled weight decay (Loshchilov & Hutter 2019) of everything but biases and norms; None for none.
+        """
+        directions, opt_state = optimizer.update(grads, self.opt_state, self.params)
+        if decay is not None:
+            decayed = _decayed(self.params)
+            directions = jax.tree.map(lambda d, p, yes: d + decay * p if yes else d, directions, self.params, decayed)
+        params = jax.tree.map(lambda p, d: p - rate * d, self.params, directions)
+        return jax.tree.map(lambda new, old: jnp.where(accept, new, old), Trainable(params, opt_state), self)
 
 
 def trainable(optimizer: optax.GradientTransformation, params: Any) -> Trainable:
@@ -49,11 +62,8 @@ def trainable(optimizer: optax.GradientTransformation, params: Any) -> Trainable
     return Trainable(params, optimizer.init(params))
 
 
-def adamw(learning_rate: float | jax.Array, weight_decay: float | None) -> optax.GradientTransformation:
-    """Adam, with decoupled weight decay (Loshchilov & Hutter 2019) on everything but biases and norms."""
-    if not weight_decay:
-        return optax.adam(learning_rate)
-    return optax.adamw(learning_rate, weight_decay=weight_decay, mask=_decayed)
+adam = optax.chain(optax.scale_by_adam())
+"""Adam's directions (Kingma & Ba 2015), with its usual constants."""
 
 
 def _decayed(params: Any) -> Any:
@@ -80,6 +90,23 @@ def tree_is_finite(tree: Any) -> jax.Array:
 def strong(tree: S) -> S:
     """Strip weak types: a weakly typed leaf makes the second call of a jitted function compile again."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.asarray(leaf).dtype), tree)
+
+
+def replaced_components(state: Any, fresh: Any, components: Collection[str], exclude: Collection[str] = ()) -> Any:
+    """Return ``state`` with every component taken from ``fresh`` except those in ``exclude``.
+
+    Arrays are copied, so that donating the result leaves ``state`` usable.
+
+    Raises:
+        UsageError: ``exclude`` is a bare string or names an unknown component.
+    """
+    if isinstance(exclude, str):
+        raise UsageError(f"exclude takes a collection of component names, got the string {exclude!r}")
+    for name in exclude:
+        if name not in components:
+            raise unknown_name("agent component (exclude)", name, components)
+    taken = {name: getattr(fresh, name) for name in components if name not in exclude}
+    return jax.tree.map(jnp.copy, state._replace(**taken))
 
 
 def _named(state: Any) -> dict[str, Any]:
@@ -113,9 +140,3 @@ def restore_state(template: S, arrays: Mapping[str, np.ndarray]) -> S:
         raise UsageError("the saved agent does not fit this one: " + "; ".join(sorted(wrong)))
     leaves = [jnp.array(np.asarray(arrays[name]), copy=True) for name in named]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
-def flax_params(params: Any) -> dict[str, np.ndarray]:
-    """Return flax parameters under ``module/parameter`` names, as float32 copies."""
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    return {name: np.array(leaf, dtype=np.float32, copy=True) for name, leaf in flat.items()}

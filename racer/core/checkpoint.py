@@ -5,19 +5,25 @@
 temporary name, synced, and committed by one rename; it is read only after its sums match. Nothing in it can run:
 safetensors is a header and raw numbers, the rest is JSON.
 
+A run that has a whole checkpoint has one at every instant, whenever it is killed: one that is written anew stays in
+sight as ``checkpoint_<step>.replaced`` until the new one has its name, and :func:`recover_checkpoints` gives a whole
+``.unfinished-`` folder the name that it was meant to get.
+
 safetensors rather than orbax because a flipped byte must be an error and a half-written folder must not count as the
 newest checkpoint; orbax restores both in silence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +33,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from racer.core.errors import UsageError
-from racer.core.run_dir import fsync_folder, read_json, strict
+from racer.core.errors import UsageError, shown
+from racer.core.files import fsync_folder, open_regular, read_bytes, read_json, strict
 
 __all__ = [
     "FORMAT_VERSION",
@@ -39,7 +45,7 @@ __all__ = [
     "list_checkpoints",
     "prune_checkpoints",
     "read_checkpoint",
-    "remove_unfinished",
+    "recover_checkpoints",
     "verify_checkpoint",
     "write_checkpoint",
 ]
@@ -47,13 +53,19 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
-_FOLDER = re.compile(r"checkpoint_(\d+)\Z")
+_FOLDER = re.compile(r"checkpoint_(\d{1,18})(\.replaced)?\Z")
 _UNFINISHED = ".unfinished-"
+_REPLACED = ".replaced"
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_FILE_BYTES = 1 << 37
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger(__name__)
+
+# SHA-256 of the files that this process has written or summed, by (device, inode), with the (size, times) of then.
+_summed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
 
 
 class CheckpointError(UsageError):
@@ -82,7 +94,7 @@ def write_checkpoint(
 
     Args:
         run_dir: the run's folder.
-        step: transitions so far; an existing checkpoint of that step is replaced.
+        step: transitions so far; an existing checkpoint of that step is replaced, unless it holds just this.
         groups: named groups of named arrays, a file a group.
         metadata: JSON values.
 
@@ -90,37 +102,46 @@ def write_checkpoint(
         OSError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
     final = checkpoint_path(run_dir, step)
+    metadata = strict(dict(metadata))
+    if _holds(final, groups, metadata):
+        return final
     temporary = run_dir / f"{_UNFINISHED}{step}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     try:
         temporary.mkdir(parents=True)
         files = {}
         for group, arrays in groups.items():
             if not _GROUP.match(group):
                 raise ValueError(f"checkpoint group {group!r} must be lower-case letters, digits and '_'")
-            data = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
-            files[f"{group}.safetensors"] = _write_durably(temporary / f"{group}.safetensors", data)
-        manifest = {"format": FORMAT_VERSION, "step": step, "files": files, "metadata": strict(dict(metadata))}
+            files[f"{group}.safetensors"] = _write_durably(temporary / f"{group}.safetensors", _serialized(arrays))
+        manifest = {"format": FORMAT_VERSION, "step": step, "files": files, "metadata": metadata}
         _write_durably(temporary / MANIFEST, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
         fsync_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        fsync_folder(run_dir)
+        _commit(temporary, final)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
     return final
 
 
-def verify_checkpoint(path: Path) -> dict[str, Any]:
-    """Check a checkpoint's manifest and the sums of all its files; return the manifest.
+def verify_checkpoint(path: Path, groups: Collection[str] | None = None) -> dict[str, Any]:
+    """Check a checkpoint's manifest and the sums of its files; return the manifest.
+
+    A file that this process has written or summed before and that has not been touched since is not summed again.
+
+    Args:
+        path: the checkpoint's folder.
+        groups: those whose sums are to be checked, all by default; of the other files only the size is.
 
     Raises:
         CheckpointError: naming the file that is wrong and how.
     """
     manifest = _read_manifest(path)
     for name, entry in manifest["files"].items():
-        _verified_bytes(path, name, entry)
+        if groups is None or name.removesuffix(".safetensors") in groups:
+            _check_sum(path / name, entry)
+        else:
+            with _opened(path / name, entry):
+                pass
     return manifest
 
 
@@ -142,23 +163,28 @@ def read_checkpoint(path: Path | str, groups: Collection[str] | None = None) -> 
         try:
             # Loaded arrays are views of the bytes: copied, so that they can be written to.
             arrays[group] = {k: np.array(v) for k, v in safetensors.numpy.load(data).items()}
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"checkpoint file {str(path / name)!r} is not safetensors: {error}") from error
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            raise CheckpointError(f"checkpoint file {str(path / name)!r} is not safetensors: {shown(error)}") from error
     return Checkpoint(path, manifest["step"], arrays, manifest["metadata"])
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the checkpoint folders of a run, oldest first, whether whole or not."""
-    found = []
-    for entry in run_dir.iterdir() if run_dir.is_dir() else ():
+    found: dict[int, Path] = {}
+    for entry in run_dir.iterdir() if os.path.isdir(run_dir) else ():
         match = _FOLDER.match(entry.name)
-        if match and entry.is_dir():
-            found.append((int(match[1]), entry))
-    return [path for _, path in sorted(found)]
+        # One that is being replaced counts only while its successor has no name.
+        if match and entry.is_dir() and not (match[2] and int(match[1]) in found):
+            found[int(match[1])] = entry
+    return [path for _, path in sorted(found.items())]
 
 
-def latest_valid_checkpoint(run_dir: Path) -> Path:
+def latest_valid_checkpoint(run_dir: Path, groups: Collection[str] | None = None) -> Path:
     """Return the newest checkpoint whose sums match, warning of every newer one that was passed over.
+
+    Args:
+        run_dir: the run's folder.
+        groups: those that will be read, all by default; of the other files only the size is checked.
 
     Raises:
         CheckpointError: if the run has none; the message says what was wrong with each.
@@ -166,7 +192,7 @@ def latest_valid_checkpoint(run_dir: Path) -> Path:
     reasons = []
     for path in reversed(list_checkpoints(run_dir)):
         try:
-            verify_checkpoint(path)
+            verify_checkpoint(path, groups)
         except CheckpointError as error:
             log.warning("falling back to an older checkpoint: %s", error)
             reasons.append(str(error))
@@ -184,55 +210,147 @@ def prune_checkpoints(run_dir: Path, keep: int) -> list[Path]:
     kept, removed = 0, []
     for path in reversed(list_checkpoints(run_dir)):
         if kept < max(keep, 1):
-            try:
-                verify_checkpoint(path)
-            except CheckpointError:
-                if kept == 0:
-                    continue
-            else:
+            if _is_whole(path):
                 kept += 1
                 continue
-        shutil.rmtree(path, ignore_errors=True)
+            if kept == 0:
+                continue
+        _remove(path)
         removed.append(path)
     return removed
 
 
-def remove_unfinished(run_dir: Path) -> list[Path]:
-    """Delete what a killed save left behind; returns it."""
-    left = sorted(run_dir.glob(f"{_UNFINISHED}*"))
-    for path in left:
+def recover_checkpoints(run_dir: Path) -> list[Path]:
+    """Finish or undo what killed saves left behind; call it when a run starts, before its checkpoints are looked for.
+
+    A whole leftover whose step has no whole checkpoint gets its name, the newest first; every other is deleted.
+
+    Returns:
+        The checkpoints that were recovered.
+    """
+    recovered = []
+    for path in sorted(_leftovers(run_dir), key=lambda p: p.lstat().st_mtime_ns, reverse=True):
+        if _is_whole(path):
+            final = checkpoint_path(run_dir, _read_manifest(path)["step"])
+            if not _is_whole(final):
+                _remove(final)
+                os.rename(path, final)
+                fsync_folder(run_dir)
+                log.warning("recovered the checkpoint that a killed run left in %s as %s", path.name, final.name)
+                recovered.append(final)
+                continue
+        _remove(path)
+    return recovered
+
+
+def _leftovers(run_dir: Path) -> Iterator[Path]:
+    for entry in list(run_dir.iterdir()) if os.path.isdir(run_dir) else ():
+        match = _FOLDER.match(entry.name)
+        if entry.name.startswith(_UNFINISHED) or (match and match[2]):
+            yield entry
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    """Give a whole checkpoint its name; one that has it already is in sight under another name until then."""
+    replaced = final.with_name(final.name + _REPLACED)
+    if os.path.lexists(final):
+        _remove(replaced)
+        os.rename(final, replaced)
+    os.rename(temporary, final)
+    fsync_folder(final.parent)
+    _remove(replaced)
+
+
+def _holds(path: Path, groups: Mapping[str, Mapping[str, NDArray[Any]]], metadata: Mapping[str, Any]) -> bool:
+    """Whether a whole checkpoint of just these arrays and metadata lies there."""
+    try:
+        manifest = verify_checkpoint(path)
+    except CheckpointError:
+        return False
+    files = manifest["files"]
+    if manifest["metadata"] != metadata or set(files) != {f"{group}.safetensors" for group in groups}:
+        return False
+    sums = (hashlib.sha256(_serialized(groups[name.removesuffix(".safetensors")])).hexdigest() for name in files)
+    return all(found == entry["sha256"] for found, entry in zip(sums, files.values(), strict=True))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, its manifest first, so that one half deleted is no checkpoint."""
+    with contextlib.suppress(OSError):
+        (path / MANIFEST).unlink()
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    return left
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _serialized(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    return safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
 
 
 def _write_durably(path: Path, data: bytes) -> dict[str, Any]:
+    found = hashlib.sha256(data).hexdigest()
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        _remember(os.fstat(file.fileno()), found)
+    return {"bytes": len(data), "sha256": found}
+
+
+def _remember(info: os.stat_result, found: str) -> None:
+    _summed[info.st_dev, info.st_ino] = (info.st_size, info.st_mtime_ns, info.st_ctime_ns), found
+
+
+@contextlib.contextmanager
+def _opened(file: Path, entry: Mapping[str, Any]) -> Iterator[tuple[io.BufferedReader, os.stat_result]]:
+    """Open a checkpoint file after comparing its kind and size."""
+    try:
+        with open_regular(file, _FILE_BYTES) as (opened, info):
+            if info.st_size != entry["bytes"]:
+                raise UsageError(f"{str(file)!r} has {info.st_size} bytes instead of {entry['bytes']}")
+            yield opened, info
+    except UsageError as error:
+        raise CheckpointError(f"checkpoint file {error}") from error
+
+
+def _check_sum(file: Path, entry: Mapping[str, Any]) -> None:
+    with _opened(file, entry) as (opened, info):
+        now, found = _summed.get((info.st_dev, info.st_ino), (None, ""))
+        if now != (info.st_size, info.st_mtime_ns, info.st_ctime_ns):
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+            _remember(info, found)
+        _compare(file, found, entry)
 
 
 def _verified_bytes(path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    file = path / name
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint file {str(file)!r} cannot be read: {error.strerror}") from error
-    if len(data) != entry["bytes"]:
-        raise CheckpointError(f"checkpoint file {str(file)!r} has {len(data)} bytes instead of {entry['bytes']}")
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise CheckpointError(f"checkpoint file {str(file)!r} is damaged: its SHA-256 does not match the manifest")
-    return data
+    with _opened(path / name, entry):
+        data = read_bytes(path / name, entry["bytes"])
+        _compare(path / name, hashlib.sha256(data).hexdigest(), entry)
+        return data
+
+
+def _compare(file: Path, found: str, entry: Mapping[str, Any]) -> None:
+    if found != entry["sha256"]:
+        raise UsageError(f"{str(file)!r} is damaged: its SHA-256 does not match the manifest")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint at {str(path)!r}{_neighbour(path)}")
-    if path.is_file():
+    if not os.path.lexists(path):
+        raise CheckpointError(f"there is no checkpoint at {shown(str(path))}{_neighbour(path)}")
+    if not path.is_dir():
         kind = " (a pickle is never loaded)" if path.suffix in (".pkl", ".pickle", ".p") else ""
-        raise CheckpointError(f"{str(path)!r} is a file; a checkpoint is a folder with a {MANIFEST}{kind}")
-    if not (path / MANIFEST).is_file():
+        raise CheckpointError(f"{shown(str(path))} is no folder; a checkpoint is a folder with a {MANIFEST}{kind}")
+    if not os.path.lexists(path / MANIFEST):
         raise CheckpointError(f"{str(path)!r} is no checkpoint: it has no {MANIFEST}")
     try:
         manifest = read_json(path / MANIFEST)
@@ -243,27 +361,34 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {str(path)!r} has format {version}, newer than this version of racer reads ({FORMAT_VERSION})"
         )
-    if version != FORMAT_VERSION or not _well_formed(manifest):
+    if not _is_count(version) or version != FORMAT_VERSION or not _well_formed(manifest):
         raise CheckpointError(f"checkpoint file {str(path / MANIFEST)!r} is malformed")
+    named = _FOLDER.match(path.name)
+    if named and int(named[1]) != manifest["step"]:
+        raise CheckpointError(f"checkpoint {str(path)!r} holds step {manifest['step']}, against its name")
     return manifest
 
 
 def _well_formed(manifest: Mapping[str, Any]) -> bool:
-    files, step = manifest.get("files"), manifest.get("step")
+    files = manifest.get("files")
     return (
-        isinstance(step, int)
-        and step >= 0
+        _is_count(manifest.get("step"))
         and isinstance(manifest.get("metadata"), dict)
         and isinstance(files, dict)
         and all(
             isinstance(entry, dict)
-            and isinstance(entry.get("bytes"), int)
+            and _is_count(entry.get("bytes"))
             and isinstance(entry.get("sha256"), str)
+            and _SHA256.match(entry["sha256"])
             and name.endswith(".safetensors")
             and _GROUP.match(name.removesuffix(".safetensors"))
             for name, entry in files.items()
         )
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _neighbour(path: Path) -> str:

@@ -1,13 +1,14 @@
 """What every program of RACER does with its command line: flags in, one call, exit code out.
 
 Wrong input ends with exit code 2 and one line on standard error; ``--debug`` shows where it came from. An
-interrupted run ends with 130 (SIGINT) or 143 (SIGTERM), as a shell expects.
+interrupted run ends with 130 (SIGINT) or 143 (SIGTERM), as a shell expects. A terminal, pipe or disk behind the
+output that goes away ends nothing.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import re
 import sys
 import traceback
@@ -17,9 +18,10 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
-from racer.core.errors import RacerError, UsageError, unknown_name
+from racer.core.errors import RacerError, UsageError, shown, unknown_name
+from racer.core.terminal import outlived_streams, write_line
 
-__all__ = ["EXIT_USAGE", "parse_bool_tokens", "run_program"]
+__all__ = ["EXIT_USAGE", "parse_bool_tokens", "run_program", "unknown_config_key"]
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
@@ -41,24 +43,8 @@ def run_program(
         doc: what ``--help`` says first.
     """
     argv = list(sys.argv if argv is None else argv)
-    _define_common(values)
-    if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
-        print(_help(argv[0], values, doc))  # noqa: T201 - help is this program's output
-        return 0
-    debug = any(word in ("--debug", "--debug=true", "--debug=1") for word in argv[1:])
-    _quiet_logs()
-    try:
-        _parse(argv, values)
-        return main() or 0
-    except UsageError as error:
-        return _refuse(error, EXIT_USAGE, debug)
-    except RacerError as error:
-        return _refuse(error, EXIT_FAILURE, debug)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+    with outlived_streams():
+        return _run(main, argv, values, doc)
 
 
 def parse_bool_tokens(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
@@ -78,6 +64,30 @@ def parse_bool_tokens(argv: Sequence[str], values: flags.FlagValues) -> list[str
     return out
 
 
+def _run(main: Callable[[], int | None], argv: list[str], values: flags.FlagValues, doc: str) -> int:
+    _define_common(values)
+    if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
+        write_line(_help(argv[0], values, doc))
+        return 0
+    debug = any(word in ("--debug", "--debug=true", "--debug=1") for word in argv[1:])
+    _quiet_logs()
+    try:
+        _parse(argv, values)
+        return main() or 0
+    except UsageError as error:
+        return _refuse(error, EXIT_USAGE, debug)
+    except RacerError as error:
+        return _refuse(error, EXIT_FAILURE, debug)
+    except MemoryError as error:
+        return _refuse(RacerError(f"not enough memory: {error}".rstrip(": ")), EXIT_FAILURE, debug)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _refuse(UsageError(f"{shown(str(error.filename))}: {error.strerror}"), EXIT_USAGE, debug)
+    except KeyboardInterrupt:
+        return 130
+
+
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     try:
         rest = values(parse_bool_tokens(argv, values))
@@ -86,11 +96,13 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     except flags.Error as error:
         raise UsageError(_without_traceback(str(error))) from error
     except AttributeError as error:
-        raise UsageError(_unknown_config_key(str(error))) from error
+        raise UsageError(unknown_config_key(str(error))) from error
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(_one_line(str(error))) from error
     except SyntaxError as error:
         raise UsageError(f"config file {error.filename}:{error.lineno}: {error.msg}") from error
+    except SystemExit as error:
+        raise UsageError(f"config file {_place_of(error)}: it ends the program, with {shown(error.code)}") from error
     except Exception as error:
         raise UsageError(f"config file {_place_of(error)}: {type(error).__name__}: {error}") from error
     if rest[1:]:
@@ -104,8 +116,8 @@ def _define_common(values: flags.FlagValues) -> None:
 
 def _refuse(error: Exception, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
-    print(f"error: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one line that the user gets
+        write_line("".join(traceback.format_exception(error)).rstrip(), error=True)
+    write_line(f"error: {_one_line(str(error))}", error=True)
     return code
 
 
@@ -124,7 +136,7 @@ def _place_of(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "(unknown place)"
 
 
-def _unknown_config_key(message: str) -> str:
+def unknown_config_key(message: str) -> str:
     """Shorten ml_collections' message for a key that the config file does not have."""
     # The message is quoted twice, so that a quotation mark may be escaped.
     found = re.search(r"['\"]([\w.]+)\\?['\"]", message)
@@ -161,5 +173,3 @@ def _wrap(text: str, width: int) -> list[str]:
     import textwrap
 
     return textwrap.wrap(text, width) or [""]
-
-

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["RacerError", "UsageError", "nearest", "unknown_name"]
+__all__ = ["RacerError", "UsageError", "nearest", "shown", "unknown_name"]
+
+_SHOWN = 80
 
 
 class RacerError(Exception):
@@ -23,8 +26,19 @@ class UsageError(RacerError, ValueError):
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice closest to ``name``, or None where nothing is close."""
+    if len(name) > _SHOWN:
+        return None
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is shown in an error: on one line, cut where it is long."""
+    try:
+        text = " ".join(repr(value[: 2 * _SHOWN + 1] if isinstance(value, str) else value).split())
+    except Exception:  # noqa: BLE001 - a repr may raise anything; an integer of 5,000 digits raises ValueError
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
@@ -38,4 +52,4 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     choices = sorted(choices)
     guess = nearest(name, choices)
     hint = f"did you mean {guess!r}?" if guess else f"choose one of: {', '.join(choices)}"
-    return UsageError(f"unknown {kind} {name!r}; {hint}")
+    return UsageError(f"unknown {kind} {shown(name)}; {hint}")

@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from racer.core.errors import UsageError
-from racer.core.run_dir import strict
+from racer.core.files import open_regular, parse_json, read_bytes, replace_file, strict
 
-__all__ = ["METRICS_FILE", "MetricsLogger", "read_metrics", "wandb_mode"]
+__all__ = ["DAMAGED_FILE", "METRICS_FILE", "MetricsLogger", "read_metrics", "wandb_mode"]
 
 METRICS_FILE = "metrics.jsonl"
+DAMAGED_FILE = "metrics.damaged.jsonl"
 
 log = logging.getLogger(__name__)
 
+_FILE_BYTES = 1 << 29
+_LINE_BYTES = 1 << 20
 _WAITING_LINES = 10_000
 _CLOSE_SECONDS = 30.0
 _CONNECT_SECONDS = 30.0
@@ -45,7 +48,8 @@ class MetricsLogger:
         run_dir: the run's folder; ``metrics.jsonl`` and ``tensorboard/`` are made in it.
         config: the run's configuration, for trackers that show it.
         wandb_project: Weights & Biases project.
-        truncate_after: on resume, lines beyond this step are dropped, so that none appears twice.
+        truncate_after: on resume, lines beyond this step are dropped, so that none appears twice, and damaged ones
+            moved to ``metrics.damaged.jsonl``.
     """
 
     def __init__(
@@ -59,15 +63,13 @@ class MetricsLogger:
     ) -> None:
         self._clock = clock
         path = run_dir / METRICS_FILE
-        if truncate_after is not None and path.exists():
+        if truncate_after is not None and os.path.lexists(path):
             _drop_after(path, truncate_after)
         self._file = path.open("ab", buffering=0)
         self._unwritten = bytearray()
         self._trackers: list[_Tracker] = [_Background("TensorBoard", lambda: _TensorBoard(run_dir / "tensorboard"))]
         if wandb_mode() is not None:
-            self._trackers.append(
-                _Background("Weights & Biases", lambda: _WandB(run_dir, config or {}, wandb_project))
-            )
+            self._trackers.append(_Background("Weights & Biases", lambda: _WandB(run_dir, config or {}, wandb_project)))
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Write one line and hand the same numbers to the trackers."""
@@ -104,14 +106,17 @@ class MetricsLogger:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics file; a last line cut short by a kill is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    """Read a metrics file: every line that is whole, with a warning of how many are not.
+
+    A last line cut short by a kill is left out.
+
+    Raises:
+        UsageError: the file is missing, no regular file or too large.
+    """
+    found, damaged = _scan(path)
+    if damaged:
+        log.warning("%d damaged lines of %s are left out", len(damaged), path)
+    return [line for _, line in found]
 
 
 def wandb_mode() -> str | None:
@@ -209,7 +214,8 @@ class _WandB:
         import wandb
 
         id_file = run_dir / "wandb_id"
-        run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
+        kept = read_bytes(id_file, 64).decode("ascii", "replace").strip() if os.path.lexists(id_file) else ""
+        run_id = kept if kept.isalnum() else secrets.token_hex(4)
         id_file.write_text(run_id + "\n")
         self._run = wandb.init(
             dir=str(run_dir),
@@ -231,8 +237,36 @@ class _WandB:
         self._run.finish()
 
 
+def _scan(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], list[bytes]]:
+    """Return the lines that can be read, each as it stands and parsed, and those that cannot."""
+    found, damaged = [], []
+    with open_regular(path, _FILE_BYTES) as (file, _):
+        for raw in file:
+            line = _parsed(raw)
+            if line is not None:
+                found.append((raw.rstrip(b"\n") + b"\n", line))
+            elif raw.endswith(b"\n") and raw.strip():
+                damaged.append(raw)
+    return found, damaged
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """Return what a line says, or None where no logger wrote it so."""
+    if len(raw) > _LINE_BYTES:
+        return None
+    try:
+        line = parse_json(raw)
+    except ValueError:
+        return None
+    step = line.get("step") if isinstance(line, dict) else None
+    return line if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+
+
 def _drop_after(path: Path, step: int) -> None:
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    found, damaged = _scan(path)
+    if damaged:
+        aside = path.with_name(DAMAGED_FILE)
+        before = read_bytes(aside, _FILE_BYTES) if os.path.lexists(aside) else b""
+        replace_file(aside, before + b"".join(damaged))
+        log.warning("%d damaged lines of %s were moved to %s", len(damaged), path, DAMAGED_FILE)
+    replace_file(path, b"".join(raw for raw, line in found if line["step"] <= step))

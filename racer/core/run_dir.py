@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
+import fcntl
+import logging
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, shown
+from racer.core.files import read_bytes, read_json, remove_temporaries, temporary_of, write_json
 
-__all__ = [
-    "check_run_name",
-    "check_vacant",
-    "check_writable",
-    "fsync_folder",
-    "open_run",
-    "read_json",
-    "strict",
-    "write_json",
-]
+__all__ = ["check_run_name", "check_vacant", "check_writable", "lock_run", "open_run", "read_json", "write_json"]
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+
+# What a start makes before the first number or checkpoint of a run is written.
+_BEGINNING = (LOCK_FILE, "run.json", "tensorboard", "wandb_id", "wandb")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 def check_run_name(name: str) -> str:
     """Return ``name`` if it can name a folder; it must not climb out of the policies folder."""
     if not _NAME.match(name):
-        raise UsageError(f"run name {name!r} may hold letters, digits, '.', '_' and '-', a letter or digit first")
+        raise UsageError(f"run name {shown(name)} may hold letters, digits, '.', '_' and '-', a letter or digit first")
     return name
 
 
@@ -51,12 +52,35 @@ def check_writable(folder: Path, what: str) -> Path:
 def check_vacant(folder: Path) -> None:
     """Refuse a run folder that holds something already.
 
+    A folder whose start was killed before the run had a number or a checkpoint is as good as empty.
+
     Raises:
         UsageError: naming the folder and the two ways on.
     """
-    occupied = any(folder.iterdir()) if folder.is_dir() else folder.exists()
+    if os.path.isdir(folder):
+        occupied = not all(_begun_only(entry) for entry in folder.iterdir())
+    else:
+        occupied = os.path.lexists(folder)
     if occupied:
         raise UsageError(f"run folder {str(folder)!r} exists: use --resume {folder}, or another --run_name")
+
+
+@contextlib.contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process, and clear it of what a killed one left half written.
+
+    The system gives the lock back when the process ends, however it ends. Another machine sees it only where the file
+    system carries locks.
+
+    Raises:
+        UsageError: another process holds it; the message names its process id.
+    """
+    handle = _locked(folder)
+    try:
+        remove_temporaries(folder)
+        yield
+    finally:
+        os.close(handle)
 
 
 def open_run(root: Path, name: str, *, resume: bool) -> Path:
@@ -68,57 +92,55 @@ def open_run(root: Path, name: str, *, resume: bool) -> Path:
     folder = root / check_run_name(name)
     if not resume:
         check_vacant(folder)
-    elif not folder.is_dir():
+    elif not os.path.isdir(folder):
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     return check_writable(folder, "run folder")
 
 
-def strict(value: Any) -> Any:
-    """Make a value fit for strict JSON: NumPy scalars become Python's, NaN and infinities become None."""
-    if isinstance(value, dict):
-        return {str(k): strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(v) for v in value]
-    if hasattr(value, "tolist"):
-        return strict(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+def _begun_only(entry: Path) -> bool:
+    if entry.name == "metrics.jsonl":
+        return entry.stat().st_size == 0
+    return entry.name in _BEGINNING or temporary_of(entry.name) is not None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON so that a reader never sees half a file."""
-    text = json.dumps(strict(value), indent=2, allow_nan=False) + "\n"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UsageError: naming the file, if it is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(f"{str(path)!r} cannot be read as JSON: {error}") from error
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
+def _locked(folder: Path) -> int:
+    """Return the handle of the locked lock file, which holds this process's id."""
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(f"run folder {str(folder)!r} cannot be locked: {error.strerror or error}") from error
+        try:
+            _lock(handle, folder)
+            # The folder may have been deleted, and made again, between the two calls.
+            if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)
+    with contextlib.suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    return handle
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            log.warning("%s is not guarded against a second run: %s", folder, error.strerror)
+            return
+        raise UsageError(
+            f"run folder {str(folder)!r} is in use by {_holder(folder)}; end it, or use another --run_name"
+        ) from error
+
+
+def _holder(folder: Path) -> str:
+    try:
+        text = read_bytes(folder / LOCK_FILE, 64).decode("ascii", "replace").strip()
+    except UsageError:
+        text = ""
+    return f"process {text}" if text.isdigit() else "another process"

@@ -1,4 +1,4 @@
-"""Who runs where: environment workers, one learner, the channels between them, and their supervision.
+"""Who runs where: environment workers, one learner, the pools that join them, and their supervision.
 
-Nothing here knows highways or algorithms. Workers are NumPy processes; importing this package imports no JAX.
+Nothing here knows a world or an algorithm. Workers are NumPy programs; importing this package imports no JAX.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 
-__all__ = ["OffPolicyConfig", "ServiceConfig"]
+__all__ = ["OffPolicyConfig", "RolloutConfig", "ServiceConfig"]
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,12 @@ class ServiceConfig:
         1000, "transitions in a row of one worker with a value that is not finite, that stop the run", low=1
     )
     max_nonfinite_updates: int = option(
-        10, "updates in a row with a loss or gradient that is not finite, that stop the run", low=1
+        20, "updates in a row with a loss or gradient that is not finite, that stop the run", low=1
     )
     stop_grace: float = option(3.0, "seconds that workers get to end by themselves before they are killed", low=0.0)
 
     def __post_init__(self) -> None:
         check_fields(self, "service setting")
-        _check_integers(
-            self,
-            "num_workers worker_steps_per_iteration max_queue_size seed max_restarts max_start_failures "
-            "max_nonfinite_transitions max_nonfinite_updates",
-        )
         if self.max_queue_size < self.num_workers:
             raise UsageError(
                 f"max_queue_size {self.max_queue_size} is less than one batch for each of {self.num_workers} workers"
@@ -103,13 +98,10 @@ class OffPolicyConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "learner setting")
-        _check_integers(
-            self,
-            "replay_buffer_size batch_size utd_ratio experience_batch_size learner_update_ratio start_training",
-        )
         if self.batch_size > self.replay_buffer_size:
             raise UsageError(
-                f"batch_size {self.batch_size} is larger than the replay buffer of {self.replay_buffer_size}"
+                f"option 'batch_size' ({self.batch_size}) must not exceed 'replay_buffer_size' "
+                f"({self.replay_buffer_size})"
             )
 
     @property
@@ -118,8 +110,14 @@ class OffPolicyConfig:
         return self.learner_update_ratio * self.utd_ratio / self.experience_batch_size
 
 
-def _check_integers(config: object, names: str) -> None:
-    for name in names.split():
-        value = getattr(config, name)
-        if isinstance(value, bool) or int(value) != value:
-            raise UsageError(f"setting {name!r} must be a whole number, not {value!r}")
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Which rollouts the learner takes, of an agent that learns from its own recent policies."""
+
+    max_policy_lag: int = option(
+        1, "On-policy agents: versions by which a rollout's policy may lag behind the newest; older ones are dropped.",
+        low=0,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_fields(self, "learner setting")

@@ -6,33 +6,22 @@ update is due, else hands it the next batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from racer.core.errors import UsageError
-from racer.distributed.channels import WorkerBatch
 from racer.distributed.config import OffPolicyConfig
+from racer.distributed.pool import WorkerBatch
 from racer.distributed.rate_limiter import RateLimiter
-from racer.distributed.replay import DistributedReplayBuffer
 from racer.replay.experience import Batch
+from racer.replay.ring_buffer import RingReplayBuffer
+from racer.replay.sequence import join_rollouts
 
-__all__ = ["Consumer", "OffPolicyConsumer", "OnPolicyConsumer", "UpdatableAgent"]
+__all__ = ["Consumer", "OffPolicyConsumer", "OnPolicyConsumer"]
 
 Info = Mapping[str, Any]
-
-
-class UpdatableAgent(Protocol):
-    """What the service asks of an agent; see :class:`racer.agents.protocol.Agent`."""
-
-    @property
-    def policy_spec(self) -> dict[str, Any]: ...
-
-    @property
-    def policy_params(self) -> dict[str, np.ndarray]: ...
-
-    def update(self, batch: Mapping[str, np.ndarray], utd_ratio: int) -> tuple[Any, Info]: ...
 
 
 class Consumer(Protocol):
@@ -77,7 +66,7 @@ class OffPolicyConsumer:
     Args:
         config: replay and ratios.
         observation_shape: shape of one observation.
-        action_shape: shape of one action.
+        action_shape: shape of one action that the policy chooses.
         seed: of the sampling stream.
     """
 
@@ -92,8 +81,9 @@ class OffPolicyConsumer:
         seed: int = 0,
     ) -> None:
         self.config = config
-        self.buffer = DistributedReplayBuffer(config.replay_buffer_size, observation_shape, action_shape, seed=seed)
+        self.buffer = RingReplayBuffer(config.replay_buffer_size, observation_shape, action_shape, seed=seed)
         self.limiter = RateLimiter(config)
+        self.nonfinite = 0
         # Two sets of arrays in turn: an update that computes after it returned may still read the last one. The learner
         # waits for an update's result before it makes the next but one.
         self._minibatches: list[Batch | None] = [None, None]
@@ -108,73 +98,69 @@ class OffPolicyConsumer:
         return self.limiter.updates_due
 
     def accept(self, batch: WorkerBatch, current_version: int) -> int:
-        """Insert the batch's finite transitions."""
-        inserted = self.buffer.insert(batch)
+        """Insert the batch's valid transitions in time order, without those that are not finite."""
+        rows = batch.experience.flat()
+        finite = np.ones(len(rows["rewards"]), bool)
+        for values in rows.values():
+            if not np.isfinite(values).all():
+                finite &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        refused = int(np.count_nonzero(~finite))
+        if refused:
+            rows = {name: values[finite] for name, values in rows.items()}
+        inserted = self.buffer.insert(rows, policy_versions=batch.policy_version)
+        self.nonfinite += refused + batch.experience.nonfinite
         self.limiter.transitions += inserted
         return inserted
 
-    def update(self, agent: UpdatableAgent) -> tuple[Any, Info]:
+    def update(self, agent: Any) -> tuple[Any, Info]:
         """Sample ``utd_ratio`` minibatches and make one update() call."""
         turn = self.limiter.updates % 2
         rows = self.config.utd_ratio * self.config.batch_size
         batch = self._minibatches[turn] = self.buffer.sample(rows, out=self._minibatches[turn])
-        result = agent.update(batch, self.config.utd_ratio)
+        result: tuple[Any, Info] = agent.update(batch, self.config.utd_ratio)
         self.limiter.updates += 1
         return result
 
     def metrics(self) -> dict[str, float]:
         """See :class:`Consumer`."""
         return {
-            "replay_size": float(len(self.buffer)),
-            "gradient_steps": float(self.limiter.gradient_steps),
-            "utd_target": self.config.update_to_data,
-            "utd_achieved": self.limiter.achieved,
-            "nonfinite_transitions": float(self.buffer.nonfinite),
+            "replay_size": len(self.buffer),
+            "gradient_steps": self.limiter.gradient_steps,
+            "update_to_data_target": self.config.update_to_data,
+            "update_to_data": self.limiter.achieved,
+            "nonfinite_transitions": self.nonfinite,
         }
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """See :class:`Consumer`."""
-        counts = np.array([self.limiter.transitions, self.limiter.updates, self.buffer.nonfinite], np.int64)
+        counts = np.array([self.limiter.transitions, self.limiter.updates, self.nonfinite], np.int64)
         return {**self.buffer.state_arrays(), "counts": counts}
 
     def load_state_arrays(self, state: Mapping[str, np.ndarray]) -> None:
         """See :class:`Consumer`."""
-        if "counts" not in state or state["counts"].shape != (3,):
-            raise UsageError("replay state has no counts of transitions, updates and refused transitions")
+        transitions, updates, nonfinite = _counts(state, 3)
         self.buffer.load_state_arrays(state)
-        transitions, updates, nonfinite = (int(value) for value in state["counts"])
-        self.limiter.transitions, self.limiter.updates, self.buffer.nonfinite = transitions, updates, nonfinite
+        self.limiter.transitions, self.limiter.updates, self.nonfinite = transitions, updates, nonfinite
 
 
 class OnPolicyConsumer:
-    """Gathers whole rollouts of fresh enough policies and hands them to the algorithm's own update.
+    """Gathers whole rollouts of fresh enough policies; as many as there are workers make an update.
 
     Args:
-        update: ``(agent, rollouts) -> (agent, info)``; each rollout is a :class:`WorkerBatch` with time-major
-            arrays and the policy's extras.
-        batches_per_update: rollouts that make an update.
+        rollouts_per_update: rollouts that make an update.
         max_policy_lag: rollouts whose policy is more publications old than this are dropped and counted.
     """
 
     publish_after_update = True
     random_actions = False
 
-    def __init__(
-        self,
-        update: Callable[[Any, list[WorkerBatch]], tuple[Any, Info]],
-        *,
-        batches_per_update: int,
-        max_policy_lag: int = 1,
-    ) -> None:
-        if batches_per_update < 1 or max_policy_lag < 0:
-            raise UsageError("batches_per_update must be at least 1 and max_policy_lag at least 0")
-        self._update = update
-        self._needed = batches_per_update
+    def __init__(self, *, rollouts_per_update: int, max_policy_lag: int = 1) -> None:
+        if rollouts_per_update < 1 or max_policy_lag < 0:
+            raise UsageError("rollouts_per_update must be at least 1 and max_policy_lag at least 0")
+        self._needed = rollouts_per_update
         self._max_lag = max_policy_lag
         self._rollouts: list[WorkerBatch] = []
-        self._updates = 0
-        self._stale = 0
-        self._nonfinite = 0
+        self._transitions = self._gradient_steps = self._stale = self._nonfinite = 0
 
     def updates_due(self) -> int:
         """See :class:`Consumer`."""
@@ -187,26 +173,37 @@ class OnPolicyConsumer:
             self._stale += 1
             return 0
         self._rollouts.append(batch)
+        self._transitions += batch.experience.num_transitions
         return batch.experience.num_transitions
 
     def update(self, agent: Any) -> tuple[Any, Info]:
-        """Hand the gathered rollouts to the algorithm."""
+        """Make one update on the gathered rollouts, side by side."""
         rollouts, self._rollouts = self._rollouts[: self._needed], self._rollouts[self._needed :]
-        result = self._update(agent, rollouts)
-        self._updates += 1
-        return result
+        agent, info = agent.update(join_rollouts([batch.experience for batch in rollouts]))
+        self._gradient_steps += int(np.asarray(info.get("minibatches", 0)))
+        return agent, info
 
     def metrics(self) -> dict[str, float]:
         """See :class:`Consumer`."""
-        return {"stale_batches": float(self._stale), "nonfinite_transitions": float(self._nonfinite)}
+        return {
+            "gradient_steps": self._gradient_steps,
+            "update_to_data": self._gradient_steps / max(self._transitions, 1),
+            "stale_batches": self._stale,
+            "nonfinite_transitions": self._nonfinite,
+        }
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """See :class:`Consumer`. Rollouts that wait for an update are not kept: a resumed run collects anew."""
-        return {"counts": np.array([self._updates, self._stale, self._nonfinite], np.int64)}
+        return {"counts": np.array([self._transitions, self._gradient_steps, self._stale, self._nonfinite], np.int64)}
 
     def load_state_arrays(self, state: Mapping[str, np.ndarray]) -> None:
         """See :class:`Consumer`."""
-        if "counts" not in state or state["counts"].shape != (3,):
-            raise UsageError("on-policy state has no counts")
-        self._updates, self._stale, self._nonfinite = (int(value) for value in state["counts"])
+        self._transitions, self._gradient_steps, self._stale, self._nonfinite = _counts(state, 4)
         self._rollouts = []
+
+
+def _counts(state: Mapping[str, np.ndarray], size: int) -> tuple[int, ...]:
+    counts = state.get("counts")
+    if counts is None or counts.shape != (size,):
+        raise UsageError("the saved state has no counts of transitions and updates")
+    return tuple(int(value) for value in counts)

@@ -1,13 +1,74 @@
-"""Running statistics between two log lines."""
+"""Running statistics between log lines, and of the episodes that ended last."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["MeanOfDicts", "Throughput"]
+import numpy as np
+
+from racer.envs.registry import BASE_METRICS, Metric
+
+__all__ = ["EpisodeWindow", "MeanOfDicts", "Throughput"]
+
+
+class EpisodeWindow:
+    """Means over the episodes that ended last, and totals over all.
+
+    Args:
+        metrics: how each number of an episode is called in logs and put together; others keep their key and are
+            averaged.
+        size: episodes that the means are taken over.
+    """
+
+    def __init__(self, metrics: Sequence[Metric] = BASE_METRICS, size: int = 100) -> None:
+        self._metrics = {metric.key: metric for metric in metrics}
+        self._episodes: deque[dict[str, float]] = deque(maxlen=size)
+        self.total = 0
+        self._totals = {metric.total: 0 for metric in metrics if metric.total}
+
+    def extend(self, episodes: Iterable[Mapping[str, float]]) -> None:
+        """Add ended episodes."""
+        for episode in episodes:
+            self._episodes.append(dict(episode))
+            self.total += 1
+            for key, metric in self._metrics.items():
+                if metric.total:
+                    self._totals[metric.total] += int(episode.get(key, 0.0) > 0)
+
+    def means(self) -> dict[str, float]:
+        """Return every metric by its name in logs, and the totals."""
+        values: dict[str, float] = {"episodes": self.total, **self._totals}
+        for key in self._episodes[-1] if self._episodes else ():
+            metric = self._metrics.get(key, Metric(key, key))
+            values[metric.name] = self._mean(key, metric.kind)
+        return values
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the window as JSON values."""
+        return {"episodes": list(self._episodes), "total": self.total, "totals": dict(self._totals)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Return to :meth:`get_state`."""
+        self._episodes.clear()
+        # None stands for a number that is not finite.
+        self._episodes.extend(
+            {str(k): math.nan if v is None else float(v) for k, v in episode.items()} for episode in state["episodes"]
+        )
+        self.total = int(state["total"])
+        self._totals |= {name: int(value) for name, value in state["totals"].items()}
+
+    def _mean(self, key: str, kind: str) -> float:
+        episodes = [episode for episode in self._episodes if key in episode]
+        values = np.array([episode[key] for episode in episodes])
+        if kind == "rate":
+            return float(np.mean(values > 0))
+        if kind == "share":
+            return float(np.average(values, weights=[max(episode["length"], 1.0) for episode in episodes]))
+        return float(np.mean(values))
 
 
 class MeanOfDicts:
@@ -29,6 +90,14 @@ class MeanOfDicts:
         means = {f"{prefix}{name}": total / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
+
+    def get_state(self) -> dict[str, Any]:
+        """Return sums and counts as JSON values."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Return to :meth:`get_state`."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
 
 class Throughput:

@@ -1,98 +1,40 @@
-"""The environment worker: one process, one thread, several environments, no JAX.
-
-It is started with the interpreter itself rather than with :mod:`multiprocessing`: a fresh process inherits no lock
-and no thread of the learner (forking after JAX is loaded deadlocks), does not import the learner's main script
-(which loads JAX), leaves no tracker process behind, and has its thread limits in the environment before NumPy is
-loaded.
-"""
+"""The environment worker: several environments, a policy and its random stream. NumPy only, no JAX."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
-import socket
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import cloudpickle
 import numpy as np
-from gymnasium.vector import VectorEnv
 
-from racer.agents.policy import Policy, build_policy, bytes_to_params
-from racer.agents.policy.noise import exploration_generator
-from racer.core.errors import UsageError
-from racer.distributed.channels import Parameters, StopRequested, WorkerBatch
-from racer.distributed.links import WorkerLink
-from racer.replay.collector import Collector, NonFiniteData
-from racer.replay.exploration import exploration_state, restore_exploration
+from racer.core.random_state import generator_from_array, generator_to_array
+from racer.distributed.pool import Parameters, PoolTask, WorkerBatch, WorkerHistory
+from racer.replay.collector import Collector, Memory
 
-__all__ = ["EnvironmentWorker", "WorkerStart", "main", "worker_streams"]
+__all__ = ["EnvironmentWorker", "WorkerTask", "worker_streams"]
 
-_START_TIMEOUT = 60.0
-_PARENT_GRACE = 2.0
+_COLLECTOR = "collector/"
+_RNG = "policy_rng"
 
 
 @dataclass(frozen=True)
-class WorkerStart:
-    """All that a worker is told when it starts.
+class WorkerTask:
+    """What one worker is told.
 
     Attributes:
-        env_factory: builds the worker's vector environment.
-        policy_spec: what :func:`racer.agents.policy.build_policy` takes.
-        warmup_policy_spec: the same, for the policy that acts while there are no parameters; None for actions drawn
-            uniformly from the whole action space.
+        pool: what all workers do.
         worker: index of the worker.
-        incarnation: how often this worker had been started before.
-        stream: names its random streams, see :func:`worker_streams`.
-        epoch: of the service.
-        seed: of the service.
-        steps: steps of each environment in a batch.
-        credit_limit: batches it may have under way.
-        outstanding: batches of its predecessor that still wait at the learner.
-        lock_step: collect exactly one batch for each round of parameters.
-        rounds_done: last round that was delivered by this worker or its predecessors.
-        state: of the predecessor after that round (collector and random stream), or empty to begin anew.
-        heartbeat_interval: seconds between signs of life.
-        max_nonfinite: see :class:`racer.replay.collector.Collector`.
+        history: incarnation, rounds done, and the state after them; an empty state begins anew.
     """
 
-    env_factory: Callable[[], VectorEnv]
-    policy_spec: Mapping[str, Any]
+    pool: PoolTask
     worker: int
-    incarnation: int
-    stream: int
-    epoch: int
-    seed: int
-    steps: int
-    credit_limit: int
-    outstanding: int = 0
-    lock_step: bool = False
-    rounds_done: int = 0
-    state: Mapping[str, np.ndarray] = field(default_factory=dict)
-    heartbeat_interval: float = 0.5
-    max_nonfinite: int = 1000
-    warmup_policy_spec: Mapping[str, Any] | None = None
+    history: WorkerHistory
 
-
-class Link(Protocol):
-    """What a worker needs of its connection to the learner."""
-
-    def put(self, batch: WorkerBatch) -> None: ...
-
-    def latest(self) -> Parameters | None: ...
-
-    def ready(self) -> None: ...
-
-    def beat(self) -> None: ...
-
-    def wait(self, timeout: float) -> None: ...
+    @property
+    def stream(self) -> int:
+        """Names the random streams; see :func:`worker_streams`."""
+        return self.history.rounds_done if self.pool.config.deterministic else self.history.incarnation
 
 
 def worker_streams(seed: int, worker: int, stream: int) -> tuple[int, np.random.Generator]:
@@ -107,138 +49,53 @@ def worker_streams(seed: int, worker: int, stream: int) -> tuple[int, np.random.
 
 
 class EnvironmentWorker:
-    """Collects with the latest parameters and hands over what it collected, until it is asked to stop.
+    """Collects with the parameters that it is given, wherever it runs.
 
     Args:
-        start: what to do.
-        link: connection to the learner.
+        task: what to do.
     """
 
-    def __init__(self, start: WorkerStart, link: Link) -> None:
-        self.start = start
-        self.link = link
-        env_seed, rng = worker_streams(start.seed, start.worker, start.stream)
-        self._rng = exploration_generator(start.policy_spec, rng)
-        self.collector = Collector(start.env_factory(), env_seed, max_nonfinite=start.max_nonfinite)
-        space: Any = self.collector.env.single_action_space
-        # Discrete actions have no range to draw from; on-policy agents, which have them, never act at random.
-        warmup = start.warmup_policy_spec or start.policy_spec
-        if not start.warmup_policy_spec and hasattr(space, "low"):
-            warmup = {"kind": "uniform", "action_low": space.low.tolist(), "action_high": space.high.tolist()}
-        self._warmup_policy = build_policy(warmup)
-        self._policy = build_policy(start.policy_spec)
-        self._params: dict[str, np.ndarray] = {}
-        self._version = -1
-        self._rounds_done = start.rounds_done
-        self._steps_begun = 0
-        self._ready = False
-        if start.state:
-            self._rng = restore_exploration(start.policy_spec, dict(start.state), "policy_")
-            inner = {k.removeprefix("collector/"): v for k, v in start.state.items() if k.startswith("collector/")}
-            self.collector.restore(inner)
+    def __init__(self, task: WorkerTask) -> None:
+        self.task = task
+        config = task.pool.config
+        env_seed, self._rng = worker_streams(config.seed, task.worker, task.stream)
+        env = task.pool.env_factory()
+        memory = task.pool.policy.initial_memory(env.num_envs)
+        self.collector = Collector(env, env_seed, memory=memory, max_nonfinite=config.max_nonfinite_transitions)
+        self.rounds_done = task.history.rounds_done
+        if task.history.state:
+            self._restore(dict(task.history.state))
 
-    def run(self) -> None:
-        """Work until the link raises StopRequested."""
-        while True:
-            parameters = self._next_parameters()
-            policy = self._load(parameters)
-            experience = self.collector.collect(self.start.steps, self._acting(policy), self._on_step)
-            self._announce()
-            self._rounds_done = parameters.round
-            self.link.put(
-                WorkerBatch(
-                    experience,
-                    self.start.worker,
-                    self.start.incarnation,
-                    self.start.epoch,
-                    parameters.version,
-                    parameters.round,
-                    self._state(),
-                )
-            )
+    def collect(self, parameters: Parameters, on_step: Callable[[], None] | None = None) -> WorkerBatch:
+        """Collect one batch; ``on_step`` is called before every step."""
+        pool = self.task.pool
+        act = self._act_at_random if parameters.arrays is None else self._acting(parameters)
+        experience = self.collector.collect(pool.config.worker_steps_per_iteration, act, on_step)
+        self.rounds_done = parameters.round
+        incarnation = self.task.history.incarnation
+        return WorkerBatch(experience, self.task.worker, incarnation, parameters.version, parameters.round)
 
-    def _next_parameters(self) -> Parameters:
-        while True:
-            parameters = self.link.latest()
-            if parameters is not None and not (self.start.lock_step and parameters.round <= self._rounds_done):
-                return parameters
-            self.link.wait(self.start.heartbeat_interval)
-
-    def _load(self, parameters: Parameters) -> Policy:
-        if not parameters.data:
-            return self._warmup_policy
-        if parameters.version != self._version:
-            self._params, self._version = bytes_to_params(parameters.data), parameters.version
-        return self._policy
-
-    def _acting(self, policy: Policy) -> Callable[[np.ndarray], tuple[np.ndarray, Mapping[str, np.ndarray]]]:
-        params, rng = self._params, self._rng
-        return lambda observations: policy.act_with_extras(params, observations, rng)
-
-    def _on_step(self) -> None:
-        # The first step may compile; only once it is done does the step timeout apply.
-        if self._steps_begun == 1:
-            self._announce()
-        self._steps_begun += 1
-        self.link.beat()
-
-    def _announce(self) -> None:
-        if not self._ready:
-            self._ready = True
-            self.link.ready()
-
-    def _state(self) -> dict[str, np.ndarray]:
-        if not (self.start.lock_step and self.collector.can_save_state):
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what the next collection depends on besides the parameters; empty where environments cannot tell."""
+        if not self.collector.can_save_state:
             return {}
-        state = {f"collector/{name}": value for name, value in self.collector.state().items()}
-        return state | exploration_state(self._rng, "policy_")
+        state = {f"{_COLLECTOR}{name}": value for name, value in self.collector.state().items()}
+        return {**state, _RNG: generator_to_array(self._rng)}
 
+    def close(self) -> None:
+        """Close the environments."""
+        self.collector.env.close()
 
-def _end_with_the_learner(descriptor: int) -> None:
-    """End this process soon after the learner's end of the socket closes, also in the middle of a step."""
+    def _restore(self, state: dict[str, np.ndarray]) -> None:
+        self._rng = generator_from_array(state[_RNG])
+        inner = {name.removeprefix(_COLLECTOR): v for name, v in state.items() if name.startswith(_COLLECTOR)}
+        self.collector.restore(inner)
 
-    def watch() -> None:
-        poller = select.poll()
-        poller.register(descriptor, 0)
-        while not poller.poll(60_000):
-            pass
-        time.sleep(_PARENT_GRACE)
-        os._exit(0)
+    def _acting(self, parameters: Parameters) -> Callable[..., tuple[np.ndarray, Memory, Memory]]:
+        policy, arrays, rng = self.task.pool.policy, parameters.arrays, self._rng
+        return lambda observations, memory: policy.act(arrays, observations, memory, rng)
 
-    threading.Thread(target=watch, name="end-with-learner", daemon=True).start()
-
-
-def _category(error: Exception) -> str:
-    if isinstance(error, UsageError):
-        return "usage"
-    return "nonfinite" if isinstance(error, NonFiniteData) else "error"
-
-
-def main() -> None:
-    """Entry point of the process; the only argument is the number of the inherited socket."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        # The learner decides when workers end; a signal to a whole process group must not look like a crash.
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
-    descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)
-    _end_with_the_learner(descriptor)
-    link = WorkerLink(socket.socket(fileno=descriptor))
-    code = 0
-    worker: EnvironmentWorker | None = None
-    try:
-        start: WorkerStart = cloudpickle.loads(link.receive_start(_START_TIMEOUT))
-        link.configure(start.epoch, start.credit_limit, start.outstanding)
-        worker = EnvironmentWorker(start, link)
-        worker.run()
-    except StopRequested:
-        pass
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it was is sent to the learner
-        code = 1
-        category = _category(error)
-        summary = str(error) if category != "error" else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(StopRequested):
-            link.report_error(" ".join(summary.split()), traceback.format_exc(), category)
-    finally:
-        if worker is not None and code == 0:
-            worker.collector.env.close()
-    sys.exit(code)
+    def _act_at_random(self, observations: np.ndarray, memory: Memory) -> tuple[np.ndarray, Memory, Memory]:
+        """Leave the memory as it is: the warm-up policy has none."""
+        actions, _, extras = self.task.pool.warmup.act({}, observations, {}, self._rng)
+        return actions, memory, extras

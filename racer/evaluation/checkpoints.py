@@ -54,15 +54,19 @@ class TrainedPolicy:
         return self.path.name.replace(":", "-")
 
 
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
     """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
+
+    Args:
+        path: a checkpoint or a run folder.
+        groups: those that will be read, all by default; only they have to be whole.
 
     Raises:
         CheckpointError: there is nothing there, or no valid checkpoint in the run.
     """
     found = Path(os.path.normpath(path))
     if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
-        return latest_valid_checkpoint(found)
+        return latest_valid_checkpoint(found, groups)
     return found
 
 
@@ -79,7 +83,7 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
     if os.fspath(path).startswith(PREFIX):
         world, driver = find_driver(os.fspath(path))
         return TrainedPolicy(driver, {}, world, world.resolve(None), None, {}, Path(path), 0, None)
-    folder = resolve_checkpoint(path)
+    folder = resolve_checkpoint(path, ["policy"])
     checkpoint = read_checkpoint(folder, groups=["policy"])
     metadata = checkpoint.metadata
     for key in REQUIRED_METADATA:

@@ -108,8 +108,14 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class EvaluationStep(Step):
-    """One policy step of a single environment; ``result`` is set on the last one only."""
+    """One policy step of a single environment.
 
+    Attributes:
+        chosen: what the policy's head chose, before its controller made the action of it.
+        result: set on the last step only.
+    """
+
+    chosen: np.ndarray
     result: EpisodeResult | None
 
 
@@ -271,13 +277,14 @@ def run_episode(
     total, index, result = 0.0, 0, None
     while result is None:
         seen = np.asarray(observation, np.float32)
-        actions, memory, _ = acting.act(params, seen[None], memory, rng, deterministic)
+        actions, memory, extras = acting.act(params, seen[None], memory, rng, deterministic)
+        chosen = extras.get("policy_actions", actions)[0]
         observation, reward, terminated, truncated, info = env.step(actions[0])
         total, index = total + float(reward), index + 1
         if terminated or truncated:
             values = {metric.key: float(info["episode_metrics"][metric.key]) for metric in world.metrics}
             result = _episode_result(world, seed, values, bool(terminated))
-        yield EvaluationStep(index, seen, actions[0], float(reward), total, info, result)
+        yield EvaluationStep(index, seen, actions[0], float(reward), total, info, chosen, result)
 
 
 def _episode_result(world: World, seed: int, metrics: Mapping[str, float], terminated: bool) -> EpisodeResult:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Support", "bellman_projection", "categorical_entropy", "cvar", "project_points"]
+__all__ = ["Support", "bellman_projection", "categorical_entropy", "cvar", "project_points", "projection_taps"]
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,20 @@ def project_points(support: Support, values: jax.Array) -> jax.Array:
     return jnp.maximum(1.0 - jnp.abs(position[..., None] - index), 0.0)
 
 
+def projection_taps(discount: float) -> int:
+    """Return how many atoms may share in one atom of a backup under ``discount`` or a greater one."""
+    return int(2.0 / discount) + 1
+
+
 def bellman_projection(
-    support: Support, probs: jax.Array, rewards: jax.Array, masks: jax.Array, discount: float
+    support: Support, probs: jax.Array, rewards: jax.Array, masks: jax.Array, discount: float | jax.Array, taps: int
 ) -> jax.Array:
     """Project ``reward + mask * discount * Z`` onto the atoms (Bellemare et al. 2017, eq. 7).
 
     A mask of 0 ends the return: all mass then lies at the reward. Atom ``j`` of ``Z`` lands at grid position
     ``b_j = discount * j + shift``, an affine map of the grid, so an inner atom ``i`` hears only the few
     atoms with ``|b_j - i| < 1``: ``j`` from ``ceil((i - 1 - shift) / discount)`` on, at most
-    ``floor(2 / discount) + 1`` of them. Those are gathered; what falls beyond an end is summed onto it.
+    ``floor(2 / discount) + 1`` of them (``taps``). Those are gathered; what falls beyond an end is summed onto it.
     The work is linear in the number of atoms for a fixed discount.
 
     Args:
@@ -64,6 +69,7 @@ def bellman_projection(
         rewards: ``[B]``.
         masks: ``[B]``, 0 where the episode terminated, otherwise 1.
         discount: in (0, 1].
+        taps: :func:`projection_taps` of the discount or of a smaller one.
 
     Returns:
         ``[E, B, n]``, rows sum to 1.
@@ -74,7 +80,7 @@ def bellman_projection(
     landed = discount * index + shift[:, None]
     first = jnp.ceil((index - 1.0 - shift[:, None]) / discount)
     inner = jnp.zeros_like(probs)
-    for offset in range(int(2.0 / discount) + 1):
+    for offset in range(taps):
         source = first + offset
         weight = jnp.maximum(1.0 - jnp.abs(discount * source + shift[:, None] - index), 0.0)
         weight = jnp.where((source >= 0.0) & (source <= size - 1.0), weight, 0.0)

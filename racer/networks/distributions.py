@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from racer.networks import random
-from racer.networks.fields import finite, whole
 from racer.networks.layers import Array, Params, dense, init_dense, namespace, orthogonal, softplus, variance_scaling
 
 __all__ = [
@@ -127,11 +126,6 @@ class TanhGaussianHead:
     log_std_max: float
     per_state: bool = False
 
-    def __post_init__(self) -> None:
-        whole("number of actions", self.size)
-        finite("log_std_min", self.log_std_min)
-        finite("log_std_max", self.log_std_max)
-
     @property
     def discrete(self) -> bool:
         return False
@@ -194,9 +188,6 @@ class BetaHead:
 
     size: int
 
-    def __post_init__(self) -> None:
-        whole("number of actions", self.size)
-
     @property
     def discrete(self) -> bool:
         return False
@@ -254,9 +245,6 @@ class CategoricalHead:
     """
 
     size: int
-
-    def __post_init__(self) -> None:
-        whole("number of choices", self.size)
 
     @property
     def discrete(self) -> bool:

@@ -11,9 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
-from racer.networks.fields import build_kind, described, whole, widths
-from racer.networks.layers import Array, Params, dense, init_dense, mlp, namespace, relu
+from racer.networks.fields import build_kind, described
+from racer.networks.layers import MAX_WIDTH, Array, Params, dense, init_dense, matmul, mlp, namespace, relu
 
 __all__ = ["ENCODERS", "Attention", "Encoder", "Flat", "PointNet", "build_encoder", "encoder_spec"]
 
@@ -59,15 +60,12 @@ class PointNet:
 
     Row 0 is the observer's own. It is handed on unpooled beside the pooled rows, so the output does not depend on the
     order of the *other* rows and still tells the observer from them.
-
-    Attributes:
-        widths: of the layers that every row goes through.
     """
 
-    widths: tuple[int, ...] = (32, 64)
+    widths: tuple[int, ...] = option((32, 64), "widths of the layers that every row goes through", empty=False)
 
     def __post_init__(self) -> None:
-        widths("widths of encoder 'pointnet'", self.widths, empty=False)
+        check_fields(self, "key of encoder 'pointnet'")
 
     def width(self, shape: tuple[int, ...]) -> int:
         return _row_shape("pointnet", shape)[1] + self.widths[-1]
@@ -84,7 +82,7 @@ class PointNet:
 
     def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
         last = len(self.widths) - 1
-        rows = mlp(params, "encoder/row", last, "relu", observations) @ params[f"encoder/row_{last}/kernel"]
+        rows = matmul(mlp(params, "encoder/row", last, "relu", observations), params[f"encoder/row_{last}/kernel"])
         # Bias and rectifier keep the order of numbers, so they may follow the maximum, where there is less to do.
         pooled = relu(rows.max(axis=-2) + params[f"encoder/row_{last}/bias"])
         return namespace(pooled).concatenate([observations[..., 0, :], pooled], axis=-1)
@@ -95,18 +93,13 @@ class Attention:
     """Multi-head attention over the rows with row 0 as the query (Vaswani et al. 2017, eq. 1), beside row 0 itself.
 
     Rows that are all zeros are empty and are not attended to; row 0 always is.
-
-    Attributes:
-        embed: width of the rows' embedding.
-        heads: parallel attentions, which divide ``embed``.
     """
 
-    embed: int = 64
-    heads: int = 4
+    embed: int = option(64, "width of the rows' embedding", low=1, high=MAX_WIDTH)
+    heads: int = option(4, "parallel attentions, which divide the embedding", low=1, high=MAX_WIDTH)
 
     def __post_init__(self) -> None:
-        whole("embed of encoder 'attention'", self.embed)
-        whole("heads of encoder 'attention'", self.heads)
+        check_fields(self, "key of encoder 'attention'")
         if self.embed % self.heads:
             raise UsageError(f"encoder 'attention': embed {self.embed} does not divide into {self.heads} heads")
 

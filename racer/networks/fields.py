@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, shown, unknown_name
 
-__all__ = ["MAX_WIDTH", "Kinds", "build_kind", "described", "freeze", "require", "thaw", "whole", "widths"]
+__all__ = ["Kinds", "build_kind", "described", "freeze", "require", "thaw"]
 
 T = TypeVar("T")
 
 Kinds = Mapping[str, type[Any]]
 """Frozen dataclasses by the name of their kind."""
-
-MAX_WIDTH = 65_536
-"""Widest layer, longest cache, most rows: what is larger is a mistake and would end in a lack of memory."""
-
 
 def build_kind(what: str, kinds: Kinds, given: Any) -> Any:
     """Build the dataclass that ``given`` describes: ``{"kind": name, **fields}``, or a bare name for its defaults.
@@ -29,7 +24,7 @@ def build_kind(what: str, kinds: Kinds, given: Any) -> Any:
     if isinstance(given, str):
         given = {"kind": given}
     if not isinstance(given, Mapping) or not isinstance(given.get("kind"), str):
-        raise UsageError(f'{what} must be like {{"kind": "{next(iter(kinds))}"}}, got {given!r}')
+        raise UsageError(f'{what} must be like {{"kind": "{next(iter(kinds))}"}}, got {shown(given)}')
     kind = given["kind"]
     if kind not in kinds:
         raise unknown_name(f"{what} kind", kind, kinds)
@@ -69,36 +64,3 @@ def thaw(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): thaw(item) for key, item in value.items()}
     return [thaw(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def whole(name: str, value: Any, low: int = 1, high: int = MAX_WIDTH) -> int:
-    """Return ``value``, a whole number in ``[low, high]``.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
-    return value
-
-
-def widths(name: str, value: Any, *, empty: bool = True) -> tuple[int, ...]:
-    """Return ``value``, a tuple of layer widths.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    if not isinstance(value, tuple) or (not value and not empty):
-        raise UsageError(f"{name} must be layer widths such as (128, 128), got {value!r}")
-    return tuple(whole(f"each width in {name}", width) for width in value)
-
-
-def finite(name: str, value: Any) -> float:
-    """Return ``value``, a finite number.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{name} must be a finite number, got {value!r}")
-    return float(value)

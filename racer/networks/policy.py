@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from racer.core.errors import UsageError, unknown_name
+from racer.core.config import check_fields, option
+from racer.core.errors import UsageError, shown, unknown_name
 from racer.envs.registry import Controller, View, get_world
 from racer.networks import random
 from racer.networks.distributions import (
@@ -28,8 +29,8 @@ from racer.networks.distributions import (
     Start,
     TanhGaussianHead,
 )
-from racer.networks.fields import finite, freeze, require, thaw, whole
-from racer.networks.layers import Array, Params, namespace
+from racer.networks.fields import freeze, require, thaw
+from racer.networks.layers import MAX_WIDTH, Array, Params, namespace
 from racer.networks.memory import Memory, Sequence, cleared, merged
 from racer.networks.past import upgraded
 from racer.networks.torso import Torso, build_torso
@@ -45,47 +46,30 @@ LOG_STD_LIMITS = {"squashed_gaussian": (-20.0, 2.0), "tanh_gaussian": (-5.0, 2.0
 class Policy:
     """A learnt policy.
 
-    Attributes:
-        kind: one of :data:`racer.networks.distributions.HEADS`.
-        observation_shape: of one observation of the world.
-        torso: what lies below the head; reads the observation through the view.
-        size: numbers in an action of the head, A; of choices, how many there are.
-        start: number of the first choice, as in ``gymnasium.spaces.Discrete``.
-        log_std_min: lower clip of the Gaussian's log-deviation, where there is one.
-        log_std_max: upper clip.
-        action_names: name of each action, in order, or empty.
-        learned_action: name of the action with a learned limit, or None.
-        noise_correlation: of a Gaussian's noise from one step of collecting to the next, in [0, 1): ``x_t = c x_(t-1)
-            + sqrt(1 - c^2) e_t``. Each draw alone stays standard normal, so the distribution in a state is what it was.
-            White noise at 5 Hz cancels out before it has moved anything (Lillicrap et al. 2015, arXiv 1509.02971).
-        world: where view and controller are looked up.
-        view: name of an observation transform of the world, or None.
-        controller: name of an action transform of the world, or None.
+    Correlated noise (``noise_correlation`` c above 0) is ``x_t = c x_(t-1) + sqrt(1 - c^2) e_t``: each draw alone stays
+    standard normal, so the distribution in a state is what it was. White noise at 5 Hz cancels out before it has moved
+    anything (an autoregressive form of the noise of Lillicrap et al. 2015, arXiv 1509.02971).
 
     Raises:
         UsageError: a value out of range, or names that the world does not know.
     """
 
-    kind: str
-    observation_shape: tuple[int, ...]
-    torso: Torso
-    size: int
-    start: int = 0
-    log_std_min: float = -20.0
-    log_std_max: float = 2.0
-    action_names: tuple[str, ...] = ()
-    learned_action: str | None = None
-    noise_correlation: float = 0.0
-    world: str | None = None
-    view: str | None = None
-    controller: str | None = None
+    kind: str = option(MISSING, "the action distribution", choices=HEADS)
+    observation_shape: tuple[int, ...] = option(MISSING, "shape of one observation of the world", empty=False)
+    torso: Torso = option(MISSING, "what lies below the head; reads the observation through the view")
+    size: int = option(MISSING, "numbers in an action of the head, or how many choices", low=1, high=MAX_WIDTH)
+    start: int = option(0, "number of the first choice")
+    log_std_min: float = option(-20.0, "lower clip of a Gaussian's log-deviation")
+    log_std_max: float = option(2.0, "upper clip of a Gaussian's log-deviation")
+    action_names: tuple[str, ...] = option((), "name of each action, in order, or empty")
+    learned_action: str | None = option(None, "name of the action with a learned limit")
+    noise_correlation: float = option(0.0, "of a Gaussian's noise from one step to the next", low=0.0, below=1.0)
+    world: str | None = option(None, "where view and controller are looked up")
+    view: str | None = option(None, "name of an observation transform of the world")
+    controller: str | None = option(None, "name of an action transform of the world")
 
     def __post_init__(self) -> None:
-        if self.kind not in HEADS:
-            raise unknown_name("policy kind", str(self.kind), [*HEADS, "uniform"])
-        whole("first choice", self.start, -(2**31), 2**31)
-        if not 0.0 <= finite("noise_correlation", self.noise_correlation) < 1.0:
-            raise UsageError(f"noise_correlation must lie in [0, 1), got {self.noise_correlation!r}")
+        check_fields(self, "key of a policy")
         if self.action_names and len(self.action_names) != self.size:
             raise UsageError(f"policy has {self.size} actions but {len(self.action_names)} action_names")
         if self.discrete and self.controller is not None:
@@ -284,7 +268,7 @@ def build_policy(spec: Mapping[str, Any]) -> AnyPolicy:
         UsageError: unknown kind, unknown or missing key, or a value of the wrong form.
     """
     if not isinstance(spec, Mapping) or not isinstance(spec.get("kind"), str):
-        raise UsageError(f"a policy is described by a mapping with a 'kind', got {spec!r}")
+        raise UsageError(f"a policy is described by a mapping with a 'kind', got {shown(spec)}")
     if spec["kind"] == "uniform":
         return require(UniformPolicy, "policy 'uniform'", {k: v for k, v in spec.items() if k != "kind"})
     if spec["kind"] not in HEADS:

@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from racer.networks.fields import whole
-from racer.networks.layers import Array, Params, dense, init_dense, namespace, orthogonal, sigmoid, variance_scaling
+from racer.core.config import check_fields, option
+from racer.networks.layers import (
+    MAX_WIDTH,
+    Array,
+    Params,
+    dense,
+    init_dense,
+    namespace,
+    orthogonal,
+    sigmoid,
+    variance_scaling,
+)
 from racer.networks.memory import Memory, Sequence
 
 __all__ = ["Gru"]
@@ -16,16 +26,12 @@ __all__ = ["Gru"]
 
 @dataclass(frozen=True)
 class Gru:
-    """A gated recurrent unit (Cho et al. 2014, arXiv 1406.1078, eq. 5-8, the reset gate on the product).
+    """A gated recurrent unit (Cho et al. 2014, arXiv 1406.1078, eq. 5-8, the reset gate on the product)."""
 
-    Attributes:
-        size: numbers remembered, H.
-    """
-
-    size: int = 128
+    size: int = option(128, "numbers remembered, H", low=1, high=MAX_WIDTH)
 
     def __post_init__(self) -> None:
-        whole("size of memory 'gru'", self.size)
+        check_fields(self, "key of memory 'gru'")
 
     @property
     def width(self) -> int:

@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from racer.core.errors import UsageError, unknown_name
+from racer.core.config import check_fields, option
+from racer.core.errors import UsageError
 from racer.networks.cores import build_core, core_spec
 from racer.networks.encoders import Encoder, Flat, build_encoder, encoder_spec
-from racer.networks.fields import MAX_WIDTH, finite, freeze, require, thaw, widths
+from racer.networks.fields import freeze, require, thaw
 from racer.networks.layers import ACTIVATIONS, Array, Params, init_dense, mlp, orthogonal, variance_scaling
 from racer.networks.memory import Core, Memory, Sequence
 
 __all__ = ["Torso", "build_torso"]
-
-Scale = float | tuple[float, ...] | None
-
 
 @dataclass(frozen=True)
 class Torso:
     """Maps observations to features.
 
     Attributes:
-        shape: of one observation.
-        hidden_dims: widths of the dense layers.
-        activation: a name in :data:`racer.networks.layers.ACTIVATIONS`.
-        observation_scale: factor on the observation: one number, one for each place of the last axis, or None.
         encoder: what the first dense layer reads.
         core: the memory after the last dense layer, or None.
 
     Raises:
-        UsageError: the parts do not fit each other or the observation.
+        UsageError: a value out of range, or parts that do not fit each other or the observation.
     """
 
-    shape: tuple[int, ...]
-    hidden_dims: tuple[int, ...] = (256, 256)
-    activation: str = "relu"
-    observation_scale: Scale = None
+    shape: tuple[int, ...] = option(MISSING, "shape of one observation", empty=False)
+    hidden_dims: tuple[int, ...] = option((256, 256), "widths of the dense layers")
+    activation: str = option("relu", "after each dense layer", choices=tuple(ACTIVATIONS))
+    observation_scale: float | tuple[float, ...] | None = option(
+        None, "factor on the observation: one number, one for each place of its last axis, or None", above=0.0
+    )
     encoder: Encoder = field(default_factory=Flat)
     core: Core | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, tuple) or not 1 <= len(self.shape) <= 3:
-            raise UsageError(f"an observation must be an array such as [D] or [V, F], got the shape {self.shape!r}")
-        if any(isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_WIDTH for n in self.shape):
-            raise UsageError(f"the shape of an observation must be whole numbers from 1 on, got {list(self.shape)}")
-        widths("hidden_dims", self.hidden_dims)
-        if self.activation not in ACTIVATIONS:
-            raise unknown_name("activation", str(self.activation), ACTIVATIONS)
-        _check_scale(self.observation_scale, self.shape)
+        check_fields(self, "key of a torso")
+        scale = self.observation_scale
+        if isinstance(scale, tuple) and len(scale) != self.shape[-1]:
+            raise UsageError(f"observation_scale has {len(scale)} values, an observation's last axis {self.shape[-1]}")
         self.encoder.width(self.shape)
 
     @property
@@ -134,13 +126,3 @@ def build_torso(shape: tuple[int, ...], fields: Any) -> Torso:
     values["encoder"] = build_encoder(values.get("encoder", "flat"))
     values["core"] = build_core(values.pop("memory", None))
     return require(Torso, "torso", {"shape": freeze(shape), **values})
-
-
-def _check_scale(scale: Scale, shape: tuple[int, ...]) -> None:
-    if scale is None:
-        return
-    if isinstance(scale, tuple) and len(scale) != shape[-1]:
-        raise UsageError(f"observation_scale has {len(scale)} values, but an observation's last axis has {shape[-1]}")
-    for value in scale if isinstance(scale, tuple) else (scale,):
-        if finite("observation_scale", value) <= 0.0:
-            raise UsageError(f"observation_scale must be above 0, got {value!r}")

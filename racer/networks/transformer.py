@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from racer.networks.fields import whole
+from racer.core.config import check_fields, option
 from racer.networks.layers import (
+    MAX_WIDTH,
     Array,
     Params,
     dense,
@@ -54,30 +55,21 @@ class _Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Transformer:
-    """See the module.
+    """See the module."""
 
-    Attributes:
-        embed: width of a token, H.
-        layers: number of layers.
-        heads: attentions side by side in each.
-        head_size: width of a key; None takes ``embed / heads``, or ``embed`` where that is no whole number.
-        length: tokens remembered, the present one included.
-        hidden: width of the perceptron in each layer; None takes ``4 * embed``.
-    """
-
-    embed: int = 64
-    layers: int = 2
-    heads: int = 4
-    head_size: int | None = None
-    length: int = 128
-    hidden: int | None = None
+    embed: int = option(64, "width of a token, H", low=1, high=MAX_WIDTH)
+    layers: int = option(2, "number of layers", low=1, high=64)
+    heads: int = option(4, "attentions side by side in each layer", low=1, high=1024)
+    head_size: int | None = option(
+        None, "width of a key; None: embed / heads, or embed where that is no whole number", low=1, high=MAX_WIDTH
+    )
+    length: int = option(128, "tokens remembered, the present one included", low=1, high=MAX_WIDTH)
+    hidden: int | None = option(
+        None, "width of the perceptron in each layer; None: 4 embed", low=1, high=MAX_WIDTH
+    )
 
     def __post_init__(self) -> None:
-        for name in ("embed", "layers", "heads", "length"):
-            whole(f"{name} of memory 'transformer'", getattr(self, name))
-        for name in ("head_size", "hidden"):
-            if getattr(self, name) is not None:
-                whole(f"{name} of memory 'transformer'", getattr(self, name))
+        check_fields(self, "key of memory 'transformer'")
 
     @property
     def width(self) -> int:

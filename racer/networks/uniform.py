@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.networks import random
-from racer.networks.fields import finite, thaw, whole
+from racer.networks.fields import thaw
 from racer.networks.layers import Array, Params, namespace
 from racer.networks.memory import Memory
 
@@ -21,29 +21,23 @@ __all__ = ["UniformPolicy", "uniform_policy"]
 class UniformPolicy:
     """Draws each action uniformly from its range, or one of the choices; takes no parameters and remembers nothing.
 
-    Attributes:
-        action_low: ``[A]`` finite lower ends; empty for choices.
-        action_high: ``[A]`` finite upper ends, above ``action_low``.
-        num_choices: how many choices there are; 0 for numbers.
-        start: number of the first choice.
-
     Raises:
         UsageError: the ends are not finite, not of one length, or out of order.
     """
 
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
-    num_choices: int = 0
-    start: int = 0
+    action_low: tuple[float, ...] = option((), "finite lower ends, [A]; empty for choices")
+    action_high: tuple[float, ...] = option((), "finite upper ends, [A], above the lower ones")
+    num_choices: int = option(0, "how many choices there are; 0 for numbers", low=0)
+    start: int = option(0, "number of the first choice")
 
     def __post_init__(self) -> None:
-        whole("number of choices", self.num_choices, 0)
-        pairs = [(*map(float, self.action_low),), (*map(float, self.action_high),)]
-        if bool(self.num_choices) == bool(pairs[0]):
-            raise UsageError("random actions need either a range or a number of choices")
-        if not all(math.isfinite(value) for ends in pairs for value in ends):
+        low, high = (np.asarray(ends, np.float64) for ends in (self.action_low, self.action_high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise UsageError("random actions need a bounded action range")
-        if len(pairs[0]) != len(pairs[1]) or not all(low < high for low, high in zip(*pairs, strict=True)):
+        check_fields(self, "key of policy 'uniform'")
+        if bool(self.num_choices) == bool(self.action_low):
+            raise UsageError("random actions need either a range or a number of choices")
+        if low.shape != high.shape or not (low < high).all():
             raise UsageError("action_low must lie below action_high, one value for each action")
 
     observation_shape = None
@@ -99,5 +93,4 @@ def uniform_policy(space: Any) -> UniformPolicy:
     if not hasattr(space, "low"):
         raise UsageError(f"there are no uniformly random actions in {space}")
     low, high = (np.asarray(ends, np.float64).reshape(-1) for ends in (space.low, space.high))
-    finite("number of actions", len(low))
     return UniformPolicy(tuple(low.tolist()), tuple(high.tolist()))

@@ -1,8 +1,9 @@
-"""Transitions on their way from environments to learning. NumPy only: workers load this room."""
+"""Rows on their way from environments to learning. NumPy only: workers load this room."""
 
 from racer.replay.collector import Collector, EnvironmentFault, NonFiniteData
 from racer.replay.experience import BATCH_FIELDS, Batch, Experience
 from racer.replay.ring_buffer import RingReplayBuffer
+from racer.replay.sequence import join_rollouts
 
 __all__ = [
     "BATCH_FIELDS",
@@ -12,4 +13,5 @@ __all__ = [
     "Experience",
     "NonFiniteData",
     "RingReplayBuffer",
+    "join_rollouts",
 ]

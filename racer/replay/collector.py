@@ -1,7 +1,7 @@
 """Steps a vector environment with a policy and writes down what happened.
 
-The single-threaded script, the worker processes and the tests all collect with this class, so an episode's end,
-its final observation and a value that is not finite are treated alike everywhere.
+Training in one process, the worker processes and the tests all collect with this class, so an episode's end, its
+final observation and a value that is not finite are treated alike everywhere.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from racer.core.errors import RacerError, UsageError
 from racer.replay.experience import Experience
+from racer.replay.recording import Recording
 
-__all__ = ["Act", "Collector", "EnvironmentFault", "NonFiniteData"]
+__all__ = ["Act", "Collector", "EnvironmentFault", "Memory", "NonFiniteData"]
 
-Act = Callable[[np.ndarray], tuple[np.ndarray, Mapping[str, np.ndarray]]]
-"""Observations ``[N, D]`` to actions ``[N, A]`` (choices ``[N]``) and extras ``[N, ...]``."""
+Memory = dict[str, np.ndarray]
+"""What a policy remembers, ``[N, ...]`` by name; zeros at an episode's start, empty where it remembers nothing."""
+
+Act = Callable[[np.ndarray, Memory], tuple[np.ndarray, Memory, Mapping[str, np.ndarray]]]
+"""Observations ``[N, ...]`` and memory to actions ``[N, A]`` (choices ``[N]``), memory and extras ``[N, ...]``."""
 
 _RESET_TRIES = 3
 
@@ -33,40 +37,40 @@ class NonFiniteData(RacerError):
 
 
 class Collector:
-    """Collects transitions from ``env`` under whatever policy it is given.
+    """Collects rows from ``env`` under whatever policy it is given, and keeps that policy's memory.
 
     Args:
         env: a gymnasium vector environment that resets itself (SAME_STEP, or NEXT_STEP whose resetting steps are
             dropped). Where it knows the ``reset_mask`` option of gymnasium's own vector environments (others say so
             with ``metadata["reset_mask"] = True``), a value that is not finite resets its sub-environment only;
-            elsewhere all are reset, and the neighbours' episodes count as truncated.
+            elsewhere all are reset, and the neighbours' episodes count as truncated. ``infos["trial_end"]`` and
+            ``infos["limbo"]``, bool ``[N]`` each, mark rows as :class:`racer.replay.experience.Experience` says.
         seed: seeds the first reset; sub-environment ``i`` gets ``seed + i``.
+        memory: the policy's memory at an episode's start, zeros ``[N, ...]``; empty where it has none.
         max_nonfinite: rows that are not finite, without a finite one between, after which collecting raises.
 
     Raises:
         UsageError: the environment's spaces or its autoreset mode are not supported.
     """
 
-    def __init__(self, env: VectorEnv, seed: int, *, max_nonfinite: int = 1000) -> None:
+    def __init__(
+        self,
+        env: VectorEnv,
+        seed: int,
+        *,
+        memory: Mapping[str, np.ndarray] | None = None,
+        max_nonfinite: int = 1000,
+    ) -> None:
         self.env = env
         self.seed = int(seed)
         self.max_nonfinite = max_nonfinite
         self.nonfinite_total = 0
         self.steps = 0
-        if not isinstance(env.single_observation_space, gymnasium.spaces.Box):
-            raise UsageError(f"observation space must be a Box, got {env.single_observation_space}")
-        if not isinstance(env.single_action_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
-            raise UsageError(f"action space must be a Box or Discrete, got {env.single_action_space}")
-        mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._same_step = AutoresetMode(mode) == AutoresetMode.SAME_STEP
-        if AutoresetMode(mode) == AutoresetMode.DISABLED:
-            raise UsageError("vector environment must reset itself; its autoreset mode is DISABLED")
-        known = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-        self._masked_reset = known or bool(env.metadata.get("reset_mask", False))
-        self._observation_shape = env.single_observation_space.shape or ()
+        self._same_step, self._masked_reset = _reset_manner(env)
         self._action_shape = env.single_action_space.shape or ()
         discrete = isinstance(env.single_action_space, gymnasium.spaces.Discrete)
-        self._action_kind = np.int64 if discrete else np.float32
+        self._action_kind: type[np.generic] = np.int64 if discrete else np.float32
+        self._memory: Memory = dict(memory or {})
         self._nonfinite_run = 0
         self._last_actions: np.ndarray | None = None
         self.reset(self.seed)
@@ -86,17 +90,18 @@ class Collector:
         if seed is not None:
             self.seed = int(seed)
         self._observations = self._call_reset(None, seed)
+        self._memory = {name: np.zeros_like(value) for name, value in self._memory.items()}
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._resetting = np.zeros(self.num_envs, bool)
-        self._replace_nonfinite(~self._finite_rows(self._observations), self._observations)
+        self._replace_nonfinite(~_finite_rows(self._observations), self._observations)
 
     def collect(self, num_steps: int, act: Act, on_step: Callable[[], None] | None = None) -> Experience:
         """Take ``num_steps`` steps in every sub-environment.
 
         Args:
             num_steps: T.
-            act: the policy; called once a step with all N observations.
+            act: the policy; called once a step with all N observations and its memory.
             on_step: called before every step (a worker's heartbeat). What it raises ends the collection.
 
         Raises:
@@ -105,124 +110,103 @@ class Collector:
         """
         if num_steps < 1:
             raise UsageError(f"number of steps to collect must be positive, got {num_steps}")
-        lead = (num_steps, self.num_envs)
-        observations = np.empty((*lead, *self._observation_shape), np.float32)
-        next_observations = np.empty_like(observations)
-        actions = np.empty((*lead, *self._action_shape), self._action_kind)
-        rewards, masks, dones = (np.empty(lead, np.float32) for _ in range(3))
-        valid = np.ones(lead, bool)
-        extras: dict[str, np.ndarray] = {}
-        episodes: list[dict[str, float]] = []
         nonfinite_before = self.nonfinite_total
+        rows = Recording(num_steps, self._observations, self._action_shape, self._action_kind, self._memory)
         for t in range(num_steps):
             if on_step is not None:
                 on_step()
-            observations[t] = self._observations
-            chosen, added = act(self._observations)
-            actions[t] = chosen
-            for name, value in added.items():
-                value = np.asarray(value)
-                if name not in extras:
-                    extras[name] = np.zeros((num_steps, *value.shape), value.dtype)
-                extras[name][t] = value
-            rewards[t], masks[t], dones[t] = self._step(actions[t], next_observations[t], valid[t], episodes)
-        return Experience(
-            observations=observations,
-            actions=actions,
-            rewards=rewards,
-            masks=masks,
-            dones=dones,
-            next_observations=next_observations,
-            valid=valid,
-            extras=extras,
-            episodes=episodes,
-            nonfinite=self.nonfinite_total - nonfinite_before,
-        )
+            actions, memory, extras = act(self._observations, self._memory)
+            rows.choose(t, actions, extras)
+            self._step(t, rows, memory)
+        return rows.experience(self.nonfinite_total - nonfinite_before)
 
-    def _step(
-        self, actions: np.ndarray, successors: np.ndarray, valid: np.ndarray, episodes: list[dict[str, float]]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Step once; fill ``successors`` and ``valid``; return rewards, masks and dones, ``[N]`` each."""
-        self._last_actions = actions
-        if not np.isfinite(actions).all():
-            raise NonFiniteData(f"policy chose an action that is not finite: {actions.tolist()}")
-        try:
-            # A copy, because highway-env keeps and edits the array that it is given.
-            following, rewards, terminated, truncated, infos = self.env.step(actions.copy())
-        except Exception as error:
-            raise self._fault("step", error) from error
-        self.steps += 1
-        rewards = np.asarray(rewards, np.float32)
-        terminated = np.asarray(terminated, bool)
-        dones = terminated | np.asarray(truncated, bool)
-        following = np.array(following, np.float32)
-        successors[:] = following
-        plain = not (dones.any() or self._resetting.any())
-        if plain and np.isfinite(following).all() and np.isfinite(rewards).all():
+    def _step(self, t: int, rows: Recording, memory: Memory) -> None:
+        """Step every environment once and fill in row ``t``."""
+        following, rewards, terminated, truncated, infos = self._call_step(rows.actions[t])
+        rows.observations[t + 1], rows.rewards[t] = following, rewards
+        before, self._memory = self._memory, memory
+        self._observations = rows.observations[t + 1]
+        ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        marked = any(np.any(infos[name]) for name in ("limbo", "trial_end") if name in infos)
+        if not (marked or ended.any() or self._resetting.any()) and rows.finite(t):
             # Nothing ends, starts or breaks: most steps are of this kind.
             self._nonfinite_run = 0
-            self._returns += rewards
+            self._returns += rows.rewards[t]
             self._lengths += 1
-            self._observations = following
-            return rewards, np.ones_like(rewards), np.zeros_like(rewards)
-        if self._same_step and dones.any():
-            final = infos["final_obs"]
-            for i in np.flatnonzero(dones):
-                successors[i] = final[i]
+            return
+        acted, broken = self._mark(t, rows, np.asarray(terminated, bool), ended, infos)
+        self._count_episodes(t, rows, acted, ended, infos)
+        self._resetting = ended & (not self._same_step)
+        self._start_over(t, rows, ended, broken)
+        self._memory = _carried(before, memory, rows.valid[t], rows.forget[t])
 
-        np.logical_not(self._resetting, out=valid)
-        finite = self._finite_rows(successors) & np.isfinite(rewards)
-        if finite.all():
-            self._nonfinite_run = 0
-        else:
-            rewards = self._drop_nonfinite(finite, rewards, successors, valid)
-        self._returns += np.where(valid, rewards, 0.0)
-        self._lengths += valid
-        ended = dones & valid
-        if ended.any():
-            self._finish_episodes(ended, infos, episodes)
-        started_over = dones | ~valid
-        if started_over.any():
-            self._returns[started_over] = 0.0
-            self._lengths[started_over] = 0
-        self._resetting = dones.copy() if not self._same_step else self._resetting
-        self._observations = following
-        needs_reset = ~self._finite_rows(following)
-        if self._same_step:
-            # The transition that ended is sound, the first observation of the next episode is not.
-            self.nonfinite_total += int(np.count_nonzero(needs_reset & finite & dones))
-            # An environment that ended on the bad row has already begun anew.
-            needs_reset |= ~finite & ~dones
-        else:
-            needs_reset |= ~finite
-        if needs_reset.any() and not self._masked_reset:
-            needs_reset[:] = True
-            dones = np.ones_like(dones)
-        self._replace_nonfinite(needs_reset, following)
-        return rewards, 1.0 - terminated.astype(np.float32), dones.astype(np.float32)
+    def _mark(
+        self, t: int, rows: Recording, terminated: np.ndarray, ended: np.ndarray, infos: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Write the flags and final observations of row ``t``.
 
-    @staticmethod
-    def _finite_rows(values: np.ndarray) -> np.ndarray:
-        finite = np.isfinite(values)
-        if finite.all():
-            return np.ones(len(values), bool)
-        return finite.reshape(len(values), -1).all(axis=1)
+        Returns:
+            Which environments took a step that counts in their episode (in limbo or not), and in which a value was
+            not finite, ``[N]`` each.
+        """
+        limbo, trial_end = (np.asarray(infos.get(name, np.zeros_like(ended)), bool) for name in ("limbo", "trial_end"))
+        finals = {i: infos["final_obs"][i] for i in np.flatnonzero(ended)} if self._same_step else {}
+        finite = _finite_rows(rows.observations[t + 1])
+        for i, observation in finals.items():
+            finite[i] = np.isfinite(observation).all()
+        finite &= np.isfinite(rows.rewards[t])
+        rows.rewards[t][~finite] = 0.0
+        acted = finite & ~self._resetting
+        valid = acted & ~limbo
+        rows.valid[t] = valid
+        rows.bootstrap[t] = valid & ~terminated & ~trial_end
+        rows.cut[t] = ended | trial_end | ~valid
+        rows.forget[t] = ended | ~finite
+        for i, observation in finals.items():
+            if valid[i]:
+                rows.successor(t, int(i), observation)
+        self._count_nonfinite(int(np.count_nonzero(~finite)), some_sound=bool(acted.any()))
+        return acted, ~finite
 
-    def _drop_nonfinite(
-        self, finite: np.ndarray, rewards: np.ndarray, successors: np.ndarray, valid: np.ndarray
-    ) -> np.ndarray:
-        """Mark the rows that are not finite invalid, blank their values and count them."""
-        valid &= finite
-        successors[~finite] = 0.0
-        dropped = int(np.count_nonzero(~finite))
+    def _count_nonfinite(self, dropped: int, some_sound: bool) -> None:
         self.nonfinite_total += dropped
-        self._nonfinite_run = dropped + (0 if valid.any() else self._nonfinite_run)
+        self._nonfinite_run = dropped + (0 if some_sound else self._nonfinite_run) if dropped else 0
         if self._nonfinite_run >= self.max_nonfinite:
             raise NonFiniteData(
                 f"{self._name()} (seed {self.seed}) gave {self._nonfinite_run} observations or rewards in a row that "
                 "are not finite"
             )
-        return np.where(finite, rewards, np.float32(0.0))
+
+    def _count_episodes(
+        self, t: int, rows: Recording, acted: np.ndarray, ended: np.ndarray, infos: Mapping[str, Any]
+    ) -> None:
+        """Add row ``t`` to the running episodes, and write down those that ended in it."""
+        valid = rows.valid[t]
+        self._returns += np.where(valid, rows.rewards[t], 0.0)
+        self._lengths += valid
+        if (ended & acted).any():
+            self._finish_episodes(ended & acted, infos, rows.episodes)
+        fresh = ended | ~acted
+        self._returns[fresh] = 0.0
+        self._lengths[fresh] = 0
+
+    def _start_over(self, t: int, rows: Recording, ended: np.ndarray, broken: np.ndarray) -> None:
+        """Reset environments whose next observation is not finite, or that broke without ending."""
+        following = rows.observations[t + 1]
+        needs_reset = ~_finite_rows(following)
+        if self._same_step:
+            # The row that ended is sound, the first observation of the next episode is not.
+            self.nonfinite_total += int(np.count_nonzero(needs_reset & ended & ~broken))
+            # An environment that ended on the bad row has already begun anew.
+            needs_reset |= broken & ~ended
+        else:
+            needs_reset |= broken
+        if needs_reset.any() and not self._masked_reset:
+            for i in np.flatnonzero(rows.valid[t] & ~ended):
+                rows.successor(t, int(i), following[i])
+            rows.cut[t] = rows.forget[t] = True
+            needs_reset[:] = True
+        self._replace_nonfinite(needs_reset, following)
 
     def _replace_nonfinite(self, rows: np.ndarray, observations: np.ndarray) -> None:
         """Reset the sub-environments in ``rows`` until what they show is finite."""
@@ -235,12 +219,24 @@ class Collector:
             self._resetting[rows] = False
             self._returns[rows] = 0.0
             self._lengths[rows] = 0
-            rows = ~self._finite_rows(observations)
+            rows = ~_finite_rows(observations)
         if rows.any():
             raise NonFiniteData(
                 f"{self._name()} (seed {self.seed}): reset gives an observation that is not finite, "
                 f"{_RESET_TRIES} times in a row"
             )
+
+    def _call_step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self._last_actions = actions
+        if not np.isfinite(actions).all():
+            raise NonFiniteData(f"policy chose an action that is not finite: {actions.tolist()}")
+        try:
+            # A copy, because environments may keep and edit the array that they are given.
+            stepped = self.env.step(actions.copy())
+        except Exception as error:
+            raise self._fault("step", error) from error
+        self.steps += 1
+        return stepped
 
     def _call_reset(self, rows: np.ndarray | None, seed: int | None) -> np.ndarray:
         options = None if rows is None else {"reset_mask": rows.copy()}
@@ -288,6 +284,7 @@ class Collector:
             raise UsageError(f"{self._name()} cannot save its state (no get_state/set_state)")
         env: Any = self.env.unwrapped
         state = {f"env/{name}": np.array(value) for name, value in env.get_state().items()}
+        state |= {f"memory/{name}": np.array(value) for name, value in self._memory.items()}
         state["observations"] = self._observations.copy()
         state["returns"] = self._returns.copy()
         state["lengths"] = self._lengths.copy()
@@ -304,7 +301,9 @@ class Collector:
         """
         if not self.can_save_state:
             raise UsageError(f"{self._name()} cannot restore its state (no get_state/set_state)")
-        missing = {"observations", "returns", "lengths", "resetting", "counters"} - set(state)
+        memory = {name.removeprefix("memory/"): v for name, v in state.items() if name.startswith("memory/")}
+        needed = {"observations", "returns", "lengths", "resetting", "counters"}
+        missing = (needed | {f"memory/{name}" for name in self._memory}) - set(state)
         if missing:
             raise UsageError(f"collector state has no {', '.join(sorted(missing))}")
         if state["observations"].shape != self._observations.shape:
@@ -315,7 +314,40 @@ class Collector:
         env: Any = self.env.unwrapped
         env.set_state({name.removeprefix("env/"): v for name, v in state.items() if name.startswith("env/")})
         self._observations = np.array(state["observations"], np.float32)
+        self._memory = {name: np.array(memory[name]) for name in self._memory}
         self._returns = np.array(state["returns"], np.float64)
         self._lengths = np.array(state["lengths"], np.int64)
         self._resetting = np.array(state["resetting"], bool)
         self.seed, self.steps, self.nonfinite_total, self._nonfinite_run = map(int, state["counters"])
+
+
+def _reset_manner(env: VectorEnv) -> tuple[bool, bool]:
+    """Return whether ``env`` resets within the step, and whether it can reset some environments only.
+
+    Raises:
+        UsageError: its spaces or its autoreset mode are not supported.
+    """
+    if not isinstance(env.single_observation_space, gymnasium.spaces.Box):
+        raise UsageError(f"observation space must be a Box, got {env.single_observation_space}")
+    if not isinstance(env.single_action_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
+        raise UsageError(f"action space must be a Box or Discrete, got {env.single_action_space}")
+    mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+    if mode == AutoresetMode.DISABLED:
+        raise UsageError("vector environment must reset itself; its autoreset mode is DISABLED")
+    known = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+    return mode == AutoresetMode.SAME_STEP, known or bool(env.metadata.get("reset_mask", False))
+
+
+def _finite_rows(values: np.ndarray) -> np.ndarray:
+    """Return for each row ``[N]`` whether all of it is finite."""
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
+def _carried(before: Memory, after: Memory, valid: np.ndarray, forget: np.ndarray) -> Memory:
+    """Return the memory after a row: ``before`` where it was no transition, zeros where it is to be forgotten."""
+    carried = {}
+    for name, value in after.items():
+        shape = (len(valid),) + (1,) * (np.ndim(value) - 1)
+        kept = np.where(valid.reshape(shape), value, before[name])
+        carried[name] = np.where(forget.reshape(shape), np.zeros_like(kept), kept)
+    return carried

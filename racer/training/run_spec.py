@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,48 @@ import gymnasium
 import numpy as np
 
 import racer
-from racer.agents.protocol import Agent
-from racer.agents.registry import agent_class, agent_config
-from racer.core.config import from_mapping
+from racer.agents.registry import agent_class, agent_settings, full_name
 from racer.core.errors import UsageError
 from racer.core.run_dir import read_json, write_json
-from racer.envs.highway.config import action_names, resolve_config
+from racer.envs.registry import DEFAULT_WORLD, get_world
+from racer.training.past import upgraded_agent_config
 
-__all__ = ["RUN_FILE", "RunSpec", "create_agent", "plain", "read_run", "spec_from_config", "write_run"]
+__all__ = [
+    "RUN_FILE",
+    "RunSpec",
+    "create_agent",
+    "plain",
+    "read_run",
+    "spec_from_config",
+    "wants_rollouts",
+    "write_run",
+]
 
 RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Agent, environment and seed of a run."""
+    """World, agent and seed of a run.
+
+    Attributes:
+        agent_name: as :func:`racer.agents.registry.agent_class` takes it.
+        agent_config: every key of the agent's configuration.
+        env_config: every key of the world's configuration.
+        seed: of everything random.
+        world: as :func:`racer.envs.registry.get_world` takes it.
+    """
 
     agent_name: str
     agent_config: dict[str, Any]
     env_config: dict[str, Any]
     seed: int
+    world: str = field(default=DEFAULT_WORLD)
 
     def differences(self, other: RunSpec) -> list[str]:
         """Say field by field where ``other`` differs from this one."""
         found = []
-        for part in ("agent_name", "agent_config", "env_config"):
+        for part in ("world", "agent_name", "agent_config", "env_config"):
             mine, theirs = getattr(self, part), getattr(other, part)
             if not isinstance(mine, dict):
                 mine, theirs = {part: mine}, {part: theirs}
@@ -59,26 +76,41 @@ def plain(value: Any) -> Any:
     return value
 
 
-def spec_from_config(config: Mapping[str, Any], seed: int, engine: str | None = None) -> RunSpec:
+def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mapping[str, Any] | None = None) -> RunSpec:
     """Check the contents of a ``--config`` file and sort them to their rooms.
 
-    Keys: ``model_cls`` names the agent, ``env`` holds environment overrides, ``safety_penalty`` is the weight of the
-    safety reward (``safety_coeff`` of the environment), everything else belongs to the agent's configuration.
+    Keys: ``model_cls`` names the agent, ``world`` the world, ``env`` holds overrides of its configuration, as do the
+    world's aliases (:attr:`racer.envs.registry.World.aliases`); everything else belongs to the agent's configuration.
+
+    Args:
+        config: the contents.
+        seed: of the run.
+        env_overrides: further keys of the world's configuration, which count.
 
     Raises:
         UsageError: an unknown key (with the nearest one) or a value out of range.
     """
+    if not isinstance(config, Mapping) and not hasattr(config, "items"):
+        raise UsageError(f"a config holds keys and values, not a {type(config).__name__}")
     values = {str(k): plain(v.to_dict() if hasattr(v, "to_dict") else v) for k, v in config.items()}
-    if "model_cls" not in values:
+    name = values.pop("model_cls", None)
+    if not isinstance(name, str):
         raise UsageError("config file has no 'model_cls', the name of the agent; e.g. 'DistributionalSACLearner'")
-    name = values.pop("model_cls")
-    environment = dict(values.pop("env", None) or {})
-    if "safety_penalty" in values:
-        environment["safety_coeff"] = values.pop("safety_penalty")
-    if engine is not None:
-        environment["engine"] = engine
-    agent = from_mapping(agent_config(name), values, f"config key of {name}")
-    return RunSpec(name, plain(dataclasses.asdict(agent)), resolve_config(environment), seed)
+    world_name = values.pop("world", DEFAULT_WORLD)
+    if not isinstance(world_name, str):
+        raise UsageError(f"config key 'world' must be the name of a world, not {world_name!r}")
+    world = get_world(world_name)
+    environment = values.pop("env", None) or {}
+    if not isinstance(environment, Mapping):
+        raise UsageError(f"config key 'env' must hold keys of the world, not {environment!r}")
+    aliased = {key: values.pop(alias) for alias, key in world.aliases.items() if alias in values}
+    resolved = world.resolve({**environment, **aliased, **(env_overrides or {})})
+    return RunSpec(full_name(name), plain(agent_settings(name, values)), resolved, seed, world_name)
+
+
+def wants_rollouts(agent_name: str) -> bool:
+    """Return whether an agent learns from rollouts of its own recent policies, rather than from replay."""
+    return agent_class(agent_name).wants == "rollout"
 
 
 def create_agent(
@@ -88,20 +120,25 @@ def create_agent(
     *,
     seed: int | None = None,
     learnt: Mapping[str, np.ndarray] | None = None,
-) -> Agent:
+) -> Any:
     """Create the agent of a run for the spaces of its environment, with another one's components if given.
 
     Raises:
-        UsageError: ``learnt`` is the state of an agent of other sizes.
+        UsageError: ``learnt`` is the state of an agent of other sizes, or the agent cannot begin with another's.
     """
-    agent: Agent = agent_class(spec.agent_name).create(
+    agent: Any = agent_class(spec.agent_name).create(
         spec.seed if seed is None else seed,
         observation_space,
         action_space,
-        action_names=action_names(spec.env_config["action"]),
+        action_names=get_world(spec.world).action_names(spec.env_config),
+        world=spec.world,
         **{key: tuple(v) if isinstance(v, list) else v for key, v in spec.agent_config.items()},
     )
-    return agent if learnt is None else agent.with_components(learnt)
+    if learnt is None:
+        return agent
+    if not hasattr(agent, "with_components"):
+        raise UsageError(f"{spec.agent_name} cannot begin with another agent's networks")
+    return agent.with_components(learnt)
 
 
 def write_run(run_dir: Path, spec: RunSpec, options: Mapping[str, Any]) -> None:
@@ -111,14 +148,22 @@ def write_run(run_dir: Path, spec: RunSpec, options: Mapping[str, Any]) -> None:
 
 
 def read_run(run_dir: Path) -> tuple[RunSpec, dict[str, Any]]:
-    """Read ``run.json``; returns the specification and the options.
+    """Read ``run.json``; returns the specification and the options. One without a world is of the default world.
 
     Raises:
-        UsageError: if it is missing or malformed.
+        UsageError: if it is missing or malformed, or its world is not installed.
     """
-    document = read_json(run_dir / RUN_FILE)
-    names = [field.name for field in dataclasses.fields(RunSpec)]
-    if not isinstance(document, dict) or not all(name in document for name in names):
-        raise UsageError(f"{str(run_dir / RUN_FILE)!r} does not describe a run: it needs {', '.join(names)}")
-    spec = RunSpec(**{name: document[name] for name in names})
-    return dataclasses.replace(spec, env_config=resolve_config(spec.env_config)), dict(document.get("options") or {})
+    path = run_dir / RUN_FILE
+    document = read_json(path)
+    kinds = {"agent_name": str, "agent_config": dict, "env_config": dict, "seed": int}
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), kind) for name, kind in kinds.items()):
+        raise UsageError(f"{str(path)!r} does not describe a run: it needs {', '.join(kinds)}")
+    world, options = document.get("world", DEFAULT_WORLD), document.get("options", {})
+    if not isinstance(world, str) or not isinstance(options, dict):
+        raise UsageError(f"{str(path)!r} does not describe a run: its world or its options are malformed")
+    try:
+        env_config = get_world(world).resolve(document["env_config"])
+    except UsageError as error:
+        raise UsageError(f"the world of run {str(run_dir)!r}: {error}") from error
+    agent_config = upgraded_agent_config(document["agent_config"])
+    return RunSpec(document["agent_name"], agent_config, env_config, document["seed"], world), dict(options)

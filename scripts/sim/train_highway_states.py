@@ -14,31 +14,25 @@ from absl import flags
 
 from racer.core.cli import run_program
 from racer.core.metrics import wandb_mode
+from racer.distributed.config import OffPolicyConfig
+from racer.envs.highway.config import ENGINES
 from racer.training.device import choose_device
-from racer.training.flags import (
+from racer.training.plan import (
+    Schedule,
+    SingleProcess,
     define_dataclass_flags,
     define_run_flags,
-    options_from_flags,
     plan_run,
-    refuse_flags,
+    single_process,
 )
-from racer.training.off_policy import OffPolicyConfig, OffPolicyTrainer
-from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer, is_on_policy
-from racer.training.program import run_training, starting_point
-from racer.training.run_spec import RunSpec
-
-PROGRAM = "train_highway_states"
 
 define_run_flags()
-define_dataclass_flags(OffPolicyConfig, num_envs=None)
-define_dataclass_flags(OnPolicyConfig)
-
-
-def option_class(spec: RunSpec) -> type[OffPolicyConfig] | type[OnPolicyConfig]:
-    """Choose the loop by the agent; flags of the other loop are refused."""
-    loops = (OnPolicyConfig, OffPolicyConfig) if is_on_policy(spec.agent_name) else (OffPolicyConfig, OnPolicyConfig)
-    refuse_flags(loops[0], loops[1:], spec.agent_name)
-    return loops[0]
+define_dataclass_flags(Schedule)
+define_dataclass_flags(SingleProcess, num_envs=None)
+define_dataclass_flags(
+    OffPolicyConfig, without=("experience_batch_size", "learner_update_ratio"), batch_size=128, utd_ratio=8
+)
+flags.DEFINE_enum("engine", None, ENGINES, "Simulator; the config's (compiled) if not given.")
 
 
 def main() -> int:
@@ -46,15 +40,10 @@ def main() -> int:
     values = flags.FLAGS
     wandb_mode()
     choose_device(values.device)
-    plan = plan_run(PROGRAM, lambda spec: (option_class(spec),))
-    config = options_from_flags(option_class(plan.spec), plan.options)
-    checkpoint, learnt = starting_point(plan)
-    trainer: OffPolicyTrainer | OnPolicyTrainer
-    if isinstance(config, OnPolicyConfig):
-        trainer = OnPolicyTrainer(plan.spec, config, checkpoint, learnt)
-    else:
-        trainer = OffPolicyTrainer(plan.spec, config, checkpoint, learnt)
-    return run_training(plan, trainer, progress=values.progress)
+    plan = plan_run("train_highway_states", single_process, env_flags=("engine",))
+    from racer.training.run import run_training  # after choose_device: brings JAX
+
+    return run_training(plan, progress=values.progress)
 
 
 if __name__ == "__main__":

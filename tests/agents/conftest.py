@@ -43,7 +43,7 @@ def make_agent(observation_space: gym.spaces.Box, action_space: gym.spaces.Box) 
 
     def make(name: str = "DistributionalSACLearner", seed: int = 0, **config: Any) -> Any:
         if name == "DistributionalSACLearner":
-            config = {"num_atoms": 11, "q_min": -5.0, "q_max": 5.0, **config}
+            config = {"num_atoms": 11, "q_min": -5.0, "q_max": 5.0, "learned_action": "steering", **config}
         values = {**SMALL, **config}
         cls = agent_class(name)
         return cls.create(seed, observation_space, action_space, action_names=ACTION_NAMES, **values)

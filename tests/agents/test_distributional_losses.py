@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.agents.distributional_sac import losses
-from racer.agents.temperature import temperature_loss
+from racer.agents.losses import distributional as losses
+from racer.agents.losses.sac import temperature_loss
 from racer.networks.categorical import Support
 
 SUPPORT = Support(-1.0, 1.0, 5)
@@ -79,7 +79,7 @@ def test_critic_loss_is_finite_where_the_softmax_underflows() -> None:
 def test_targets_stop_at_termination() -> None:
     logits = jnp.asarray(np.random.default_rng(2).normal(size=(2, 2, 5)), jnp.float32)
     rewards = jnp.array([0.5, 0.5])
-    found = losses.critic_target(SUPPORT, logits, rewards, jnp.array([0.0, 1.0]), 0.9, True)
+    found = losses.critic_target(SUPPORT, logits, rewards, jnp.array([0.0, 1.0]), 0.9, 3, True)
     np.testing.assert_allclose(found[:, 0], [[0, 0, 0, 1, 0]] * 2, atol=1e-6)
     assert np.abs(np.asarray(found[:, 1]) - [0, 0, 0, 1, 0]).max() > 0.1
 
@@ -87,7 +87,7 @@ def test_targets_stop_at_termination() -> None:
 @pytest.mark.parametrize("independent", [True, False])
 def test_members_bootstrap_apart_or_from_the_mixture(independent: bool) -> None:
     logits = jnp.array([[[0.0, 0.0, 50.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0, 50.0]]])
-    found = losses.critic_target(SUPPORT, logits, jnp.zeros(1), jnp.ones(1), 1.0, independent)
+    found = losses.critic_target(SUPPORT, logits, jnp.zeros(1), jnp.ones(1), 1.0, 3, independent)
     if independent:
         np.testing.assert_allclose(found[:, 0], [[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]], atol=1e-6)
     else:
@@ -96,7 +96,7 @@ def test_members_bootstrap_apart_or_from_the_mixture(independent: bool) -> None:
 
 def test_no_gradient_reaches_the_target() -> None:
     logits = jnp.ones((1, 1, 5))
-    slope = jax.grad(lambda x: jnp.sum(losses.critic_target(SUPPORT, x, jnp.zeros(1), jnp.ones(1), 0.9, True) ** 2))(
+    slope = jax.grad(lambda x: jnp.sum(losses.critic_target(SUPPORT, x, jnp.zeros(1), jnp.ones(1), 0.9, 3, True) ** 2))(
         logits
     )
     np.testing.assert_array_equal(slope, 0.0)

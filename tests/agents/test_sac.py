@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.agents.sac import losses
-from racer.agents.sac import update as compiled
+from racer.agents import sac
+from racer.agents.learner import run_update
+from racer.agents.losses import sac as losses
 from racer.core.errors import UsageError
 
 Make = Callable[..., Any]
@@ -37,9 +38,9 @@ def test_update_compiles_once_counts_and_donates(make_agent: Make, make_batch: M
     agent = make_agent("SACLearner")
     first = agent
     agent, info = agent.update(make_batch(0), 2)
-    size = compiled.update._cache_size()
+    size = run_update._cache_size()
     agent, _ = agent.update(make_batch(1), 2)
-    assert compiled.update._cache_size() == size
+    assert run_update._cache_size() == size
     assert agent.state.gradient_steps == 4
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(agent.state))
     assert jax.tree.leaves(first.state.critic.params)[0].is_deleted()
@@ -70,7 +71,7 @@ def test_terminated_transitions_do_not_bootstrap(make_agent: Make, make_batch: M
 def test_the_minimum_runs_over_a_subset_drawn_for_every_minibatch(make_agent: Make, make_batch: Make) -> None:
     agent = make_agent("SACLearner", num_qs=6, num_min_qs=2)
     minibatches = {name: jnp.asarray(x).reshape(8, 2, *x.shape[1:]) for name, x in make_batch().items()}
-    data = compiled._critic_data(agent.recipe, agent.state, minibatches, jax.random.PRNGKey(0))
+    data = sac.critic_rows(agent.static, agent.state, minibatches, jax.random.PRNGKey(0))
     assert data.subset.shape == (8, 2)
     assert np.all(data.subset[:, 0] != data.subset[:, 1])
     assert len(np.unique(np.asarray(data.subset), axis=0)) > 1
@@ -98,7 +99,7 @@ def test_reset_keeps_what_is_excluded(make_agent: Make) -> None:
     ]
     assert all(same)
     assert not np.array_equal(
-        agent.state.critic.params["members"]["output_kernel"], kept.state.critic.params["members"]["output_kernel"]
+        agent.state.critic.params["members/output_kernel"], kept.state.critic.params["members/output_kernel"]
     )
     with pytest.raises(UsageError, match="unknown agent component"):
         agent.reset(exclude=("limits",))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.agents.schedules import learning_rate_fraction
+from racer.agents.schedules import falling_fraction
 from racer.core.errors import UsageError
 
 Make = Callable[..., Any]
@@ -19,24 +19,24 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_learning_rate_falls_linearly_and_stays() -> None:
-    found = [float(learning_rate_fraction("linear", jnp.int32(n), 1000, 0.2)) for n in (0, 250, 1000, 5000)]
+    found = [float(falling_fraction("linear", jnp.int32(n), 1000, 0.2)) for n in (0, 250, 1000, 5000)]
     np.testing.assert_allclose(found, [1.0, 0.8, 0.2, 0.2], rtol=1e-6)
-    found = [float(learning_rate_fraction("linear", jnp.int32(n), 1000, 0.2, 500)) for n in (0, 500, 750, 2000)]
+    found = [float(falling_fraction("linear", jnp.int32(n), 1000, 0.2, 500)) for n in (0, 500, 750, 2000)]
     np.testing.assert_allclose(found, [1.0, 1.0, 0.8, 0.2], rtol=1e-6)
 
 
 def test_a_constant_learning_rate_stays() -> None:
-    assert learning_rate_fraction("constant", jnp.int32(10**6), 1000, 0.2) == 1.0
+    assert falling_fraction("constant", jnp.int32(10**6), 1000, 0.2) == 1.0
 
 
 @pytest.mark.parametrize("name", ["SACLearner", "DistributionalSACLearner"])
 def test_step_sizes_of_actor_and_critics_fall(name: str, make_agent: Make, make_batch: Make) -> None:
     falling = make_agent(name, lr_schedule="linear", lr_decay_steps=8, final_lr_fraction=0.5)
     falling, _ = falling.update(make_batch(), 2)
-    first, sizes = falling.state_arrays(), falling.recipe.config
+    first, sizes = falling.state_arrays(), falling.hyper
 
     # Critics step at 2/8 of the way to a half; the actor, two gradient steps later, at 4/8 of it.
-    smaller = make_agent(name, critic_lr=sizes.critic_lr * 0.875, actor_lr=sizes.actor_lr * 0.75)
+    smaller = make_agent(name, critic_lr=float(sizes.critic_lr) * 0.875, actor_lr=float(sizes.actor_lr) * 0.75)
     expected = smaller.with_state_arrays(first).update(make_batch(), 2)[0].state
     found = falling.update(make_batch(), 2)[0].state
     for component in ("critic", "actor", "temp"):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,8 @@ from racer.core.checkpoint import (
     list_checkpoints,
     prune_checkpoints,
     read_checkpoint,
-    remove_unfinished,
+    recover_checkpoints,
+    verify_checkpoint,
     write_checkpoint,
 )
 
@@ -191,10 +195,128 @@ def test_kill_during_save_keeps_the_previous_one(tmp_path: Path) -> None:
         assert process.stdout.readline().strip() == "saving"
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
-    assert list(tmp_path.glob(".unfinished*"))
+    left = next(iter(tmp_path.glob(".unfinished*")))
     assert latest_valid_checkpoint(tmp_path) == checkpoint_path(tmp_path, 1)
-    assert remove_unfinished(tmp_path)
-    assert not list(tmp_path.glob(".unfinished*"))
+    assert recover_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 2)]
+    assert not left.exists()
+    assert read_checkpoint(latest_valid_checkpoint(tmp_path)).groups["agent"]["x"].shape == (10,)
+
+
+def test_a_leftover_that_is_not_whole_is_deleted(tmp_path: Path) -> None:
+    whole = save(tmp_path, 1)
+    damaged = tmp_path / ".unfinished-2-17"
+    shutil.copytree(whole, damaged)
+    (damaged / "policy.safetensors").write_bytes(b"")
+    os.rename(whole, tmp_path / "checkpoint_1.replaced")
+    assert list_checkpoints(tmp_path) == [tmp_path / "checkpoint_1.replaced"]
+    assert recover_checkpoints(tmp_path) == [whole]
+    assert os.listdir(tmp_path) == ["checkpoint_1"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("step", [5, 6])
+def test_kills_at_every_system_call_leave_a_whole_checkpoint(tmp_path: Path, step: int) -> None:
+    """Killed before each call that a save and a retention of one make, then before each that the recovery makes."""
+    program = [sys.executable, str(Path(__file__).with_name("kill_everywhere.py")), str(tmp_path), str(step)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kills = json.loads(done.stdout)
+    assert kills["save"] > 15
+    assert kills["recovery"] > 30
+    assert set(kills["found"]) == {"old", "new"}
+
+
+def test_a_save_of_the_same_is_not_written_again(tmp_path: Path) -> None:
+    path = save(tmp_path, 5)
+    before = {file.name: file.stat().st_ino for file in path.iterdir()}
+    assert save(tmp_path, 5) == path
+    assert {file.name: file.stat().st_ino for file in path.iterdir()} == before
+    write_checkpoint(tmp_path, 5, GROUPS, {"note": "y"})
+    assert read_checkpoint(path).metadata == {"note": "y"}
+    groups = {**GROUPS, "policy": {"layer/kernel": np.zeros(3)}}
+    write_checkpoint(tmp_path, 5, groups, {"note": "y"})
+    assert read_checkpoint(path).groups["policy"]["layer/kernel"].shape == (3,)
+    (path / "agent.safetensors").write_bytes(b"")
+    write_checkpoint(tmp_path, 5, groups, {"note": "y"})
+    assert set(read_checkpoint(path).groups) == {"policy", "agent"}
+    assert os.listdir(tmp_path) == ["checkpoint_5"]
+
+
+class Summed:
+    """Counts the bytes of files that are read to be summed."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.files: list[str] = []
+        digest = hashlib.file_digest
+
+        def counting(file: Any, name: str) -> Any:
+            self.files.append(Path(file.name).name)
+            return digest(file, name)
+
+        patch.setattr(hashlib, "file_digest", counting)
+
+
+def test_retention_sums_nothing_that_this_process_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summed = Summed(monkeypatch)
+    for step in range(1, 6):
+        save(tmp_path, step)
+        prune_checkpoints(tmp_path, keep=3)
+    assert summed.files == []
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint_3", "checkpoint_4", "checkpoint_5"]
+
+
+def test_retention_sums_what_another_process_wrote_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(save(tmp_path / "other", 1), tmp_path / "run" / "checkpoint_1")
+    summed = Summed(monkeypatch)
+    for step in (2, 3):
+        save(tmp_path / "run", step)
+        prune_checkpoints(tmp_path / "run", keep=9)
+    assert sorted(summed.files) == ["agent.safetensors", "policy.safetensors"]
+    file = tmp_path / "run" / "checkpoint_1" / "agent.safetensors"
+    file.write_bytes(bytes(len(file.read_bytes())))
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        verify_checkpoint(file.parent)
+
+
+def test_only_the_groups_that_are_wanted_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["replay.safetensors"] = {"bytes": 1 << 36, "sha256": "0" * 64}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with (path / "replay.safetensors").open("wb") as file:
+        file.truncate(1 << 36)
+    begun = time.monotonic()
+    assert latest_valid_checkpoint(tmp_path, ["policy"]) == path
+    assert set(read_checkpoint(path, ["policy"]).groups) == {"policy"}
+    assert time.monotonic() - begun < 5
+    os.truncate(path / "replay.safetensors", 3)
+    with pytest.raises(CheckpointError, match="3 bytes instead"):
+        latest_valid_checkpoint(tmp_path, ["policy"])
+
+
+def test_a_folder_must_hold_the_step_of_its_name(tmp_path: Path) -> None:
+    path = save(tmp_path, 600)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["step"] = 10**9
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="against its name"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = save(tmp_path, 1)
+    for name in ("policy.safetensors", "manifest.json"):
+        file = path / name
+        file.unlink()
+        if kind == "fifo":
+            os.mkfifo(file)
+        elif kind == "device":
+            file.symlink_to("/dev/zero")
+        else:
+            file.mkdir()
+        with pytest.raises(CheckpointError, match=f"{name}.*(regular|directory)"):
+            read_checkpoint(path)
 
 
 @pytest.mark.slow

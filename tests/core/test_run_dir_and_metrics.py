@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, read_checkpoint
 from racer.core.errors import UsageError
+from racer.core.files import read_json, strict, write_json
 from racer.core.metrics import METRICS_FILE, MetricsLogger, read_metrics, wandb_mode
-from racer.core.run_dir import check_run_name, check_writable, open_run, read_json, strict, write_json
+from racer.core.run_dir import check_run_name, check_vacant, check_writable, lock_run, open_run
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +49,63 @@ def test_run_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         check_writable(tmp_path / "file" / "below", "folder")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y/" * 3_000])
+def test_a_long_path_is_one_line(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    check_vacant(folder)
+    with pytest.raises(UsageError, match="cannot be written: File name too long"):
+        check_writable(folder, "run folder")
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        read_checkpoint(folder)
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):
+        latest_valid_checkpoint(folder)
+
+
+def test_a_start_that_was_killed_at_once_can_be_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    for name in ("run.json", ".run.json.abcd1234", ".lock", "metrics.jsonl"):
+        (run / name).write_text("")
+    check_vacant(run)
+    with lock_run(run):
+        assert not (run / ".run.json.abcd1234").exists()
+    (run / "metrics.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="--resume"):
+        check_vacant(run)
+    (run / "metrics.jsonl").write_text("")
+    (run / "checkpoint_5").mkdir()
+    with pytest.raises(UsageError, match="--resume"):
+        check_vacant(run)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from racer.core.run_dir import lock_run
+with lock_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_is_held_by_one_process(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"in use by process {holder.pid};"), lock_run(tmp_path):
+            raise AssertionError("locked twice")
+        holder.kill()
+        holder.wait(timeout=10)
+    # A killed process holds nothing, and neither does one that is done.
+    for _ in range(2):
+        with lock_run(tmp_path):
+            assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+            with pytest.raises(UsageError, match=f"process {os.getpid()};"), lock_run(tmp_path):
+                raise AssertionError("locked twice")
+    with pytest.raises(UsageError, match="cannot be locked"), lock_run(tmp_path / "none"):
+        raise AssertionError("locked nothing")
 
 
 def test_metrics_are_complete_and_cut_on_resume(tmp_path: Path) -> None:

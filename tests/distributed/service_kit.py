@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
-from toy_agent import ToyAgent
+from toy_agent import POLICY, ToyAgent
 from toy_envs import OBSERVATION_SIZE, toy_vector
 
 from racer.distributed.config import OffPolicyConfig, ServiceConfig
 from racer.distributed.consumers import OffPolicyConsumer
+from racer.distributed.pool import PoolFactory, PoolTask
+from racer.distributed.processes.supervisor import ProcessPool
 from racer.distributed.service import ActorLearnerService, ServiceState
 
 QUICK = {"worker_steps_per_iteration": 8, "max_queue_size": 8, "restart_backoff": 0.05, "stop_grace": 2.0}
@@ -30,20 +32,27 @@ def make_consumer(**changes: Any) -> OffPolicyConsumer:
     return OffPolicyConsumer(OffPolicyConfig(**{**SMALL, **changes}), (OBSERVATION_SIZE,), (1,), seed=5)
 
 
+def make_task(factory: Callable[[], Any] | None = None, warmup: Any = POLICY, **config: Any) -> PoolTask:
+    """What workers with two toy environments each do."""
+    factory = factory or functools.partial(toy_vector, 2)
+    return PoolTask(factory, POLICY, warmup, ServiceConfig(**{**QUICK, **config}), (OBSERVATION_SIZE,))
+
+
 def make_service(
     factory: Callable[[], Any] | None = None,
     *,
     agent: ToyAgent | None = None,
     consumer: Any = None,
     state: ServiceState | None = None,
+    pool: PoolFactory = ProcessPool,
     **config: Any,
 ) -> ActorLearnerService:
     """A service of two workers with two toy environments each, unless told otherwise."""
     return ActorLearnerService(
-        factory or functools.partial(toy_vector, 2),
+        pool,
+        make_task(factory, **config),
         agent or ToyAgent(),
         consumer or make_consumer(),
-        ServiceConfig(**{**QUICK, **config}),
         state=state,
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import numpy as np
 import pytest
 
-from racer.distributed.frames import BrokenFrame, FrameReader, FrameWriter, Kind, decode_arrays, encode_arrays
+from racer.distributed.processes.frames import BrokenFrame, FrameReader, FrameWriter, Kind, decode_arrays, encode_arrays
 
 
 @pytest.fixture
@@ -107,3 +108,21 @@ def test_foreign_bytes_are_refused(pair):
     ours.send(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(BrokenFrame):
         FrameReader().read(theirs)
+
+
+def test_more_than_was_agreed_is_refused_before_it_takes_memory(pair):
+    ours, theirs = pair
+    ours.send(struct.pack("<BxxxxxxxQ", Kind.EXPERIENCE, 1 << 32))
+    with pytest.raises(BrokenFrame, match="4294967296 bytes"):
+        FrameReader(1 << 20).read(theirs)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"{}", b"null", b'{"header": 1, "arrays": [["a", "O", [1], 0]]}',
+                                  b'{"header": 1, "arrays": [["a", "<f4", [-1], 0]]}',
+                                  b'{"header": 1, "arrays": [["a", "<f4", [1], -9]]}',
+                                  b'{"header": 1, "arrays": [["a", "<f4", [99999999999999999999], 0]]}'])  # fmt: skip
+def test_hostile_headers_are_broken_frames(text):
+    with pytest.raises(BrokenFrame):
+        decode_arrays(bytearray(struct.pack("<Q", len(text)) + text + bytes(64)))
+    with pytest.raises(BrokenFrame):
+        decode_arrays(bytearray(struct.pack("<Q", 1 << 60) + bytes(64)))

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+from batches import make_batch
 from service_kit import make_consumer
-from test_channels_local import make_batch
-from toy_agent import ToyAgent
+from toy_agent import RolloutAgent, ToyAgent
 
 from racer.core.errors import UsageError
-from racer.distributed.channels import LocalExperienceChannel, LocalParameterChannel
 from racer.distributed.config import ServiceConfig
 from racer.distributed.consumers import OnPolicyConsumer
 from racer.distributed.learner import DistributedLearner, LearningDiverged
-from racer.distributed.statistics import MeanOfDicts, Throughput
+from racer.distributed.statistics import EpisodeWindow, MeanOfDicts, Throughput
+from racer.envs.registry import BASE_METRICS, Metric
+
+
+class Shelf:
+    """A pool of no workers: hands out what was put there, and keeps the last publication."""
+
+    def __init__(self):
+        self.batches, self.published = [], None
+
+    def get(self, timeout):
+        return self.batches.pop(0) if self.batches else None
+
+    def publish(self, parameters):
+        self.published = parameters
 
 
 class Bench:
-    """A learner with local channels; ``feed`` puts batches in, ``drain`` lets the learner work until it waits."""
+    """A learner at a shelf; ``feed`` puts batches there, ``drain`` lets the learner work until it waits."""
 
     def __init__(self, agent=None, consumer=None, **config):
-        self.experience = LocalExperienceChannel(1000)
-        self.parameters = LocalParameterChannel()
+        self.pool = Shelf()
         self.consumer = consumer or make_consumer()
-        self.learner = DistributedLearner(
-            agent or ToyAgent(), self.consumer, self.experience, self.parameters, ServiceConfig(**config), epoch=4
-        )
+        self.learner = DistributedLearner(agent or ToyAgent(), self.consumer, ServiceConfig(**config))
+        self.learner.connect(self.pool)
 
     def feed(self, count, **kwargs):
-        for number in range(count):
-            self.experience.put(make_batch(number, **kwargs))
+        self.pool.batches += [make_batch(number, **kwargs) for number in range(count)]
 
     def drain(self):
         while self.learner.step(0.0):
@@ -47,9 +58,9 @@ def test_ratio_and_minibatch_sizes():
     assert learner.updates == (240 - 64) // 32 * 2 == 10
     assert learner.agent.calls == [(4 * 16, 4)] * 10
     metrics = learner.metrics()
-    assert metrics["gradient_steps"] == 40
-    assert metrics["utd_target"] == 0.25
-    assert metrics["utd_achieved"] == 40 / 176
+    assert metrics["training/gradient_steps"] == 40
+    assert metrics["training/update_to_data_target"] == 0.25
+    assert metrics["training/update_to_data"] == 40 / 176
 
 
 def test_nothing_is_taken_in_while_updates_are_due():
@@ -57,27 +68,27 @@ def test_nothing_is_taken_in_while_updates_are_due():
     bench.feed(40)
     while not bench.consumer.updates_due():
         bench.learner.step(0.0)
-    depth = bench.experience.depth
+    depth = len(bench.pool.batches)
     bench.learner.step(0.0)
     bench.learner.step(0.0)
-    assert bench.experience.depth == depth
+    assert len(bench.pool.batches) == depth
     assert bench.consumer.updates_due() == 0
     bench.learner.step(0.0)
-    assert bench.experience.depth == depth - 1
+    assert len(bench.pool.batches) == depth - 1
 
 
 def test_random_actions_until_warm_up_is_over_then_a_policy_at_once():
     bench = Bench(policy_update_frequency=1e-3)
     bench.learner.publish()
-    assert (bench.parameters.latest().version, bench.parameters.latest().data) == (0, b"")
+    assert (bench.pool.published.version, bench.pool.published.arrays) == (0, None)
     bench.feed(10)
     bench.drain()
-    assert bench.parameters.latest().version == 0
+    assert bench.pool.published.version == 0
     bench.feed(1)
     bench.drain()
-    latest = bench.parameters.latest()
-    assert (latest.version, latest.epoch, latest.round) == (1, 4, 0)
-    assert latest.data
+    latest = bench.pool.published
+    assert (latest.version, latest.round) == (1, 0)
+    assert latest.arrays
 
 
 def test_publishes_again_only_what_has_changed():
@@ -100,8 +111,8 @@ def test_policy_lag_is_counted_in_publications():
     bench.feed(1, version=0)
     bench.drain()
     metrics = bench.learner.metrics()
-    assert (metrics["policy_lag_mean"], metrics["policy_lag_max"]) == (2.0, 4.0)
-    assert bench.learner.metrics()["policy_lag_max"] == 0.0
+    assert (metrics["training/policy_lag_mean"], metrics["training/policy_lag_max"]) == (2.0, 4.0)
+    assert bench.learner.metrics()["training/policy_lag_max"] == 0.0
     np.testing.assert_array_equal(np.unique(bench.consumer.buffer.state_arrays()["policy_versions"]), [0, 3, 7])
 
 
@@ -109,12 +120,12 @@ def test_values_that_are_not_finite_do_not_enter_the_buffer():
     bench = Bench()
     bad = make_batch(1)
     bad.experience.rewards[1, 2] = np.nan
-    bad.experience.next_observations[0, 0, 3] = np.inf
-    bench.experience.put(bad)
+    bad.experience.final_observations[0, 3] = np.inf
+    bench.pool.batches.append(bad)
     bench.drain()
     assert bench.learner.transitions == 4
     # Two found here, two that the worker had dropped already.
-    assert bench.learner.metrics()["nonfinite_transitions"] == 4
+    assert bench.learner.metrics()["training/nonfinite_transitions"] == 4
     assert all(np.isfinite(v).all() for v in bench.consumer.buffer.sample(64).values())
 
 
@@ -125,7 +136,7 @@ def test_stops_after_updates_in_a_row_that_are_not_finite():
         bench.drain()
     # One update may be under way when the last result is looked at.
     assert len(bench.learner.agent.calls) == 7
-    assert bench.learner.metrics()["nonfinite_updates"] == 3 * 4
+    assert bench.learner.metrics()["training/nonfinite_updates"] == 3 * 4
 
 
 def test_a_single_bad_update_does_not_stop_the_run():
@@ -149,37 +160,33 @@ def test_parameters_that_are_not_finite_are_not_published():
     bench.learner.publish()
     bench.feed(12)
     bench.drain()
-    good = bench.parameters.latest()
+    good = bench.pool.published
     assert good.version == 1
     agent.digest[:] = np.nan
     bench.feed(12)
     bench.drain()
-    assert bench.parameters.latest() == good
-    assert bench.learner.metrics()["skipped_publications"] > 0
+    assert bench.pool.published == good
+    assert bench.learner.metrics()["training/skipped_publications"] > 0
 
 
 def test_on_policy_takes_whole_rollouts_and_drops_stale_ones():
     got = []
-
-    def update(agent, rollouts):
-        got.append([batch.experience.rewards.shape for batch in rollouts])
-        assert all("log_probs" in batch.experience.extras for batch in rollouts)
-        return agent, {"loss": 1.0}
-
-    bench = Bench(consumer=OnPolicyConsumer(update, batches_per_update=2, max_policy_lag=1))
+    agent = RolloutAgent(lambda rollouts: got.append((rollouts["rewards"].shape, rollouts["log_probs"].shape)))
+    bench = Bench(agent, OnPolicyConsumer(rollouts_per_update=2, max_policy_lag=1))
     bench.learner.publish()
-    assert bench.parameters.latest().data
+    assert bench.pool.published.arrays
     bench.feed(2, version=1)
     bench.drain()
-    assert got == [[(2, 3), (2, 3)]]
-    assert bench.parameters.latest().version == 2
+    assert got == [((2, 6), (2, 6))]
+    assert bench.pool.published.version == 2
     bench.learner.version = 4
     bench.feed(3, version=2)
     bench.feed(1, version=3)
     bench.drain()
     assert len(got) == 1
-    assert bench.learner.metrics()["stale_batches"] == 3
+    assert bench.learner.metrics()["training/stale_batches"] == 3
     assert bench.learner.transitions == 18
+    assert bench.learner.metrics()["training/gradient_steps"] == 3
 
 
 def test_consumer_state_continues_bit_for_bit():
@@ -202,7 +209,7 @@ def test_invalid_rows_do_not_count():
     valid = batch.experience.valid.copy()
     valid[0, 0] = False
     experience = dataclasses.replace(batch.experience, valid=valid, nonfinite=0)
-    bench.experience.put(dataclasses.replace(batch, experience=experience))
+    bench.pool.batches.append(dataclasses.replace(batch, experience=experience))
     bench.drain()
     assert bench.learner.transitions == 5
 
@@ -225,3 +232,33 @@ def test_means_leave_out_what_is_not_finite_and_start_over():
     means.add({"a": 3.0})
     assert means.take("x/") == {"x/a": 2.0}
     assert means.take("x/") == {}
+
+
+WORLD = (*BASE_METRICS, Metric("hit", "hit_rate", "rate", total="hits"), Metric("late", "late_share", "share"))
+
+
+def test_episode_window_names_rates_shares_and_totals_as_the_world_says():
+    window = EpisodeWindow(WORLD, size=3)
+    assert window.means() == {"episodes": 0, "hits": 0}
+    for number in range(5):
+        window.extend([{"return": float(number), "length": 1.0 + (number == 4), "hit": float(number % 2), "late": 0.5 *
+                        (number == 4), "own": 1.0}])  # fmt: skip
+    means = window.means()
+    assert means == {
+        "episodes": 5, "hits": 2, "return": 3.0, "length": pytest.approx(4 / 3), "hit_rate": pytest.approx(1 / 3),
+        "late_share": 0.25, "own": 1.0,
+    }  # fmt: skip
+    again = EpisodeWindow(WORLD, size=3)
+    again.set_state(json.loads(json.dumps(window.get_state())))
+    assert again.means() == means
+
+
+def test_statistics_are_part_of_the_state():
+    first, second = Bench(), Bench()
+    first.feed(30)
+    first.drain()
+    first.learner.settle()
+    second.learner.set_state(json.loads(json.dumps(first.learner.get_state())))
+    one, other = (bench.learner.metrics() for bench in (first, second))
+    for name in ("training/return", "training/episodes", "agent/loss", "training/updates", "training/policy_version"):
+        assert one[name] == other[name]

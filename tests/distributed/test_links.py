@@ -1,4 +1,4 @@
-"""The worker's end of the socket, and what the supervisor accepts: credits, epochs, the word to stop."""
+"""The worker's end of the socket, and what the pool accepts: credits, whose batch it is, the word to stop."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ import socket
 import threading
 
 import pytest
-from test_channels_local import make_batch
-from toy_agent import policy_spec
-from toy_envs import toy_vector
+from batches import make_batch
+from service_kit import make_task
 
-from racer.distributed.channels import Parameters, StopRequested, WorkerBatch
-from racer.distributed.config import ServiceConfig
-from racer.distributed.frames import Frame, FrameReader, FrameWriter, Kind
-from racer.distributed.links import WorkerLink
-from racer.distributed.supervisor import Supervisor
+from racer.distributed.pool import Parameters, WorkerHistory
+from racer.distributed.processes.frames import BrokenFrame, Frame, FrameReader, FrameWriter, Kind
+from racer.distributed.processes.links import StopRequested, WorkerLink
+from racer.distributed.processes.messages import batch_from_bytes, batch_to_bytes, parameters_to_bytes
+from racer.distributed.processes.supervisor import ProcessPool
 
 
 class Learner:
     """The other end of a worker's socket, by hand."""
 
-    def __init__(self, credit_limit=2, epoch=4, outstanding=0):
+    def __init__(self, credit_limit=2, outstanding=0):
         self.sock, theirs = socket.socketpair()
         self.sock.settimeout(5.0)
         self.link = WorkerLink(theirs, heartbeat_interval=0.05)
         self.theirs = theirs
-        self.link.configure(epoch, credit_limit, outstanding)
+        self.link.configure(credit_limit, outstanding)
         self.reader = FrameReader()
 
     def send(self, kind, body=b""):
@@ -62,7 +61,7 @@ def test_put_waits_for_a_credit_and_gives_signs_of_life_meanwhile(learner):
     thread = threading.Thread(target=work)
     thread.start()
     for number in range(2):
-        batch = WorkerBatch.from_bytes(learner.next(Kind.EXPERIENCE).body)
+        batch = batch_from_bytes(learner.next(Kind.EXPERIENCE).body)
         assert batch.experience.rewards[0, 0] == number
     for _ in range(3):
         assert learner.reader.read(learner.sock).kind == Kind.HEARTBEAT
@@ -81,13 +80,10 @@ def test_batches_of_the_predecessor_count():
     learner.close()
 
 
-def test_parameters_of_another_epoch_are_ignored(learner):
+def test_the_latest_parameters_win(learner):
     assert learner.link.latest() is None
-    learner.send(Kind.PARAMETERS, Parameters(9, epoch=3).to_bytes())
-    assert learner.link.latest() is None
-    learner.send(Kind.PARAMETERS, Parameters(1, epoch=4).to_bytes())
-    learner.send(Kind.PARAMETERS, Parameters(2, epoch=4).to_bytes())
-    learner.send(Kind.PARAMETERS, Parameters(10, epoch=3).to_bytes())
+    for version in (1, 2):
+        learner.send(Kind.PARAMETERS, parameters_to_bytes(Parameters(version)))
     assert learner.link.latest().version == 2
 
 
@@ -107,13 +103,26 @@ def test_a_learner_that_is_gone_stops_the_worker(learner):
         learner.link.wait(1.0)
 
 
-@pytest.mark.parametrize("change", [{"epoch": 3}, {"incarnation": 0}, {"worker": 1}])
-def test_a_batch_from_another_life_is_dropped_and_counted(change):
-    supervisor = Supervisor(toy_vector, policy_spec(), ServiceConfig(), epoch=4)
-    slot = supervisor._slots[0]
+@pytest.fixture
+def pool_and_slot():
+    pool = ProcessPool(make_task(worker_steps_per_iteration=2), [WorkerHistory()] * 2)
+    slot = pool._slots[0]
     slot.incarnation = 3
+    return pool, slot
+
+
+@pytest.mark.parametrize("change", [{"incarnation": 0}, {"worker": 1}])
+def test_a_batch_from_another_life_is_dropped_and_counted(pool_and_slot, change):
+    pool, slot = pool_and_slot
     good = make_batch(0)
-    supervisor._take(slot, Frame(Kind.EXPERIENCE, dataclasses.replace(good, **change).to_bytes()))
-    assert (supervisor.depth, supervisor.metrics()["dropped_batches"]) == (0, 1)
-    supervisor._take(slot, Frame(Kind.EXPERIENCE, good.to_bytes()))
-    assert (supervisor.depth, supervisor.metrics()["dropped_batches"]) == (1, 1)
+    pool._take(slot, Frame(Kind.EXPERIENCE, batch_to_bytes(dataclasses.replace(good, **change))))
+    assert (pool.metrics()["queue_depth"], pool.metrics()["dropped_batches"]) == (0, 1)
+    pool._take(slot, Frame(Kind.EXPERIENCE, batch_to_bytes(good)))
+    assert (pool.metrics()["queue_depth"], pool.metrics()["dropped_batches"]) == (1, 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"summary": "x"}', b"[" * 100_000])
+def test_an_error_report_that_cannot_be_read_is_a_broken_frame(pool_and_slot, body):
+    pool, slot = pool_and_slot
+    with pytest.raises(BrokenFrame):
+        pool._take(slot, Frame(Kind.ERROR, bytearray(body)))

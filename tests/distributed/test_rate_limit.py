@@ -38,7 +38,7 @@ def test_warm_up_pays_for_nothing():
 @pytest.mark.parametrize(
     ("cls", "values", "named"),
     [
-        (OffPolicyConfig, {"batch_size": 300, "replay_buffer_size": 200}, "batch_size 300"),
+        (OffPolicyConfig, {"batch_size": 300, "replay_buffer_size": 200}, "'batch_size' .300."),
         (OffPolicyConfig, {"utd_ratio": 0}, "utd_ratio"),
         (OffPolicyConfig, {"learner_update_ratio": 1.5}, "learner_update_ratio"),
         (ServiceConfig, {"num_workers": 0}, "num_workers"),

@@ -10,12 +10,16 @@ import time
 import numpy as np
 import pytest
 from service_kit import children, make_consumer, make_service
-from toy_agent import ToyAgent
-from toy_envs import NoJaxEnv, StatefulVectorEnv, toy_vector
+from toy_agent import RolloutAgent, ToyAgent
+from toy_envs import FaultyEnv, NoJaxEnv, StatefulVectorEnv, toy_vector
 
 from racer.core.errors import UsageError
 from racer.distributed.consumers import OnPolicyConsumer
+from racer.distributed.inline import InlinePool
+from racer.distributed.pool import StateLost
+from racer.distributed.processes.supervisor import ProcessPool
 from racer.distributed.service import Periodic
+from racer.replay import EnvironmentFault
 
 
 def open_files() -> int:
@@ -25,7 +29,7 @@ def open_files() -> int:
 def wait_for_workers(service):
     """Hold the learner until all workers step; one that starts early could do a whole short run alone."""
     deadline = time.monotonic() + 60
-    while service.supervisor.metrics()["workers_alive"] < service.config.num_workers:
+    while service.pool.metrics()["workers_alive"] < service.config.num_workers:
         assert time.monotonic() < deadline, "the workers did not start"
         time.sleep(0.01)
 
@@ -36,9 +40,11 @@ def test_a_run_counts_exactly_and_leaves_nothing_behind():
     service = make_service(functools.partial(toy_vector, 2, cls=NoJaxEnv), policy_update_frequency=50.0)
     assert service.run(
         2000,
-        on_log=logs.append,
-        log_interval=500,
-        periodic=[Periodic(700, lambda s: marks.append(s.transitions)), Periodic(16, wait_for_workers)],
+        periodic=[
+            Periodic(500, lambda s: logs.append(s.metrics())),
+            Periodic(700, lambda s: marks.append(s.transitions)),
+            Periodic(16, wait_for_workers),
+        ],
     )
     assert children() == []
     assert open_files() == before
@@ -49,13 +55,13 @@ def test_a_run_counts_exactly_and_leaves_nothing_behind():
     assert len(logs) == 4
     assert len(marks) == 2
     last = logs[-1]
-    assert last["utd_target"] == 0.25
-    assert last["utd_achieved"] == pytest.approx(0.25, rel=0.1)
-    assert last["episode/length"] == 5.0
-    assert last["workers_alive"] == 2
-    assert last["worker_restarts"] == last["dropped_batches"] == last["nonfinite_transitions"] == 0
-    assert last["policy_version"] > 1
-    assert sorted(service.consumer.buffer.transitions_by_worker) == [0, 1]
+    assert last["training/update_to_data_target"] == 0.25
+    assert last["training/update_to_data"] == pytest.approx(0.25, rel=0.1)
+    assert last["training/length"] == 5.0
+    assert last["training/workers_alive"] == 2
+    for name in ("worker_restarts", "dropped_batches", "nonfinite_transitions"):
+        assert last[f"training/{name}"] == 0
+    assert last["training/policy_version"] > 1
     versions = service.consumer.buffer.state_arrays()["policy_versions"]
     assert (versions[:48] == 0).all()
     assert versions.max() > 1
@@ -66,12 +72,10 @@ def test_run_goes_on_after_a_run_and_from_a_saved_state():
     assert service.run(300)
     assert service.run(600)
     state = service.state()
-    assert state.counters["epoch"] == 2
     assert state.counters["incarnations"] == [2, 2]
     later = make_service(agent=service.agent, state=state)
     assert later.transitions == service.transitions
     assert later.run(900)
-    assert later.learner.epoch == 3
     assert later.state().counters["incarnations"] == [3, 3]
     assert later.learner.updates == (later.transitions - 64) // 32 * 2
     assert later.learner.version > service.learner.version
@@ -94,20 +98,44 @@ def assert_same(one, other):
         assert set(first) == set(second)
         for name in first:
             np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    ignored = {"epoch", "incarnations", "dropped_batches"}
-    assert {k: v for k, v in a.counters.items() if k not in ignored} == {
-        k: v for k, v in b.counters.items() if k not in ignored
-    }
+    assert a.counters == b.counters
 
 
-def test_lock_step_agrees_bit_for_bit_and_resumes_exactly():
-    whole, again = lock_step(600), lock_step(600)
+POOLS = [InlinePool, ProcessPool]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_lock_step_agrees_bit_for_bit_and_resumes_exactly(pool):
+    whole, again = lock_step(600, pool=pool), lock_step(600, pool=pool)
     assert whole.learner.updates > 20
     assert_same(whole, again)
-    assert lock_step(600, seed=4).agent.digest.tolist() != whole.agent.digest.tolist()
-    half = lock_step(300)
-    resumed = lock_step(600, agent=half.agent, state=half.state())
+    assert lock_step(600, seed=4, pool=pool).agent.digest.tolist() != whole.agent.digest.tolist()
+    half = lock_step(300, pool=pool)
+    resumed = lock_step(600, agent=half.agent, state=half.state(), pool=pool)
     assert_same(whole, resumed)
+
+
+def rollouts(**kwargs):
+    return lock_step(600, agent=RolloutAgent(), consumer=OnPolicyConsumer(rollouts_per_update=2), **kwargs)
+
+
+@pytest.mark.parametrize("run", [functools.partial(lock_step, 600), rollouts])
+def test_workers_in_the_learners_thread_give_the_bits_of_worker_processes(run):
+    """And so a run begun with the one kind may go on with the other."""
+    assert_same(run(pool=InlinePool), run(pool=ProcessPool))
+
+
+def test_inline_workers_that_break_within_a_round_leave_no_state():
+    service = make_service(
+        functools.partial(toy_vector, 2, cls=FaultyEnv, fault="raise", at=3, every=4, vector=StatefulVectorEnv),
+        deterministic=True,
+        pool=InlinePool,
+    )
+    with pytest.raises(EnvironmentFault, match="wheel fell off"):
+        service.run(10**6)
+    assert service.transitions > 0
+    with pytest.raises(StateLost):
+        service.state()
 
 
 def test_lock_step_stopped_in_mid_round_loses_only_that_round():
@@ -133,37 +161,41 @@ def test_lock_step_state_needs_as_many_workers():
         make_service(deterministic=True, num_workers=3, state=state)
 
 
+class NotingConsumer(OnPolicyConsumer):
+    """Notes worker, version and lag of every rollout that it takes."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.taken = []
+
+    def accept(self, batch, current_version):
+        count = super().accept(batch, current_version)
+        if count:
+            self.taken.append((batch.worker, batch.policy_version, current_version - batch.policy_version))
+        return count
+
+
 def test_on_policy_rollouts_carry_the_current_policy_in_lock_step():
-    seen = []
-
-    def update(agent, rollouts):
-        seen.append([(batch.worker, batch.policy_version, batch.experience.rewards.shape) for batch in rollouts])
-        return agent, {"loss": 0.0}
-
-    consumer = OnPolicyConsumer(update, batches_per_update=2, max_policy_lag=0)
-    service = make_service(consumer=consumer, deterministic=True)
+    consumer = NotingConsumer(rollouts_per_update=2, max_policy_lag=0)
+    service = make_service(agent=RolloutAgent(), consumer=consumer, deterministic=True)
     assert service.run(160)
-    assert seen == [[(0, n, (8, 2)), (1, n, (8, 2))] for n in range(1, 6)]
-    assert service.metrics()["stale_batches"] == 0
+    assert consumer.taken == [(worker, n, 0) for n in range(1, 6) for worker in (0, 1)]
+    assert service.metrics()["training/stale_batches"] == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("max_lag", [0, 1])
-def test_free_running_on_policy_drops_what_is_stale(max_lag):
-    seen = []
-
-    def update(agent, rollouts):
-        seen.extend(service.learner.version - batch.policy_version for batch in rollouts)
-        # Time enough for the workers to begin another rollout with the policy that this update replaces.
-        time.sleep(0.02)
-        return agent, {"loss": 0.0}
-
-    consumer = OnPolicyConsumer(update, batches_per_update=2, max_policy_lag=max_lag)
-    service = make_service(consumer=consumer)
+def test_free_running_on_policy_collects_while_it_learns_and_drops_what_is_stale(max_lag, workers):
+    consumer = NotingConsumer(rollouts_per_update=workers, max_policy_lag=max_lag)
+    # Time enough for the workers to begin another rollout with the policy that this update replaces.
+    agent = RolloutAgent(lambda rollouts: time.sleep(0.02))
+    service = make_service(agent=agent, consumer=consumer, num_workers=workers, max_queue_size=workers)
     assert service.run(500)
-    assert max(seen) <= max_lag
-    assert len(seen) >= 500 / 16 - 2
+    lags = [lag for _, _, lag in consumer.taken]
+    assert max(lags) == max_lag
+    assert len(lags) >= 500 / 16 - 2
     if max_lag == 0:
-        assert service.metrics()["stale_batches"] > 0
+        assert service.metrics()["training/stale_batches"] > 0
 
 
 def test_stop_event_ends_the_run():

@@ -6,14 +6,16 @@ import functools
 
 import numpy as np
 import pytest
-from toy_agent import policy_spec
+from service_kit import make_task
 from toy_envs import StatefulVectorEnv, toy_vector
 
-from racer.agents.policy import params_to_bytes
-from racer.distributed.channels import Parameters, StopRequested
-from racer.distributed.worker import EnvironmentWorker, WorkerStart, worker_streams
+from racer.distributed.pool import Parameters, WorkerHistory
+from racer.distributed.processes.links import StopRequested
+from racer.distributed.processes.worker import WorkerLoop, WorkerStart
+from racer.distributed.worker import WorkerTask, worker_streams
+from racer.networks.uniform import UniformPolicy
 
-PARAMS = params_to_bytes({"w": np.ones(3, np.float32)})
+PARAMS = {"w": np.ones(3, np.float32)}
 
 
 class ScriptedLink:
@@ -44,33 +46,21 @@ class ScriptedLink:
         self.current = self.script.pop(0)
 
 
-def start(**changes):
-    values = {
-        "env_factory": functools.partial(toy_vector, 2, vector=StatefulVectorEnv),
-        "policy_spec": policy_spec(),
-        "worker": 1,
-        "incarnation": 2,
-        "stream": 2,
-        "epoch": 3,
-        "seed": 4,
-        "steps": 5,
-        "credit_limit": 2,
-        **changes,
-    }
-    return WorkerStart(**values)
-
-
-def run(link, **changes):
+def run(link, *, lock_step=False, history=None, **changes):
+    factory = functools.partial(toy_vector, 2, vector=StatefulVectorEnv)
+    pool = make_task(factory, worker_steps_per_iteration=5, seed=4, deterministic=lock_step, **changes)
+    task = WorkerTask(pool, worker=1, history=history or WorkerHistory(incarnation=2))
     with pytest.raises(StopRequested):
-        EnvironmentWorker(start(**changes), link).run()
+        WorkerLoop(WorkerStart(task), link).run()
     return link.sent
 
 
 def test_batches_carry_who_made_them_and_with_what():
-    link = ScriptedLink([Parameters(0, 3)], batches=2)
+    link = ScriptedLink([Parameters(0)], batches=2)
     first, second = run(link)
-    assert (first.worker, first.incarnation, first.epoch, first.policy_version, first.round) == (1, 2, 3, 0, 0)
-    assert first.experience.observations.shape == (5, 2, 4)
+    assert (first.worker, first.incarnation, first.policy_version, first.round) == (1, 2, 0, 0)
+    assert first.state == {}
+    assert first.experience.observations.shape == (6, 2, 4)
     assert (np.abs(first.experience.actions) <= 1).all()
     assert len(np.unique(first.experience.actions)) == 10
     assert not (first.experience.actions == second.experience.actions).any()
@@ -79,40 +69,37 @@ def test_batches_carry_who_made_them_and_with_what():
 
 
 def test_warm_up_acts_with_its_own_policy_and_then_no_more():
-    spec = {"kind": "uniform", "action_low": [0.5], "action_high": [0.6]}
-    link = ScriptedLink([Parameters(0, 3)], batches=2)
+    link = ScriptedLink([Parameters(0)], batches=2)
     plain = link.put
 
     def put(batch):
-        link.current = Parameters(1, 3, 0, PARAMS)
+        link.current = Parameters(1, 0, PARAMS)
         plain(batch)
 
     link.put = put
-    first, second = run(link, warmup_policy_spec=spec)
+    first, second = run(link, warmup=UniformPolicy((0.5,), (0.6,)))
     assert (first.experience.actions >= 0.5).all()
     assert (first.experience.actions <= 0.6).all()
     assert (second.experience.actions < 0.5).any()
 
 
 def test_version_of_the_parameters_that_acted():
-    assert [b.policy_version for b in run(ScriptedLink([Parameters(8, 3, 0, PARAMS)], batches=2))] == [8, 8]
+    assert [b.policy_version for b in run(ScriptedLink([Parameters(8, 0, PARAMS)], batches=2))] == [8, 8]
 
 
 def test_lock_step_collects_once_a_round_and_skips_rounds_that_are_done():
-    rounds = [Parameters(1, 3, number, PARAMS) for number in (4, 5, 5, 6)]
+    rounds = [Parameters(1, number, PARAMS) for number in (4, 5, 5, 6)]
     link = ScriptedLink(rounds, batches=3)
-    sent = run(link, lock_step=True, rounds_done=4)
+    sent = run(link, lock_step=True, history=WorkerHistory(0, 4))
     assert [batch.round for batch in sent] == [5, 6]
 
 
 def test_lock_step_successor_repeats_the_round_exactly():
-    rounds = [Parameters(number, 3, number, PARAMS) for number in (1, 2, 3)]
+    rounds = [Parameters(number, number, PARAMS) for number in (1, 2, 3)]
     whole = run(ScriptedLink(rounds, batches=3), lock_step=True)
     state = whole[1].state
     assert state
-    redone = run(
-        ScriptedLink(rounds[2:], batches=1), lock_step=True, rounds_done=2, state=state, incarnation=9, stream=2
-    )
+    redone = run(ScriptedLink(rounds[2:], batches=1), lock_step=True, history=WorkerHistory(9, 2, state))
     for name in ("observations", "actions", "rewards", "next_observations"):
         np.testing.assert_array_equal(getattr(redone[0].experience, name), getattr(whole[2].experience, name))
     assert redone[0].experience.episodes == whole[2].experience.episodes

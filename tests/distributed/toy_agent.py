@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
-from racer.agents.policy import build_policy
+from racer.networks.uniform import UniformPolicy
 
 ACTION_SIZE = 1
 
 
-def policy_spec() -> dict[str, Any]:
-    """The policy that workers run in these tests: uniform actions; its parameters do not matter to it."""
-    return {"kind": "uniform", "action_low": [-1.0] * ACTION_SIZE, "action_high": [1.0] * ACTION_SIZE}
+POLICY = UniformPolicy((-1.0,) * ACTION_SIZE, (1.0,) * ACTION_SIZE)
+"""The policy that workers run in these tests: uniform actions; its parameters do not matter to it."""
 
 
 class ToyAgent:
@@ -29,11 +27,8 @@ class ToyAgent:
         self.update_seconds, self.fail_from = update_seconds, fail_from
         self.calls: list[tuple[int, int]] = []
         self.digest = np.zeros(8, np.float64)
-        build_policy(policy_spec())
 
-    @property
-    def policy_spec(self) -> dict[str, Any]:
-        return policy_spec()
+    policy = POLICY
 
     @property
     def policy_params(self) -> dict[str, np.ndarray]:
@@ -48,3 +43,16 @@ class ToyAgent:
             self.digest[i] = np.sin(self.digest[i] + (value.reshape(len(value), -1).sum(axis=1) * weights).sum())
         bad = self.fail_from is not None and len(self.calls) >= self.fail_from
         return self, {"loss": np.float32("nan" if bad else 0.5), "nonfinite_updates": np.int32(bad * utd_ratio)}
+
+
+class RolloutAgent(ToyAgent):
+    """Learns from rollouts: hands each update's to ``seen``, and keeps a digest of them."""
+
+    def __init__(self, seen=None) -> None:
+        super().__init__()
+        self.seen = seen or (lambda rollouts: None)
+
+    def update(self, data, utd_ratio=1):
+        self.seen(data)
+        self.digest[0] = np.sin(self.digest[0] + data["rewards"].sum() + data["observations"].sum())
+        return self, {"loss": np.float32(0.5), "minibatches": np.int32(3)}

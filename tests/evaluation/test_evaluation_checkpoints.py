@@ -35,6 +35,16 @@ def test_run_folder_means_its_newest_valid_checkpoint(tmp_path):
     assert load_policy(f"{run}/").name == "checkpoint_20"
 
 
+def test_the_policy_of_a_run_folder_is_loaded_without_its_replay(tmp_path):
+    path = write_tiny_checkpoint(tmp_path / "run", 10)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["replay.safetensors"] = {"bytes": 1 << 36, "sha256": "0" * 64}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with (path / "replay.safetensors").open("wb") as file:
+        file.truncate(1 << 36)  # 64 GB of nothing: summed, they would take minutes.
+    assert load_policy(tmp_path / "run").step == 10
+
+
 def test_a_checkpoint_that_is_named_and_damaged_is_refused(tmp_path):
     path = write_tiny_checkpoint(tmp_path / "run", 10)
     file = path / "policy.safetensors"

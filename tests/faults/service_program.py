@@ -27,7 +27,7 @@ def main() -> int:
     service = make_service(factory, worker_steps_per_iteration=steps)
 
     def report(service) -> None:
-        print("pids", *service.supervisor.worker_pids(), flush=True)
+        print("pids", *service.pool.worker_pids(), flush=True)
 
     service.run(10**9, periodic=[Periodic(2, report)], stop_event=stop)
     print("ended", service.transitions, service.state().counters["transitions"], flush=True)

@@ -15,8 +15,9 @@ from service_kit import QUICK, children, make_consumer, make_service
 from toy_agent import ToyAgent
 from toy_envs import FaultOnceEnv, FaultyEnv, StatefulVectorEnv, ToyEnv, toy_vector
 
+from racer.distributed.processes.frames import BrokenFrame
+from racer.distributed.processes.supervisor import ProcessPool, WorkerCrashLoop
 from racer.distributed.service import Periodic
-from racer.distributed.supervisor import WorkerCrashLoop
 from racer.replay import NonFiniteData
 
 REPLACED_WITHIN = 10.0
@@ -27,7 +28,7 @@ def kill_at(transitions, worker=0):
     killed = []
 
     def kill(service):
-        pid = service.supervisor.worker_pids()[worker]
+        pid = service.pool.worker_pids()[worker]
         if not killed and pid is not None:
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
@@ -41,8 +42,8 @@ def until_restarted(service, done, restarts=1):
 
     def check(service):
         if (
-            service.supervisor.metrics()["worker_restarts"] >= restarts
-            and service.supervisor.metrics()["workers_alive"] == 2
+            service.pool.metrics()["worker_restarts"] >= restarts
+            and service.pool.metrics()["workers_alive"] == 2
         ):
             seen.setdefault("at", service.transitions)
         if "at" in seen and service.transitions > seen["at"] + 500:
@@ -75,16 +76,14 @@ def test_a_worker_killed_in_mid_step_is_replaced_and_nothing_counted_is_lost():
     service.run(10**9, periodic=[kill, watch, until_restarted(service, done)], stop_event=done)
     assert killed
     metrics = service.metrics()
-    assert metrics["worker_failures"] == metrics["worker_restarts"] == 1
-    assert 0 < metrics["slowest_recovery_seconds"] < REPLACED_WITHIN
+    assert metrics["training/worker_failures"] == metrics["training/worker_restarts"] == 1
+    assert 0 < metrics["training/slowest_recovery_seconds"] < REPLACED_WITHIN
     assert counts == sorted(counts)
     # The successor does not draw its predecessor's random numbers again.
     actions = service.consumer.buffer.state_arrays()["actions"]
     assert len(np.unique(actions)) == len(actions)
-    # Whole batches only: every worker's share is a multiple of its 8 steps of 2 environments.
-    shares = service.consumer.buffer.transitions_by_worker
-    assert sorted(shares) == [0, 1]
-    assert all(share % 16 == 0 for share in shares.values())
+    # Whole batches only, of 8 steps of 2 environments.
+    assert service.transitions % 16 == 0
     assert service.learner.updates + service.consumer.updates_due() == (service.transitions - 64) // 32 * 2
     assert children() == []
 
@@ -96,7 +95,7 @@ def test_a_fault_in_step_is_reported_once_and_survived(fault, named, tmp_path, c
     service = make_service(factory)
     with caplog.at_level(logging.WARNING, "racer.distributed"):
         service.run(10**9, periodic=[until_restarted(service, done)], stop_event=done)
-    assert service.metrics()["worker_failures"] == 1
+    assert service.metrics()["training/worker_failures"] == 1
     assert named in caplog.text
     if fault == "raise":
         assert caplog.text.count("Traceback (most recent call last)") == 2  # the cause and what it led to
@@ -113,12 +112,12 @@ def test_a_hanging_step_is_killed_while_the_others_go_on(tmp_path):
     service = make_service(factory, step_timeout=2.0)
 
     def watch(service):
-        metrics = service.supervisor.metrics()
+        metrics = service.pool.metrics()
         if marker.exists() and metrics["worker_failures"] == 0:
             progress.append(service.transitions)
 
     service.run(10**9, periodic=[Periodic(16, watch), until_restarted(service, done)], stop_event=done)
-    assert service.metrics()["worker_failures"] == 1
+    assert service.metrics()["training/worker_failures"] == 1
     assert progress[-1] > progress[0] + 200
     assert children() == []
 
@@ -127,8 +126,8 @@ def test_a_stopped_process_is_silent_and_replaced():
     done, stopped = Flag(), []
 
     def freeze(service):
-        if not stopped and service.supervisor.metrics()["workers_alive"] == 2:
-            stopped.append(service.supervisor.worker_pids()[1])
+        if not stopped and service.pool.metrics()["workers_alive"] == 2:
+            stopped.append(service.pool.worker_pids()[1])
             os.kill(stopped[0], signal.SIGSTOP)
 
     service = make_service(step_timeout=2.0)
@@ -159,8 +158,8 @@ def test_values_that_are_not_finite_never_reach_the_agent():
     # The toy agent asserts that all it is given is finite.
     service = make_service(functools.partial(toy_vector, 2, cls=FaultyEnv, fault="nan", at=3, every=3))
     assert service.run(1500)
-    assert service.metrics()["nonfinite_transitions"] > 50
-    assert service.metrics()["worker_failures"] == 0
+    assert service.metrics()["training/nonfinite_transitions"] > 50
+    assert service.metrics()["training/worker_failures"] == 0
     state = service.state().replay
     assert all(np.isfinite(value).all() for value in state.values() if value.dtype == np.float32)
 
@@ -180,7 +179,7 @@ def test_lock_step_with_a_killed_worker_gives_the_same_bits():
         killed, kill = kill_at(at or 10**9)
         assert service.run(300, periodic=[kill])
         assert bool(killed) == (at is not None)
-        assert service.metrics()["worker_failures"] == len(killed)
+        assert service.metrics()["training/worker_failures"] == len(killed)
         results.append((service.agent.digest.tolist(), service.consumer.buffer.state_arrays()["actions"].tobytes()))
     assert results[0] == results[1]
 
@@ -196,7 +195,7 @@ def test_a_slow_learner_blocks_the_workers_and_memory_stays_flat():
             time.sleep(1.0)
             for _ in range(8):
                 time.sleep(0.25)
-                readings.append((service.supervisor.depth, process.memory_info().rss))
+                readings.append((int(service.pool.metrics()["queue_depth"]), process.memory_info().rss))
         else:
             done.set()
         return plain(batch, utd_ratio)
@@ -220,7 +219,7 @@ def test_stalled_workers_leave_the_ratio_and_do_not_make_the_learner_spin():
 
     assert service.run(500, periodic=[Periodic(100, measure)])
     metrics = service.metrics()
-    assert metrics["utd_achieved"] == pytest.approx(metrics["utd_target"], rel=0.1)
+    assert metrics["training/update_to_data"] == pytest.approx(metrics["training/update_to_data_target"], rel=0.1)
     processor, wall = (last - first for first, last in zip(busy[0], busy[-1], strict=True))
     assert processor < 0.5 * wall
 
@@ -233,8 +232,8 @@ def test_a_hundred_crashes_leak_no_process_file_or_shared_memory():
     before, done, kills = resources(), Flag(400.0), []
 
     def kill(service):
-        pids = [pid for pid in service.supervisor.worker_pids() if pid is not None]
-        failures = service.supervisor.metrics()["worker_failures"]
+        pids = [pid for pid in service.pool.worker_pids() if pid is not None]
+        failures = service.pool.metrics()["worker_failures"]
         if len(kills) >= 100 and failures >= 100:
             done.set()
         elif len(kills) <= failures and pids:
@@ -244,6 +243,23 @@ def test_a_hundred_crashes_leak_no_process_file_or_shared_memory():
     # Killed workers are replaced at once and killed again, so failures must not be counted towards the limits.
     service = make_service(max_restarts=1000, max_start_failures=1000, restart_backoff=0.01, restart_backoff_max=0.01)
     service.run(10**9, periodic=[Periodic(16, kill)], stop_event=done)
-    assert service.metrics()["worker_failures"] >= 100
+    assert service.metrics()["training/worker_failures"] >= 100
     assert resources() == before
     assert service.learner.updates + service.consumer.updates_due() == (service.transitions - 64) // 32 * 2
+
+
+def test_a_worker_that_sends_nonsense_is_replaced_and_the_run_goes_on():
+    done = Flag()
+    service = make_service()
+    start = ProcessPool._on_batch
+
+    def spoil(pool, slot, batch):
+        if slot.index == 1 and not pool._counts["failures"]:
+            raise BrokenFrame("nonsense")
+        start(pool, slot, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProcessPool, "_on_batch", spoil)
+        service.run(10**9, periodic=[until_restarted(service, done)], stop_event=done)
+    assert service.metrics()["training/worker_failures"] == 1
+    assert children() == []

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.networks.categorical import Support, bellman_projection, categorical_entropy, cvar, project_points
+from racer.networks.categorical import (
+    Support,
+    bellman_projection,
+    categorical_entropy,
+    cvar,
+    project_points,
+    projection_taps,
+)
 
 
 def quadratic_reference(
@@ -29,7 +36,7 @@ def test_projection_equals_the_quadratic_reference(discount: float) -> None:
     rewards = rng.uniform(-14, 14, 64).astype(np.float32)
     rewards[:3] = 0.0, 20.0, -20.0
     masks = (rng.random(64) > 0.3).astype(np.float32)
-    found = np.asarray(bellman_projection(support, probs, rewards, masks, discount))
+    found = np.asarray(bellman_projection(support, probs, rewards, masks, discount, projection_taps(discount)))
     np.testing.assert_allclose(found, quadratic_reference(support, probs, rewards, masks, discount), atol=2e-6)
     np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-5)
 
@@ -38,14 +45,14 @@ def test_projection_by_hand() -> None:
     support = Support(0.0, 4.0, 5)
     probs = np.array([[[0.0, 0.5, 0.0, 0.0, 0.5]]], np.float32)
     # 0.25 + 0.5 * 1 = 0.75 and 0.25 + 0.5 * 4 = 2.25, each shared between its neighbours.
-    found = bellman_projection(support, probs, np.array([0.25], np.float32), np.ones(1, np.float32), 0.5)
+    found = bellman_projection(support, probs, np.array([0.25], np.float32), np.ones(1, np.float32), 0.5, 5)
     np.testing.assert_allclose(found[0, 0], [0.125, 0.375, 0.375, 0.125, 0.0], atol=1e-7)
 
 
 def test_a_mask_of_zero_puts_all_mass_on_the_reward() -> None:
     support = Support(-2.0, 2.0, 5)
     probs = np.array([[[0.1, 0.2, 0.3, 0.4, 0.0]]], np.float32)
-    found = bellman_projection(support, probs, np.array([0.5], np.float32), np.zeros(1, np.float32), 0.99)
+    found = bellman_projection(support, probs, np.array([0.5], np.float32), np.zeros(1, np.float32), 0.99, 3)
     np.testing.assert_allclose(found[0, 0], [0.0, 0.0, 0.5, 0.5, 0.0], atol=1e-7)
 
 
@@ -53,7 +60,7 @@ def test_projection_is_linear_in_the_atoms() -> None:
     def operations(size: int) -> float:
         support = Support(-1.0, 1.0, size)
         shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 8, size), (8,), (8,))]
-        lowered = jax.jit(lambda p, r, m: bellman_projection(support, p, r, m, 0.99)).lower(*shapes)
+        lowered = jax.jit(lambda p, r, m: bellman_projection(support, p, r, m, 0.99, 3)).lower(*shapes)
         return lowered.compile().cost_analysis()["flops"]
 
     assert operations(401) / operations(101) < 5.0

@@ -1,31 +1,26 @@
-"""Flax modules against plain float64 arithmetic."""
+"""Critics against plain float64 arithmetic."""
 
 from __future__ import annotations
-
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.networks.critics import EnsembleCritic
-from racer.networks.encoders import Encoder, EncoderSpec, scale_observations
-from racer.networks.gaussian import GaussianActor, sample_squashed, squash
-from racer.networks.mlp import LAYER_NORM_EPSILON, EnsembleMLP, normalised_relu
+from racer.networks.critics import LAYER_NORM_EPSILON, EnsembleCritic, ValueHeads, normalised_relu
+from racer.networks.encoders import PointNet
+from racer.networks.torso import Torso
 
 
-def randomized(variables: dict) -> dict:
+def randomized(params: dict) -> dict:
     """Give every parameter, biases and norms included, a value that is not its initial one."""
-    leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(3)
-    moved = [leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-    return jax.tree.unflatten(tree, moved)
+    return {name: leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32) for name, leaf in params.items()}
 
 
 def reference_member(params: dict, member: int, inputs: np.ndarray, normalise: bool) -> np.ndarray:
     """Evaluate one ensemble member as a textbook perceptron."""
-    p = {name: np.asarray(value[member], np.float64) for name, value in params.items()}
+    p = {name.removeprefix("members/"): np.asarray(value[member], np.float64) for name, value in params.items()}
     kernel = np.concatenate([p["hidden_0_feature_kernel"], p["hidden_0_action_kernel"]])
     hidden = inputs @ kernel + p["hidden_0_bias"]
     for index in range(2):
@@ -42,16 +37,16 @@ def reference_member(params: dict, member: int, inputs: np.ndarray, normalise: b
 @pytest.mark.parametrize("normalise", [False, True])
 def test_ensemble_equals_separate_perceptrons(normalise: bool) -> None:
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(5, 7)).astype(np.float32)
+    observations = rng.normal(size=(5, 7)).astype(np.float32)
     actions = rng.normal(size=(2, 5, 3)).astype(np.float32)
-    module = EnsembleMLP(3, (8, 6), 4, use_layer_norm=normalise)
-    variables = randomized(module.init(jax.random.PRNGKey(0), features, actions))
-    found = module.apply(variables, features, actions)
+    critic = EnsembleCritic(Torso((7,), observation_scale=0.5), 3, 3, (8, 6), 4, use_layer_norm=normalise)
+    params = randomized(critic.init(jax.random.PRNGKey(0)))
+    found = critic(params, jnp.asarray(observations), actions)
     assert found.shape == (3, 2, 5, 4)
     for member in range(3):
         for kind in range(2):
-            inputs = np.concatenate([features, actions[kind]], axis=1).astype(np.float64)
-            expected = reference_member(variables["params"], member, inputs, normalise)
+            inputs = np.concatenate([0.5 * observations, actions[kind]], axis=1).astype(np.float64)
+            expected = reference_member(params, member, inputs, normalise)
             np.testing.assert_allclose(found[member, kind], expected, atol=2e-5)
 
 
@@ -78,81 +73,40 @@ def test_written_out_derivative_equals_finite_differences() -> None:
         np.testing.assert_allclose(slope, numeric, atol=1e-4)
 
 
-def test_ensemble_members_start_different() -> None:
-    module = EnsembleMLP(2, (8,), 1)
-    variables = module.init(jax.random.PRNGKey(0), np.ones((1, 4), np.float32), np.ones((1, 1, 2), np.float32))
-    for name, value in variables["params"].items():
+def test_members_start_different_and_keep_their_names() -> None:
+    critic = EnsembleCritic(Torso((3, 4), encoder=PointNet((8,))), 2, 2, (8,), 1, use_layer_norm=True)
+    params = critic.init(jax.random.PRNGKey(0))
+    assert set(params) == {
+        "encoder/member/row_0/kernel", "encoder/member/row_0/bias", "members/hidden_0_feature_kernel",
+        "members/hidden_0_action_kernel", "members/hidden_0_bias", "members/norm_0_scale", "members/norm_0_bias",
+        "members/output_kernel", "members/output_bias",
+    }  # fmt: skip
+    for name, value in params.items():
         if name.endswith("kernel"):
             assert not np.allclose(value[0], value[1]), name
 
 
-def rows_of(observations: np.ndarray, features: int) -> np.ndarray:
-    return observations.reshape(len(observations), -1, features)
-
-
-def test_pointnet_ignores_the_order_of_the_other_vehicles_but_not_who_the_ego_is() -> None:
-    spec = EncoderSpec(pointnet_dims=(16, 8), vehicle_features=6)
-    observations = np.random.default_rng(0).normal(size=(4, 90)).astype(np.float32)
-    module = Encoder(spec)
-    variables = module.init(jax.random.PRNGKey(1), observations)
-    rows = rows_of(observations, 6)
-    order = np.concatenate([[0], 1 + np.random.default_rng(2).permutation(14)])
-    shuffled = rows[:, order].reshape(4, 90)
-    swapped = rows[:, [1, 0, *range(2, 15)]].reshape(4, 90)
-    found = module.apply(variables, observations)
-    assert found.shape == (4, spec.output_dim(90))
-    np.testing.assert_allclose(module.apply(variables, shuffled), found, rtol=1e-6)
-    assert not np.allclose(module.apply(variables, swapped), found)
-
-
-def test_critic_with_pointnet_ignores_the_order_of_the_other_vehicles() -> None:
-    critic = EnsembleCritic(2, (16,), 5, EncoderSpec(pointnet_dims=(8,), vehicle_features=6))
-    observations = np.random.default_rng(0).normal(size=(3, 30)).astype(np.float32)
+def test_critic_with_pointnet_ignores_the_order_of_the_other_rows_but_not_of_the_first() -> None:
+    critic = EnsembleCritic(Torso((5, 6), encoder=PointNet((8,))), 2, 2, (16,), 5)
+    params = critic.init(jax.random.PRNGKey(0))
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 6)), jnp.float32)
     actions = np.random.default_rng(1).normal(size=(1, 3, 2)).astype(np.float32)
-    variables = critic.init(jax.random.PRNGKey(0), observations, actions)
-    shuffled = rows_of(observations, 6)[:, [0, 4, 2, 1, 3]].reshape(3, 30)
-    found = critic.apply(variables, observations, actions)
-    np.testing.assert_allclose(critic.apply(variables, shuffled, actions), found, atol=1e-6)
+    found = critic(params, rows, actions)
+    np.testing.assert_allclose(critic(params, rows[:, jnp.array([0, 4, 2, 1, 3])], actions), found, atol=1e-6)
+    assert not np.allclose(critic(params, rows[:, jnp.array([1, 0, 2, 3, 4])], actions), found)
     assert not np.allclose(found[0], found[1])
 
 
-def test_observation_scale_is_one_factor_or_one_for_each_vehicle_feature() -> None:
-    observations = np.arange(1.0, 7.0, dtype=np.float32)[None]
-    np.testing.assert_allclose(scale_observations(EncoderSpec(0.5), observations), observations * 0.5)
-    per_feature = EncoderSpec((1.0, 10.0, 100.0), vehicle_features=3)
-    np.testing.assert_allclose(scale_observations(per_feature, observations), [[1, 20, 300, 4, 50, 600]])
-
-
-def test_squashed_density_by_the_change_of_variables() -> None:
+def test_value_heads_read_the_policys_features_or_observations_of_their_own() -> None:
     rng = np.random.default_rng(0)
-    mean, log_std, noise = (rng.normal(size=(50, 2)) for _ in range(3))
-    low, high = np.array([-1.0, -0.2]), np.array([0.5, 0.2])
-    drawn = sample_squashed(*(jnp.asarray(x, jnp.float32) for x in (mean, log_std, noise, low, high)))
-    raw = mean + np.exp(log_std) * noise
-    half = 0.5 * (high - low)
-    actions = 0.5 * (high + low) + half * np.tanh(raw)
-    gaussian = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
-    expected = (gaussian - np.log(half * (1 - np.tanh(raw) ** 2))).sum(-1)
-    np.testing.assert_allclose(drawn.actions, actions, atol=1e-5)
-    np.testing.assert_allclose(drawn.raw, raw, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(drawn.log_probs, expected, rtol=2e-3, atol=1e-3)
-
-
-def test_saturated_actions_keep_finite_densities_and_gradients() -> None:
-    def total(mean: jax.Array) -> jax.Array:
-        zeros = jnp.zeros_like(mean)
-        drawn = sample_squashed(mean, zeros, zeros, jnp.full(2, -1.0), jnp.full(2, 1.0))
-        return jnp.sum(drawn.log_probs)
-
-    value, slope = jax.value_and_grad(total)(jnp.array([[40.0, -60.0]]))
-    assert np.isfinite(value)
-    assert np.all(np.isfinite(slope))
-    assert np.all(np.abs(squash(jnp.array([90.0, -90.0]), -0.2, 0.2)) <= 0.2)
-
-
-def test_actor_clips_the_standard_deviation() -> None:
-    actor = GaussianActor((4,), 2)
-    variables = actor.init(jax.random.PRNGKey(0), np.ones((1, 3), np.float32))
-    variables = jax.tree.map(lambda leaf: leaf * 0 + 1e3, variables)
-    _, log_std = actor.apply(variables, np.ones((1, 3), np.float32))
-    np.testing.assert_allclose(log_std, 2.0)
+    features, observations = (jnp.asarray(rng.normal(size=(4, n)), jnp.float32) for n in (6, 3))
+    shared = ValueHeads(None, 6, heads=2)
+    params = shared.init(jax.random.PRNGKey(0))
+    expected = features @ params["value/kernel"] + params["value/bias"]
+    np.testing.assert_allclose(shared(params, features, observations), expected, rtol=1e-6)
+    torso = Torso((3,), (5,))
+    own = ValueHeads(torso, torso.width)
+    params = own.init(jax.random.PRNGKey(0))
+    assert set(params) == {"trunk/hidden_0/kernel", "trunk/hidden_0/bias", "value/kernel", "value/bias"}
+    assert own(params, features, observations).shape == (4, 1)
+    np.testing.assert_array_equal(own(params, features, observations), own(params, features + 1.0, observations))

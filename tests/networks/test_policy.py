@@ -182,9 +182,9 @@ def test_flat_observations_are_read_in_the_policys_own_shape():
     [
         ({"kind": "tanh_gausian"}, "did you mean 'tanh_gaussian'"),
         ({"view": "lane_slots", "world": None}, "names no world"),
-        ({"noise_correlation": 1.0}, "noise_correlation must lie in"),
+        ({"noise_correlation": 1.0}, "noise_correlation' must be a finite number at least 0 and below 1"),
         ({"action_names": ["a"]}, "2 actions but 1 action_names"),
-        ({"size": 0}, "number of actions must be a whole number"),
+        ({"size": 0}, "'size' must be a whole number at least 1"),
         ({"observation_shape": [5, 7]}, "observation_scale has 6 values"),
         ({"surprise": 1}, "unknown key of policy 'tanh_gaussian' 'surprise'"),
         ({"torso": None}, "lacks: torso"),
@@ -202,10 +202,10 @@ def test_a_wrong_description_is_one_line(change, message):
         ({"encoder": {"kind": "pointnet", "width": [3]}}, "did you mean 'widths'"),
         ({"encoder": {"kind": "pointnet", "widths": [10**10]}}, "whole number"),
         ({"memory": {"kind": "lstm"}}, "unknown memory kind 'lstm'"),
-        ({"memory": {"kind": "gru", "size": 0}}, "size of memory 'gru'"),
+        ({"memory": {"kind": "gru", "size": 0}}, "memory 'gru' 'size' must be a whole number"),
         ({"observation_scale": [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]}, "above 0"),
-        ({"hidden_dims": [1.5]}, "each width in hidden_dims"),
-        ({"activation": "gelu"}, "unknown activation"),
+        ({"hidden_dims": [1.5]}, "'hidden_dims' must be a tuple of whole numbers"),
+        ({"activation": "gelu"}, "'activation': 'gelu'"),
     ],
 )
 def test_a_wrong_torso_is_one_line(change, message):

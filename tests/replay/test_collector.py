@@ -13,24 +13,32 @@ from racer.replay import Collector, EnvironmentFault, NonFiniteData
 
 def constant(value: float):
     """A policy that always does the same and says so in its extras."""
-
-    def act(observations):
+    def act(observations, memory):
         actions = np.full((len(observations), 1), value, np.float32)
-        return actions, {"log_probs": np.full(len(observations), -value, np.float32)}
+        return actions, memory, {"log_probs": np.full(len(observations), -value, np.float32)}
 
     return act
+
+
+def counting(observations, memory):
+    """Remember how many rows the memory has been through; the log-probability says what was remembered."""
+    actions = np.zeros((len(observations), 1), np.float32)
+    return actions, {"count": memory["count"] + 1.0}, {"log_probs": memory["count"][:, 0].copy()}
+
+
+START = {"count": np.zeros((2, 1), np.float32)}
 
 
 @pytest.mark.parametrize("terminates", [False, True])
 def test_successor_at_an_episodes_end_is_its_own_final_observation(terminates):
     collector = Collector(toy_vector(2, length=3, terminates=terminates), seed=4)
     got = collector.collect(7, constant(0.5))
-    assert got.observations.shape == (7, 2, 4)
-    np.testing.assert_array_equal(got.observations[:, 0, 2], [0, 1, 2, 0, 1, 2, 0])
+    assert got.observations.shape == (8, 2, 4)
+    np.testing.assert_array_equal(got.observations[:-1, 0, 2], [0, 1, 2, 0, 1, 2, 0])
     np.testing.assert_array_equal(got.next_observations[:, 0, 2], [1, 2, 3, 1, 2, 3, 1])
-    np.testing.assert_array_equal(got.next_observations[:, 0, 1], got.observations[:, 0, 1])
-    np.testing.assert_array_equal(got.dones[:, 1], [0, 0, 1, 0, 0, 1, 0])
-    np.testing.assert_array_equal(got.masks[:, 1], 1 - got.dones[:, 1] if terminates else np.ones(7))
+    np.testing.assert_array_equal(got.next_observations[:, 0, 1], got.observations[:-1, 0, 1])
+    np.testing.assert_array_equal(got.cut[:, 1], [0, 0, 1, 0, 0, 1, 0])
+    np.testing.assert_array_equal(got.bootstrap[:, 1], ~got.cut[:, 1] if terminates else np.ones(7))
     np.testing.assert_array_equal(got.observations[0, :, 0], [4, 5])
     assert got.valid.all()
 
@@ -64,11 +72,11 @@ def test_values_that_are_not_finite_never_leave(fault, mode):
     got = collector.collect(30, constant(0.5))
     batch = got.flat()
     assert all(np.isfinite(value).all() for value in batch.values())
-    assert all(np.isfinite(getattr(got, name)).all() for name in batch)
+    assert all(np.isfinite(value).all() for value in (got.observations, got.rewards, got.next_observations))
     # The bad episode ends without statistics and the next one starts at its beginning.
     assert {episode["length"] for episode in got.episodes} == {5.0}
     assert {episode["speed"] / 10 % 2 for episode in got.episodes} == {1.0}
-    rows = np.flatnonzero(got.observations[:, 0, 2] == 2)
+    rows = np.flatnonzero(got.observations[:-1, 0, 2] == 2)
     bad = rows[got.observations[rows, 0, 1] % 2 == 0]
     assert len(bad)
     assert got.nonfinite == collector.nonfinite_total == 2 * len(bad)
@@ -91,17 +99,17 @@ def test_a_first_observation_that_is_not_finite_is_counted_and_replaced():
     got = collector.collect(6, constant(0.5))
     assert got.nonfinite == collector.nonfinite_total == 4
     assert got.valid.all()
-    assert got.dones.sum() == 4
+    assert got.cut.sum() == 4
     assert np.isfinite(got.observations).all()
     assert np.isfinite(got.next_observations).all()
-    np.testing.assert_array_equal(got.observations[:, 0, 2], [0, 1, 2, 0, 1, 2])
+    np.testing.assert_array_equal(got.observations[:, 0, 2], [0, 1, 2, 0, 1, 2, 0])
 
 
 def test_a_neighbour_is_not_reset_with_the_bad_environment():
     env = toy_vector(2, length=50)
     env.envs[0] = FaultyEnv("nan", at=3, length=50)
     got = Collector(env, seed=0).collect(10, constant(0.5))
-    np.testing.assert_array_equal(got.observations[:, 1, 2], np.arange(10))
+    np.testing.assert_array_equal(got.observations[:, 1, 2], np.arange(11))
     assert (got.observations[:, 0, 2] <= 2).all()
 
 
@@ -119,10 +127,11 @@ def test_neighbours_are_truncated_where_single_environments_cannot_be_reset():
     env = toy_vector(2, length=50, vector=WholeResetEnv)
     env.envs[0] = FaultyEnv("nan", at=3, length=50)
     got = Collector(env, seed=0).collect(10, constant(0.5))
-    np.testing.assert_array_equal(got.observations[:, 1, 2], [0, 1, 2] * 3 + [0])
-    np.testing.assert_array_equal(got.dones[:, 1], [0, 0, 1] * 3 + [0])
+    np.testing.assert_array_equal(got.observations[:-1, 1, 2], [0, 1, 2] * 3 + [0])
+    np.testing.assert_array_equal(got.cut[:, 1], [0, 0, 1] * 3 + [0])
     np.testing.assert_array_equal(got.next_observations[:, 1, 2], [1, 2, 3] * 3 + [1])
-    assert got.masks[:, 1].all()
+    assert got.bootstrap[:, 1].all()
+    np.testing.assert_array_equal(got.forget[:, 1], got.cut[:, 1])
     assert got.valid[:, 1].all()
 
 
@@ -155,7 +164,7 @@ def test_state_continues_bit_for_bit():
     other = fresh(77)
     other.restore(halted)
     got = other.collect(7, constant(0.25))
-    for name in ("observations", "rewards", "next_observations", "dones"):
+    for name in ("observations", "rewards", "next_observations", "cut"):
         np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
     assert got.episodes == expected.episodes
 
@@ -170,3 +179,69 @@ def test_environment_without_state_says_so():
 def test_disabled_autoreset_is_refused():
     with pytest.raises(UsageError, match="DISABLED"):
         Collector(toy_vector(1, mode=AutoresetMode.DISABLED), seed=0)
+
+
+def test_memory_runs_through_an_episode_and_is_zero_at_the_next_ones_start():
+    collector = Collector(toy_vector(2, length=3), seed=0, memory=START)
+    parts = [collector.collect(steps, counting) for steps in (4, 5)]
+    remembered = np.concatenate([part.extras["log_probs"][:, 0] for part in parts])
+    np.testing.assert_array_equal(remembered, [0, 1, 2, 0, 1, 2, 0, 1, 2])
+    np.testing.assert_array_equal([part.memory["count"][0, 0] for part in parts], [0, 1])
+    np.testing.assert_array_equal(parts[0].forget[:, 0], [0, 0, 1, 0])
+
+
+def test_memory_before_a_row_that_is_no_transition_is_the_memory_after_it():
+    """Resetting steps leave it at zero; a broken row starts an episode."""
+    collector = Collector(toy_vector(2, length=3, mode=AutoresetMode.NEXT_STEP), seed=0, memory=START)
+    got = collector.collect(8, counting)
+    np.testing.assert_array_equal(got.valid[:, 0], [1, 1, 1, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(got.extras["log_probs"][:, 0], [0, 1, 2, 0, 0, 1, 2, 0])
+    env = toy_vector(2, cls=FaultyEnv, fault="nan", at=3, every=2, length=5)
+    got = Collector(env, seed=0, memory=START).collect(9, counting)
+    np.testing.assert_array_equal(got.valid[:, 0], [1, 1, 1, 1, 1, 1, 1, 0, 1])
+    np.testing.assert_array_equal(got.forget[:, 0], [0, 0, 0, 0, 1, 0, 0, 1, 0])
+    np.testing.assert_array_equal(got.extras["log_probs"][:, 0], [0, 1, 2, 3, 4, 0, 1, 2, 0])
+
+
+class Trials(VectorWrapper):
+    """A trial ends after steps 2 and 5 of an episode of 7, and steps 3 and 4 are in limbo."""
+
+    def step(self, actions):
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        step = np.array([env.unwrapped.t for env in self.env.envs])
+        infos |= {"trial_end": np.isin(step, (2, 5)), "limbo": np.isin(step, (3, 4))}
+        return observations, rewards, terminated, truncated, infos
+
+
+def test_trials_cut_without_forgetting_and_limbo_is_no_transition():
+    got = Collector(Trials(toy_vector(2, length=7)), seed=0, memory=START).collect(8, counting)
+    np.testing.assert_array_equal(got.valid[:, 0], [1, 1, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(got.cut[:, 0], [0, 1, 1, 1, 1, 0, 1, 0])
+    np.testing.assert_array_equal(got.bootstrap[:, 0], [1, 0, 0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(got.forget[:, 0], [0, 0, 0, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(got.extras["log_probs"][:, 0], [0, 1, 2, 2, 2, 3, 4, 0])
+    assert [episode["length"] for episode in got.episodes] == [7.0, 7.0]
+    assert got.num_transitions == 12
+
+
+def test_memory_is_part_of_the_state():
+    def fresh(seed: int) -> Collector:
+        return Collector(toy_vector(2, vector=StatefulVectorEnv, length=9), seed=seed, memory=START)
+
+    whole = fresh(5)
+    whole.collect(3, counting)
+    other = fresh(77)
+    other.restore(whole.state())
+    np.testing.assert_array_equal(other.collect(2, counting).extras["log_probs"], [[3, 3], [4, 4]])
+    with pytest.raises(UsageError, match="memory/count"):
+        other.restore({name: value for name, value in whole.state().items() if name != "memory/count"})
+
+
+def test_the_chosen_action_is_kept_beside_the_one_that_the_world_took():
+    def act(observations, memory):
+        chosen = np.full((len(observations), 3), 0.25, np.float32)
+        return chosen[:, :1] * 2, memory, {"policy_actions": chosen}
+
+    batch = Collector(toy_vector(2), seed=0).collect(4, act).flat()
+    assert batch["actions"].shape == (8, 3)
+    assert (batch["rewards"] == 0.5).all()

@@ -25,8 +25,8 @@ def register_highway() -> None:
         )
 
 
-def make_vector_env(config: Mapping[str, Any] | None, num_envs: int) -> RiskHighwayVectorEnv:
-    """Build the batched environment without gymnasium's wrappers."""
+def make_vector_env(config: Mapping[str, Any] | None, num_envs: int, **options: Any) -> RiskHighwayVectorEnv:
+    """Build the batched environment without gymnasium's wrappers; ``options`` as for the class."""
     from racer.envs.highway.vector import RiskHighwayVectorEnv
 
-    return RiskHighwayVectorEnv(num_envs=num_envs, config=config)
+    return RiskHighwayVectorEnv(num_envs=num_envs, config=config, **options)

@@ -19,27 +19,59 @@ __all__ = ["CompiledEngine"]
 class CompiledEngine:
     """Steps all scenes in one compiled call.
 
+    Args:
+        config: a resolved configuration.
+        num_envs: N.
+        num_threads: threads that share a step.
+
     Raises:
         UsageError: for a configuration that the simulator does not cover, naming the key.
     """
 
-    def __init__(self, config: Mapping[str, Any], num_envs: int) -> None:
+    def __init__(self, config: Mapping[str, Any], num_envs: int, num_threads: int = 1) -> None:
         self.num_envs = num_envs
         self.simulator = HighwaySimulator(
-            highway_config(config), num_envs, fast=config["scenario"] == "highway-fast-v0"
+            highway_config(config),
+            num_envs,
+            fast=config["scenario"] == "highway-fast-v0",
+            num_threads=num_threads,
         )
         self.single_action_space = action_space(config["action"])
         shared = shows_scene(config["observation"])
-        scene = scene_observation(config["observation"])
-        self._scene_spec = None if shared else self.simulator.observation_spec(scene)
+        scene = self.simulator.observation_spec(scene_observation(config["observation"]))
+        self._scene_spec = None if shared else scene
+        self._rows = self.simulator.shown if shared else scene.buffer(num_envs)
 
-    def reset(self, seeds: Sequence[int | None], indices: NDArray[np.intp]) -> Scenes:
+    def reset(self, seeds: Sequence[int | None], indices: NDArray[np.intp]) -> None:
         self.simulator.reset(seeds, indices)
-        return self._read(indices)
 
-    def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> Scenes:
+    def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> None:
         self.simulator.step(actions, on_frame)
-        return self._read(None)
+
+    def arrays(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return ``Scenes.rows`` and ``Scenes.observations`` of all scenes, brought up to date in ``indices``.
+
+        Both are the engine's own memory: they are overwritten by the next call of anything.
+        """
+        if self._scene_spec is not None:
+            self.simulator.observe_into(self._scene_spec, indices, self._rows)
+        return self._rows, self.simulator.shown
+
+    def scenes(self, indices: NDArray[np.intp]) -> Scenes:
+        simulator = self.simulator
+        rows, observations = self.arrays(np.asarray(indices, dtype=np.int64))
+        return Scenes(
+            observations=observations[indices],
+            rows=rows[indices],
+            rewards=simulator.rewards[indices],
+            terminated=simulator.terminated[indices],
+            truncated=simulator.truncated[indices],
+            speed=simulator.ego_speed[indices],
+            heading=simulator.ego_heading[indices],
+            crashed=simulator.ego_crashed[indices],
+            on_road=simulator.ego_on_road[indices],
+            lateral_offset=simulator.ego_lateral_offset[indices],
+        )
 
     def render(self, index: int) -> NDArray[np.uint8]:
         return self.simulator.render(index)
@@ -47,30 +79,11 @@ class CompiledEngine:
     def get_state(self) -> dict[str, NDArray[Any]]:
         return self.simulator.get_state()
 
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Scenes:
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.simulator.set_state(state)
-        return self._read(None)
 
     def close(self) -> None:
         self.simulator.close()
-
-    def _read(self, indices: NDArray[np.intp] | None) -> Scenes:
-        simulator = self.simulator
-        chosen = slice(None) if indices is None else indices
-        observations = simulator.observe()[chosen]
-        rows = observations if self._scene_spec is None else simulator.observe(self._scene_spec)[chosen]
-        return Scenes(
-            observations=observations,
-            rows=rows,
-            rewards=simulator.rewards[chosen].copy(),
-            terminated=simulator.terminated[chosen].copy(),
-            truncated=simulator.truncated[chosen].copy(),
-            speed=simulator.ego_speed[chosen].copy(),
-            heading=simulator.ego_heading[chosen].copy(),
-            crashed=simulator.ego_crashed[chosen].copy(),
-            on_road=simulator.ego_on_road[chosen].copy(),
-            lateral_offset=simulator.ego_lateral_offset[chosen].copy(),
-        )
 
 
 def action_space(action: Mapping[str, Any]) -> spaces.Space:

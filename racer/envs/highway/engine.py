@@ -41,11 +41,14 @@ class Engine(Protocol):
     num_envs: int
     single_action_space: spaces.Space
 
-    def reset(self, seeds: Sequence[int | None], indices: NDArray[np.intp]) -> Scenes:
-        """Start new episodes in ``indices``; a seed re-seeds as ``env.reset(seed=...)``. Returns those scenes."""
+    def reset(self, seeds: Sequence[int | None], indices: NDArray[np.intp]) -> None:
+        """Start new episodes in ``indices``; a seed re-seeds as ``env.reset(seed=...)``."""
 
-    def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> Scenes:
+    def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> None:
         """Take one policy step everywhere; ``on_frame`` runs after every simulation frame but the last."""
+
+    def scenes(self, indices: NDArray[np.intp]) -> Scenes:
+        """Report the scenes ``indices`` as they are now, in arrays of the caller's own."""
 
     def render(self, index: int) -> NDArray[np.uint8]:
         """Draw scene ``index`` with highway-env's viewer, ``[H, W, 3]``."""
@@ -53,8 +56,12 @@ class Engine(Protocol):
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the scenes go on, as arrays."""
 
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Scenes:
-        """Return to a state from :meth:`get_state`, exactly."""
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Return to a state from :meth:`get_state`, exactly.
+
+        Raises:
+            UsageError: the state lacks something or holds what no state can hold; nothing has changed then.
+        """
 
     def close(self) -> None:
         """Free the viewer."""
@@ -84,12 +91,15 @@ def shows_scene(observation: Mapping[str, Any]) -> bool:
     return all(observation.get(key, default) == scene[key] for key, default in defaults.items())
 
 
-def make_engine(config: Mapping[str, Any], num_envs: int) -> Engine:
-    """Build the engine that a resolved configuration names. Imported late: each brings heavy packages."""
+def make_engine(config: Mapping[str, Any], num_envs: int, num_threads: int = 1) -> Engine:
+    """Build the engine that a resolved configuration names. Imported late: each brings heavy packages.
+
+    ``num_threads`` share a step of the compiled engine; highway-env has no use for them.
+    """
     if config["engine"] == "highway-env":
         from racer.envs.highway.reference import HighwayEnvEngine
 
         return HighwayEnvEngine(config, num_envs)
     from racer.envs.highway.compiled import CompiledEngine
 
-    return CompiledEngine(config, num_envs)
+    return CompiledEngine(config, num_envs, num_threads)

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from racer.core.errors import UsageError
+
 __all__ = [
     "EPISODE_METRICS",
     "REVERSE_SPEED",
     "SPIN_RATE",
     "STANDSTILL_SPEED",
+    "SUMS",
     "EpisodeRecorder",
+    "checked_accounts",
 ]
 
 REVERSE_SPEED = -0.5
@@ -46,10 +50,11 @@ EPISODE_METRICS = (
     "mean_safety_reward",
 )
 
-_SUMS = (
+SUMS = (
     "return", "base_return", "length", "speed", "forward_speed", "reverse", "spin", "standstill", "violation",
     "safety_reward",
 )  # fmt: skip
+"""What is added up over an episode."""
 
 
 class EpisodeRecorder:
@@ -58,7 +63,7 @@ class EpisodeRecorder:
     def __init__(self, num_envs: int, policy_frequency: float) -> None:
         """``policy_frequency`` in Hz turns the change of heading between two steps into a rate."""
         self._frequency = policy_frequency
-        self._sums = {name: np.zeros(num_envs) for name in _SUMS}
+        self._sums = {name: np.zeros(num_envs) for name in SUMS}
         self._min_distance = np.full(num_envs, np.inf)
         self._heading = np.zeros(num_envs)
 
@@ -133,8 +138,38 @@ class EpisodeRecorder:
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Return to :meth:`get_state`."""
+        """Return to :meth:`get_state`; :func:`checked_accounts` has seen the arrays."""
         for name, total in self._sums.items():
             total[:] = state[f"sum/{name}"]
         self._min_distance[:] = state["min_distance"]
         self._heading[:] = state["heading"]
+
+
+def checked_accounts(state: Mapping[str, Any], num_envs: int) -> dict[str, NDArray[Any]]:
+    """Return the accounts of ``num_envs`` running episodes out of a state that may come from a file.
+
+    They are ``steps`` (int64) and, after ``episode/``, what :meth:`EpisodeRecorder.get_state` returns.
+
+    Raises:
+        UsageError: an array is missing, has another shape or type, or holds what no episode can; it is named.
+    """
+    counts = ("length", "reverse", "spin", "standstill", "violation")
+    accounts: dict[str, NDArray[Any]] = {}
+    for name in ("steps", *(f"episode/sum/{name}" for name in SUMS), "episode/min_distance", "episode/heading"):
+        if name not in state:
+            raise UsageError(f"the state of the environments lacks {name!r}")
+        array = np.asarray(state[name])
+        kind = np.dtype(np.int64 if name == "steps" else np.float64)
+        if array.shape != (num_envs,) or array.dtype != kind:
+            raise UsageError(f"the state's {name!r} is {array.dtype} {array.shape}, not {kind} {(num_envs,)}")
+        if name == "episode/min_distance":
+            # infinite before the first reset
+            sound = array >= 0
+        elif name == "steps" or name.removeprefix("episode/sum/") in counts:
+            sound = (array >= 0) & (array < 2**53)
+        else:
+            sound = np.isfinite(array)
+        if not sound.all():
+            raise UsageError(f"the state's {name!r} holds {array[~sound][0]}, which no episode reaches")
+        accounts[name] = array
+    return accounts

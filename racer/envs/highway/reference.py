@@ -8,13 +8,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from highway_env.envs.common.observation import KinematicObservation
 from highway_env.envs.highway_env import HighwayEnv, HighwayEnvFast
 from numpy.typing import NDArray
 
+from racer.core.errors import UsageError
+from racer.envs.headless import prepare_drawing
 from racer.envs.highway.config import highway_config
 from racer.envs.highway.engine import Scenes, scene_observation, shows_scene
-from racer.envs.highway.headless import prepare_drawing
 
 __all__ = ["HighwayEnvEngine"]
 
@@ -47,7 +49,7 @@ class HighwayEnvEngine:
         """The environments themselves, for tests and hand-made scenes."""
         return self._envs
 
-    def reset(self, seeds: Sequence[int | None], indices: NDArray[np.intp]) -> Scenes:
+    def reset(self, seeds: Sequence[int | None], indices: NDArray[np.intp]) -> None:
         for seed, i in zip(seeds, indices, strict=True):
             env = self._envs[i]
             if seed is not None:
@@ -58,16 +60,14 @@ class HighwayEnvEngine:
             self._observations[i], _ = env.reset()
         self._rewards[indices] = 0.0
         self._ended[:, indices] = False
-        return self._read(indices)
 
-    def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> Scenes:
+    def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> None:
         for i, env in enumerate(self._envs):
             # highway-env calls this between simulation frames, to film them.
             env._automatic_rendering = on_frame or (lambda: None)
             action = np.array(actions[i])
             self._actions[i].append(action)
             self._observations[i], self._rewards[i], self._ended[0, i], self._ended[1, i], _ = env.step(action)
-        return self._read(np.arange(self.num_envs))
 
     def render(self, index: int) -> NDArray[np.uint8]:
         prepare_drawing()
@@ -77,7 +77,7 @@ class HighwayEnvEngine:
         """Observe again after a test has moved vehicles by hand."""
         for i, env in enumerate(self._envs):
             self._observations[i] = env.observation_type.observe()
-        return self._read(np.arange(self.num_envs))
+        return self.scenes(np.arange(self.num_envs))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         lengths = np.array([len(a) for a in self._actions], dtype=np.int64)
@@ -86,10 +86,8 @@ class HighwayEnvEngine:
         origins = np.frombuffer(json.dumps(self._origins).encode(), dtype=np.uint8).copy()
         return {"origins": origins, "lengths": lengths, "actions": np.concatenate(played)}
 
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Scenes:
-        origins = json.loads(bytes(state["origins"]).decode())
-        ends = np.cumsum(state["lengths"])
-        scripts = np.split(np.asarray(state["actions"]), ends[:-1])
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        origins, scripts = self._checked(state)
         for i, (env, origin, script) in enumerate(zip(self._envs, origins, scripts, strict=True)):
             env.np_random.bit_generator.state = json.loads(origin)
             env._automatic_rendering = lambda: None
@@ -100,7 +98,33 @@ class HighwayEnvEngine:
                 self._observations[i], self._rewards[i], *ended, _ = env.step(action)
                 self._ended[:, i] = ended
             self._actions[i] = list(script)
-        return self._read(np.arange(self.num_envs))
+
+    def _checked(self, state: Mapping[str, NDArray[Any]]) -> tuple[list[str], list[NDArray[Any]]]:
+        """Read generator states and actions of every environment out of a state that may come from a file."""
+        arrays = {}
+        for name in ("origins", "lengths", "actions"):
+            if name not in state:
+                raise UsageError(f"the state of the highway-env engine lacks {name!r}")
+            arrays[name] = np.asarray(state[name])
+        space, lengths, actions = self.single_action_space, arrays["lengths"], arrays["actions"]
+        if lengths.shape != (self.num_envs,) or lengths.dtype != np.int64 or (lengths < 0).any():
+            raise UsageError(f"the engine state's 'lengths' must be {self.num_envs} whole numbers of at least 0")
+        # one after the other, as a sum of them could overflow
+        if (lengths > len(actions)).any() or lengths.sum() != len(actions):
+            raise UsageError(f"the engine state's 'actions' are {len(actions)}, not as many as 'lengths' says")
+        if actions.shape[1:] != space.shape or actions.dtype.kind not in "iuf" or not np.isfinite(actions).all():
+            raise UsageError(f"the engine state's 'actions' must be finite actions of {space}")
+        if isinstance(space, spaces.Discrete) and not ((actions >= 0) & (actions < space.n)).all():
+            raise UsageError(f"the engine state's 'actions' must be actions of {space}")
+        try:
+            origins = json.loads(bytes(arrays["origins"]).decode())
+            for origin in origins:
+                np.random.PCG64().state = json.loads(origin)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise UsageError(f"the engine state's 'origins' are no generator states: {error}") from error
+        if not isinstance(origins, list) or len(origins) != self.num_envs:
+            raise UsageError(f"the engine state's 'origins' must be {self.num_envs} generator states")
+        return origins, np.split(actions, np.cumsum(lengths)[:-1])
 
     def close(self) -> None:
         for env in self._envs:
@@ -116,7 +140,7 @@ class HighwayEnvEngine:
         env = self._envs[index]
         return KinematicObservation(env, **scene_observation(self._config["observation"])).observe()
 
-    def _read(self, indices: NDArray[np.intp]) -> Scenes:
+    def scenes(self, indices: NDArray[np.intp]) -> Scenes:
         egos = [self._envs[i].vehicle for i in indices]
         return Scenes(
             observations=np.stack([self._observations[i] for i in indices]),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 from racer.envs.highway.world import RiskWorld
+from racer.envs.vectors import final_observations, masked, reset_arguments
 
 __all__ = ["RiskHighwayVectorEnv"]
 
@@ -25,17 +26,27 @@ class RiskHighwayVectorEnv(VectorEnv):
     Args:
         num_envs: N.
         config: as for the single environment.
+        num_threads: threads that share a step of the compiled engine; results do not depend on it.
+        scoring: as for :class:`racer.envs.highway.world.RiskWorld`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
 
-    def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        config: Mapping[str, Any] | None = None,
+        render_mode: None = None,
+        *,
+        num_threads: int = 1,
+        scoring: str = "compiled",
+    ) -> None:
         if num_envs < 1:
             raise UsageError(f"num_envs must be at least 1, not {num_envs}")
         if render_mode is not None:
             raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
         self.num_envs = num_envs
-        self.world = RiskWorld(config, num_envs)
+        self.world = RiskWorld(config, num_envs, num_threads=num_threads, scoring=scoring)
         self.config = self.world.config
         self.action_names = self.world.action_names
         self.single_observation_space = self.world.observation_space
@@ -43,7 +54,6 @@ class RiskHighwayVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = None
-        self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -52,18 +62,10 @@ class RiskHighwayVectorEnv(VectorEnv):
 
         ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
         """
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise UsageError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise UsageError(f"reset_mask must be {self.num_envs} booleans with at least one True, not {mask!r}")
+        seeds, mask = reset_arguments(self.num_envs, seed, options)
         indices = np.flatnonzero(mask)
-        self._observations[indices], info = self.world.reset([seeds[i] for i in indices], indices)
-        return self._observations.copy(), _masked({k: _spread(v, mask) for k, v in info.items()}, mask)
+        _, info = self.world.reset([seeds[i] for i in indices], indices)
+        return self.world.observe(), masked({k: _spread(v, mask) for k, v in info.items()}, mask)
 
     def step(
         self, actions: NDArray[Any]
@@ -71,23 +73,23 @@ class RiskHighwayVectorEnv(VectorEnv):
         NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
         step = self.world.step(actions)
+        observations = step.observations
+        if not step.metrics:
+            infos = masked(step.info, np.ones(self.num_envs, dtype=bool))
+            return observations, step.rewards, step.terminated, step.truncated, infos
         ended = step.terminated | step.truncated
-        self._observations = step.observations
-        if not ended.any():
-            infos = _masked(step.info, ~ended)
-            return step.observations.copy(), step.rewards, step.terminated, step.truncated, infos
         indices = np.flatnonzero(ended)
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for i in indices:
-            final_obs[i] = step.observations[i].copy()
-        final_info = _masked({**step.info, "episode_metrics": step.metrics}, ended)
-        self._observations[indices], started = self.world.reset([None] * len(indices), indices)
-        infos = _masked(step.info, ~ended)
+        final_obs = final_observations(observations, ended)
+        final_info = masked({**step.info, "episode_metrics": step.metrics}, ended)
+        observations[indices], started = self.world.reset([None] * len(indices), indices)
+        infos = masked(step.info, ~ended)
+        everywhere = np.ones(self.num_envs, dtype=bool)
         for key, values in started.items():
-            infos[key] = np.where(ended, _spread(values, ended), infos[key])
-            infos[f"_{key}"] = np.ones(self.num_envs, dtype=bool)
+            infos[key] = infos[key].copy()
+            infos[key][indices] = values
+            infos[f"_{key}"] = everywhere
         infos.update(final_obs=final_obs, _final_obs=ended, final_info=final_info, _final_info=ended)
-        return self._observations.copy(), step.rewards, step.terminated, step.truncated, infos
+        return observations, step.rewards, step.terminated, step.truncated, infos
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the environments go on, as flat named arrays."""
@@ -95,8 +97,7 @@ class RiskHighwayVectorEnv(VectorEnv):
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return to :meth:`get_state` exactly; returns the observations there."""
-        self._observations = self.world.set_state(state)
-        return self._observations.copy()
+        return self.world.set_state(state)
 
     def close_extras(self, **kwargs: Any) -> None:
         self.world.engine.close()
@@ -107,12 +108,3 @@ def _spread(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
     spread = np.zeros(mask.shape, dtype=values.dtype)
     spread[mask] = values
     return spread
-
-
-def _masked(values: Mapping[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Write (nested) arrays in gymnasium's form: beside each key, ``_key`` says for which environments it holds."""
-    infos: dict[str, Any] = {}
-    for key, value in values.items():
-        infos[key] = _masked(value, mask) if isinstance(value, Mapping) else value
-        infos[f"_{key}"] = mask.copy()
-    return infos

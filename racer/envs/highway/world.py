@@ -7,38 +7,21 @@ cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from racer.envs.highway.config import action_names, resolve_config, safety_config
-from racer.envs.highway.engine import Engine, Scenes, make_engine
-from racer.envs.highway.episode import EpisodeRecorder
-from racer.envs.highway.geometry import LANE_WIDTH
-from racer.envs.highway.reward import (
-    minimum_distance,
-    neighbours_of,
-    safety_reward,
-    time_to_collision,
-    training_reward,
-)
+from racer.core.errors import unknown_name
+from racer.envs.highway.config import action_names, resolve_config
+from racer.envs.highway.engine import Engine, make_engine
+from racer.envs.highway.episode import checked_accounts
+from racer.envs.highway.scoring import ArrayScorer, Scorer, Scoring, WorldStep
 
-__all__ = ["RiskWorld", "WorldStep"]
+__all__ = ["SCORINGS", "RiskWorld", "WorldStep"]
 
-
-@dataclass(frozen=True)
-class WorldStep:
-    """One step of N environments. ``info`` and ``metrics`` hold arrays ``[N]`` (nested for reward_components)."""
-
-    observations: NDArray[np.float32]
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    info: dict[str, Any]
-    metrics: dict[str, NDArray[np.float64]]
+SCORINGS = ("compiled", "arrays")
 
 
 class RiskWorld:
@@ -47,33 +30,41 @@ class RiskWorld:
     Args:
         config: overrides of :func:`racer.envs.highway.config.default_config`.
         num_envs: N.
+        num_threads: threads that share a step of the compiled engine; results do not depend on it.
+        scoring: "compiled", or "arrays" for the NumPy functions, slowly; the results are equal. The highway-env
+            engine is always scored by arrays.
 
     Raises:
         UsageError: for a configuration that is wrong, or that the chosen engine does not cover.
     """
 
-    def __init__(self, config: Mapping[str, Any] | None, num_envs: int) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None,
+        num_envs: int,
+        *,
+        num_threads: int = 1,
+        scoring: str = "compiled",
+    ) -> None:
+        if scoring not in SCORINGS:
+            raise unknown_name("scoring", str(scoring), SCORINGS)
         self.config = resolve_config(config)
         self.num_envs = num_envs
         self.action_names = action_names(self.config["action"])
-        self.engine: Engine = make_engine(self.config, num_envs)
+        self.engine: Engine = make_engine(self.config, num_envs, num_threads)
         self.action_space = self._action_space()
         self.observation_space = self._observation_space()
-        self._safety = safety_config(self.config)
-        self._recorder = EpisodeRecorder(num_envs, float(self.config["policy_frequency"]))
-        self._steps = np.zeros(num_envs, dtype=np.int64)
-        self._normalizer = self._reward_range() if self.config["normalize_reward"] else 1.0
+        parsed = Scoring.parse(self.config, self.observation_space.shape)
+        compiled = scoring == "compiled" and self.config["engine"] == "compiled"
+        self._scorer: Scorer = _compiled_scorer(self.engine, parsed) if compiled else ArrayScorer(self.engine, parsed)
 
     def reset(
         self, seeds: Sequence[int | None], indices: NDArray[np.intp] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Start episodes in ``indices`` (all by default); returns their observations and info arrays."""
         indices = np.arange(self.num_envs) if indices is None else indices
-        scenes = self.engine.reset(seeds, indices)
-        info = self._describe(scenes)
-        self._steps[indices] = 0
-        self._recorder.start(indices, scenes.heading, info["min_distance"])
-        return self._observe(scenes), info
+        self.engine.reset(seeds, indices)
+        return self._scorer.start(indices)
 
     def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> WorldStep:
         """Take one policy step in every environment.
@@ -82,40 +73,33 @@ class RiskWorld:
             actions: ``[N, A]`` in [-1, 1] for continuous control (order as in ``action_names``), else ``[N]``.
             on_frame: called after every simulation frame but the last, for filming.
         """
-        scenes = self.engine.step(actions, on_frame)
-        self._steps += 1
-        info = self._describe(scenes)
-        components = self._reward(scenes, info)
-        off_road = ~scenes.on_road
-        penalty = self.config["offroad_penalty"] * (scenes.terminated & off_road)
-        rewards = components[f"{self.config['reward']}_reward"] + penalty
-        info["reward_components"] = {**components, "offroad_penalty": penalty}
-        truncated = scenes.truncated | (self._steps >= self.config["max_episode_steps"])
-        self._recorder.add(
-            reward=rewards,
-            base_reward=scenes.rewards,
-            safety_reward=components["safety_reward"],
-            speed=scenes.speed,
-            forward_speed=info["forward_speed"],
-            heading=scenes.heading,
-            distance=info["min_distance"],
-        )
-        metrics = self._recorder.metrics(scenes.crashed, off_road, scenes.terminated | truncated)
-        return WorldStep(self._observe(scenes), rewards, scenes.terminated, truncated, info, metrics)
+        self.engine.step(actions, on_frame)
+        return self._scorer.step()
+
+    def observe(self) -> NDArray[np.float32]:
+        """Return what all environments show now, ``[N, ...]``."""
+        return self._scorer.observations()
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the environments go on, as flat named arrays."""
         return {
-            "steps": self._steps.copy(),
-            **{f"episode/{k}": v for k, v in self._recorder.get_state().items()},
-            **{f"engine/{k}": v for k, v in self.engine.get_state().items()},
+            **self._scorer.get_state(),
+            **{f"engine/{key}": value for key, value in self.engine.get_state().items()},
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return to :meth:`get_state` exactly; returns the observations there."""
-        self._steps[:] = state["steps"]
-        self._recorder.set_state(_part(state, "episode/"))
-        return self._observe(self.engine.set_state(_part(state, "engine/")))
+        """Return to :meth:`get_state` exactly; returns the observations there.
+
+        Raises:
+            UsageError: an array is missing, belongs to other environments, or holds what no state can hold; nothing
+                has changed then.
+        """
+        checked_accounts(state, self.num_envs)
+        self.engine.set_state(
+            {key.removeprefix("engine/"): value for key, value in state.items() if key.startswith("engine/")}
+        )
+        self._scorer.set_state(state)
+        return self.observe()
 
     def _action_space(self) -> spaces.Space:
         space = self.engine.single_action_space
@@ -129,43 +113,9 @@ class RiskWorld:
         bound = float(self.config["observation_clip"])
         return spaces.Box(-bound, bound, shape, np.float32)
 
-    def _reward_range(self) -> float:
-        """Width of the range that highway-env's normalize_reward maps to [0, 1]."""
-        config = self.config
-        return float(config["high_speed_reward"] + config["right_lane_reward"] - config["collision_reward"])
 
-    def _observe(self, scenes: Scenes) -> NDArray[np.float32]:
-        bound = self.observation_space.high.flat[0]
-        flat = scenes.observations.reshape(len(scenes.observations), *self.observation_space.shape)
-        return np.clip(flat, -bound, bound, dtype=np.float32)
+def _compiled_scorer(engine: Any, scoring: Scoring) -> Scorer:
+    """Build the compiled scorer; imported late, as the compiled engine is."""
+    from racer.envs.highway.compiled_scoring import CompiledScorer
 
-    def _describe(self, scenes: Scenes) -> dict[str, Any]:
-        neighbours = neighbours_of(scenes.rows)
-        return {
-            "speed": scenes.speed.copy(),
-            "forward_speed": scenes.speed * np.cos(scenes.heading),
-            "crashed": scenes.crashed.copy(),
-            "on_road": scenes.on_road.copy(),
-            "lateral_offset": scenes.lateral_offset.copy(),
-            "min_distance": minimum_distance(neighbours),
-            "time_to_collision": np.min(time_to_collision(neighbours, self._safety), axis=-1, initial=np.inf),
-        }
-
-    def _reward(self, scenes: Scenes, info: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-        off_lane = np.abs(scenes.lateral_offset) > LANE_WIDTH / 2
-        config = self.config
-        return training_reward(
-            scenes.rewards.copy(),
-            info["forward_speed"],
-            scenes.on_road,
-            safety_reward(scenes.rows, off_lane, self._safety),
-            reward_speed_range=tuple(config["reward_speed_range"]),
-            forward_speed_range=tuple(config["forward_speed_range"]),
-            speed_weight=float(config["speed_weight"]),
-            safety_coeff=float(config["safety_coeff"]),
-            normalizer=self._normalizer,
-        ).as_dict()
-
-
-def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return CompiledScorer(engine, scoring)

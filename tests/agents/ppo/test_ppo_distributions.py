@@ -1,8 +1,7 @@
-"""Densities against numerical integration and scipy; the NumPy policies against the JAX ones."""
+"""PPO's action distributions: densities against integration and scipy, acting inside the range that is used."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import gymnasium as gym
@@ -12,9 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from racer.agents.policy import build_policy
-from racer.agents.ppo import PPOLearner, distributions
+from racer.agents.ppo import PPOLearner
 from racer.core.errors import UsageError
+from racer.networks.distributions import BetaHead, CategoricalHead, TanhGaussianHead
+from racer.networks.policy import build_policy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -25,9 +25,11 @@ SPACES: dict[str, gym.Space] = {
     "beta": gym.spaces.Box(LOW, HIGH),
     "categorical": gym.spaces.Discrete(5, start=2),
 }
+HEADS: dict[str, Any] = {
+    "tanh_gaussian": TanhGaussianHead(1, -5.0, 2.0), "beta": BetaHead(1), "categorical": CategoricalHead(3),
+}  # fmt: skip
 
 
-@functools.cache
 def make_agent(distribution: str, **config: Any) -> PPOLearner:
     small = {"hidden_dims": (16,), "value_hidden_dims": (16,), "initial_std": 0.4, "observation_scale": 0.5}
     return PPOLearner.create(
@@ -45,10 +47,15 @@ def spread(agent: PPOLearner) -> PPOLearner:
     return agent.with_state_arrays(arrays)
 
 
+def acted(agent: PPOLearner, rows: np.ndarray, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return agent.policy.act(agent.policy_params, rows, agent.policy.initial_memory(len(rows)), rng)[0]
+
+
 def integral(distribution: str, params: dict[str, jax.Array], actions: np.ndarray, draws: np.ndarray) -> float:
     """Integrate the density of a single action over a grid of actions ``[M]`` with ``draws`` ``[M]`` behind it."""
     bounds = (BOUNDS[0][:1], BOUNDS[1][:1])
-    density = jnp.exp(distributions.log_probs(distribution, params, jnp.asarray(draws, jnp.float32)[:, None], bounds))
+    density = jnp.exp(HEADS[distribution].log_probs(params, jnp.asarray(draws, jnp.float32)[:, None], bounds))
     return float(np.trapezoid(np.asarray(density, np.float64), actions))
 
 
@@ -58,7 +65,7 @@ def test_tanh_gaussian_density_integrates_to_one_and_is_the_normal_one_transform
     actions = 1.0 + 2.0 * np.tanh(raw)
     assert integral("tanh_gaussian", params, actions, raw) == pytest.approx(1.0, abs=1e-4)
     u = np.float32(1.3)
-    got = distributions.log_probs("tanh_gaussian", params, jnp.array([u]), (BOUNDS[0][:1], BOUNDS[1][:1]))
+    got = HEADS["tanh_gaussian"].log_probs(params, jnp.array([u]), (BOUNDS[0][:1], BOUNDS[1][:1]))
     slope = 2.0 * (1.0 - np.tanh(1.3) ** 2)
     assert got == pytest.approx(stats.norm(0.4, np.exp(-0.3)).logpdf(1.3) - np.log(slope), rel=1e-5)
 
@@ -66,7 +73,7 @@ def test_tanh_gaussian_density_integrates_to_one_and_is_the_normal_one_transform
 def test_tanh_gaussian_density_stays_finite_and_exact_in_the_tails() -> None:
     params = {"mean": jnp.array([0.0]), "log_std": jnp.array([2.0])}
     bounds = (jnp.array([-1.0]), jnp.array([1.0]))
-    got = distributions.log_probs("tanh_gaussian", params, jnp.array([20.0]), bounds)
+    got = HEADS["tanh_gaussian"].log_probs(params, jnp.array([20.0]), bounds)
     # log(1 - tanh(u)^2) tends to 2 log 2 - 2 u, where 1 - tanh(u)^2 itself is 0 in float32.
     expected = stats.norm(0.0, np.exp(2.0)).logpdf(20.0) - (2.0 * np.log(2.0) - 40.0)
     assert float(got) == pytest.approx(expected, rel=1e-5)
@@ -76,7 +83,7 @@ def test_beta_density_is_scipys() -> None:
     params = {"alpha": jnp.array([1.7]), "beta": jnp.array([4.2])}
     unit = np.linspace(1e-6, 1.0 - 1e-6, 20_001)
     assert integral("beta", params, -1.0 + 4.0 * unit, unit) == pytest.approx(1.0, abs=1e-4)
-    got = distributions.log_probs("beta", params, jnp.array([0.3]), (BOUNDS[0][:1], BOUNDS[1][:1]))
+    got = HEADS["beta"].log_probs(params, jnp.array([0.3]), (BOUNDS[0][:1], BOUNDS[1][:1]))
     assert float(got) == pytest.approx(stats.beta(1.7, 4.2, loc=-1.0, scale=4.0).logpdf(0.2), rel=1e-5)
 
 
@@ -85,46 +92,25 @@ def test_entropies() -> None:
     zero = jnp.zeros(())
     params = {"alpha": jnp.array([1.7]), "beta": jnp.array([4.2])}
     expected = stats.beta(1.7, 4.2, scale=4.0).entropy()
-    assert float(distributions.entropies("beta", params, zero, bounds)) == pytest.approx(expected, rel=1e-4)
+    assert float(HEADS["beta"].entropies(params, zero, bounds)) == pytest.approx(expected, rel=1e-4)
     logits = jnp.log(jnp.array([0.5, 0.25, 0.25])) + 3.0
-    got = distributions.entropies("categorical", {"logits": logits}, zero, bounds)
+    got = HEADS["categorical"].entropies({"logits": jax.nn.log_softmax(logits)}, zero, bounds)
     assert float(got) == pytest.approx(1.5 * np.log(2.0), rel=1e-5)
     params = {"mean": jnp.array([0.4]), "log_std": jnp.array([-0.3])}
     noise = jax.random.normal(jax.random.PRNGKey(0), (200_000, 1))
     draws = params["mean"] + jnp.exp(params["log_std"]) * noise
-    mean = -jnp.mean(distributions.log_probs("tanh_gaussian", params, draws, bounds))
-    estimate = jnp.mean(distributions.entropies("tanh_gaussian", params, noise, bounds))
+    mean = -jnp.mean(HEADS["tanh_gaussian"].log_probs(params, draws, bounds))
+    estimate = jnp.mean(HEADS["tanh_gaussian"].entropies(params, noise, bounds))
     assert float(estimate) == pytest.approx(float(mean), abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("distribution", "pointnet_dims"),
-    [("tanh_gaussian", ()), ("tanh_gaussian", (8,)), ("beta", ()), ("categorical", ())],
-)
-def test_numpy_policy_is_the_jax_policy(distribution: str, pointnet_dims: tuple[int, ...]) -> None:
-    agent = spread(make_agent(distribution, pointnet_dims=pointnet_dims) if pointnet_dims else make_agent(distribution))
-    policy = build_policy(agent.policy_spec)
-    rng = np.random.default_rng(0)
-    observations = rng.normal(size=(64, 12)).astype(np.float32)
-    mode = policy.act(agent.policy_params, observations, rng, deterministic=True)
-    np.testing.assert_allclose(mode, agent.eval_actions(observations), rtol=1e-4, atol=1e-5)
-    actions, extras = policy.act_with_extras(agent.policy_params, observations, rng)
-    assert actions.dtype == (np.int64 if distribution == "categorical" else np.float32)
-    assert len(np.unique(mode, axis=0)) > 1
-    draws = actions - 2 if distribution == "categorical" else extras["draws"]
-    params, _ = agent.recipe.policy(agent.state.actor.params, observations)
-    expected = distributions.log_probs(distribution, params, jnp.asarray(draws), agent.recipe.bounds)
-    np.testing.assert_allclose(extras["log_probs"], expected, rtol=1e-4, atol=2e-4)
-    assert build_policy(policy.spec) == policy
 
 
 @pytest.mark.parametrize("distribution", SPACES)
 def test_both_sides_draw_from_the_same_distribution(distribution: str) -> None:
     agent = spread(make_agent(distribution))
-    policy = build_policy(agent.policy_spec)
+    assert build_policy(agent.policy_spec) == agent.policy
     row = np.random.default_rng(3).normal(size=(1, 12)).astype(np.float32)
     rows = np.repeat(row, 10_000, axis=0)
-    ours = policy.act(agent.policy_params, rows, np.random.default_rng(0))
+    ours = acted(agent, rows)
     theirs, _ = agent.sample_actions(rows)
     space = SPACES[distribution]
     assert all(space.contains(action) for action in [*ours[:200], *theirs[:200]])
@@ -138,7 +124,7 @@ def test_first_policy_is_as_wide_as_asked() -> None:
     expected = {"beta": 0.4, "tanh_gaussian": np.tanh(0.4 * np.random.default_rng(1).normal(size=100_000)).std()}
     for distribution, std in expected.items():
         agent = make_agent(distribution)
-        actions = build_policy(agent.policy_spec).act(agent.policy_params, observations, np.random.default_rng(0))
+        actions = acted(agent, observations)
         np.testing.assert_allclose(actions.std(axis=0) / (0.5 * (HIGH - LOW)), std, rtol=0.02)
 
 
@@ -148,9 +134,7 @@ def test_action_scale_shrinks_the_named_action_around_its_centre() -> None:
         0, gym.spaces.Box(-9, 9, (12,)), space, action_names=("acceleration", "steering"), rollout_length=4,
         hidden_dims=(8,), value_hidden_dims=(8,), action_scale={"steering": 0.1}, initial_std=5.0,
     )  # fmt: skip
-    actions = build_policy(agent.policy_spec).act(
-        agent.policy_params, np.zeros((2000, 12), np.float32), np.random.default_rng(0)
-    )
+    actions = acted(agent, np.zeros((2000, 12), np.float32))
     np.testing.assert_allclose(actions.min(axis=0), [-1.0, -0.1], atol=1e-3)
     np.testing.assert_allclose(actions.max(axis=0), [3.0, 0.1], atol=1e-3)
     with pytest.raises(UsageError, match="steering"):

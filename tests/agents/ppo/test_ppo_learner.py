@@ -9,17 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from ppo_problems import ACTIONS, ENVS, OBSERVATIONS, STEPS, Corridor, bandit_rollout, make_agent, random_rollout
+from ppo_problems import ACTIONS, ENVS, OBSERVATIONS, STEPS, Actor, Corridor, bandit_rollout, make_agent, random_rollout
 
 from racer.agents import agent_class, agent_config
-from racer.agents.policy import build_policy
+from racer.agents.learner import run_update
 from racer.agents.ppo import PPOConfig, PPOLearner
-from racer.agents.ppo import update as compiled
-from racer.agents.protocol import OnPolicyAgent
+from racer.agents.protocol import ROLLOUT, RolloutLearner
 from racer.core.errors import UsageError
-from racer.replay.collector import Collector
-from racer.training.on_policy import join_rollouts
 
 WHOLE = {"num_epochs": 1, "num_minibatches": 1, "normalize_advantages": False}
 
@@ -32,26 +28,39 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_is_found_by_name_and_says_that_it_is_on_policy() -> None:
-    assert agent_class("PPOLearner") is PPOLearner
+def successors(rollout: dict[str, np.ndarray]) -> np.ndarray:
+    """What follows each row in its own episode."""
+    following = rollout["observations"][1:].copy()
+    real = rollout["final_index"][:, 0] < len(following)
+    time, place = rollout["final_index"][real].T
+    following[time, place] = rollout["final_observations"][real]
+    return following
+
+
+def values_of(agent: PPOLearner, observations: np.ndarray) -> np.ndarray:
+    """Normalized values of the first head."""
+    features = agent.policy.features(agent.state.actor.params, jnp.asarray(observations))
+    return np.asarray(agent.static.evaluate(agent.state.critic.params, features, jnp.asarray(observations)))[..., 0]
+
+
+def test_is_found_by_name_and_says_that_it_wants_rollouts() -> None:
+    assert agent_class("PPOLearner") is agent_class("ppo") is PPOLearner
     assert agent_config("PPOLearner") is PPOConfig
     agent = make_agent()
-    assert isinstance(agent, OnPolicyAgent)
-    assert agent.on_policy
+    assert isinstance(agent, RolloutLearner)
+    assert agent.wants == ROLLOUT
     assert agent.rollout_length == STEPS
-    assert not hasattr(agent_class("SACLearner"), "on_policy")
 
 
 def test_first_minibatch_has_ratio_one() -> None:
     agent = make_agent(**WHOLE, normalize_values=False)
     rollout = random_rollout(agent)
-    networks = agent.state.actor.params, agent.state.critic.params
-    values = np.asarray(agent.recipe.values(*networks, rollout["observations"]))
-    following = np.asarray(agent.recipe.values(*networks, rollout["next_observations"]))
+    assert rollout["forget"].any()
+    values, following = values_of(agent, rollout["observations"][:-1]), values_of(agent, successors(rollout))
     advantages, later = np.zeros((STEPS, ENVS)), np.zeros(ENVS)
     for t in reversed(range(STEPS)):
-        residual = rollout["rewards"][t] + 0.99 * rollout["masks"][t] * following[t] - values[t]
-        later = residual + 0.99 * 0.95 * (1.0 - rollout["dones"][t]) * later
+        residual = rollout["rewards"][t] + 0.99 * rollout["bootstrap"][t] * following[t] - values[t]
+        later = residual + 0.99 * 0.95 * (1.0 - rollout["cut"][t]) * later
         advantages[t] = later
     agent, info = agent.update(rollout)
     assert float(info["kl"]) < 1e-9
@@ -79,10 +88,10 @@ def test_ratio_is_taken_against_the_stored_log_probs() -> None:
 def test_compiles_once_and_counts() -> None:
     agent = make_agent()
     agent, _ = agent.update(random_rollout(agent))
-    before = compiled.update._cache_size()
+    before = run_update._cache_size()
     for seed in range(3):
         agent, info = agent.update(random_rollout(agent, seed))
-    assert compiled.update._cache_size() == before
+    assert run_update._cache_size() == before
     state = agent.state_arrays()
     assert (int(state["updates"]), int(state["gradient_steps"]), int(state["transitions"])) == (4, 32, 4 * STEPS * ENVS)
     assert float(info["minibatches"]) == 8.0
@@ -111,23 +120,46 @@ def test_equal_seeds_give_equal_agents_and_state_is_exact() -> None:
 
 def test_rows_that_are_no_transitions_teach_nothing() -> None:
     agent, other = make_agent(), make_agent()
-    rollout = random_rollout(agent)
-    rollout["valid"][3, 1] = rollout["valid"][9, 2] = False
+    rollout = random_rollout(agent, invalid=0.1)
+    missing = rollout["valid"] == 0.0
+    assert missing.sum() > 3
     changed = {name: array.copy() for name, array in rollout.items()}
-    for name in ("rewards", "observations", "next_observations", "log_probs"):
-        changed[name][3, 1] += 5.0
-        changed[name][9, 2] -= 5.0
+    for name in ("rewards", "log_probs", "draws"):
+        changed[name][missing] += 0.3
+    changed["observations"][:-1][missing] -= 5.0
+    # A row's observation is the successor of the row before it, which must not bootstrap there: here it ends.
+    before = np.roll(missing, -1, axis=0)
+    before[-1] = False
+    for each in (rollout, changed):
+        each["bootstrap"][before], each["cut"][before] = 0.0, 1.0
     assert same(agent.update(rollout)[0].state_arrays(), other.update(changed)[0].state_arrays())
-    valid = {**changed, "valid": np.ones((STEPS, ENVS), bool)}
+    valid = {**changed, "valid": np.ones_like(changed["valid"])}
     agent, other = make_agent(), make_agent()
     assert not same(params_of(agent.update(rollout)[0]), params_of(other.update(valid)[0]))
+
+
+def test_final_observations_are_successors_and_what_fills_them_up_is_not() -> None:
+    agents = [make_agent() for _ in range(3)]
+    rollout = random_rollout(agents[0])
+    rollout["bootstrap"][:] = 1.0  # every end is a time limit
+    filled = rollout["final_index"][:, 0] == STEPS
+    assert 0 < filled.sum() < len(filled)
+    unread, read = (rollout["final_observations"].copy() for _ in range(2))
+    unread[filled] += 5.0
+    read[~filled] += 5.0
+    results = [
+        agent.update({**rollout, "final_observations": finals})[0].state_arrays()
+        for agent, finals in zip(agents, (rollout["final_observations"], unread, read), strict=True)
+    ]
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2])
 
 
 def test_truncation_is_not_termination() -> None:
     agent, other = make_agent(), make_agent()
     rollout = random_rollout(agent)
-    assert (rollout["dones"] > 1.0 - rollout["masks"]).any()
-    mistaken = {**rollout, "masks": 1.0 - rollout["dones"]}
+    assert (rollout["cut"] * rollout["bootstrap"]).any()
+    mistaken = {**rollout, "bootstrap": 1.0 - rollout["cut"]}
     _, right = agent.update(rollout)
     _, wrong = other.update(mistaken)
     assert abs(float(right["value_target"]) - float(wrong["value_target"])) > 1e-3
@@ -198,13 +230,13 @@ def test_reset_spares_what_is_excluded() -> None:
 def test_solves_a_contextual_bandit(distribution: str) -> None:
     space = gym.spaces.Discrete(2) if distribution == "categorical" else ACTIONS
     other = {} if distribution == "tanh_gaussian" else {"distribution": distribution, "shared_trunk": True}
-    agent = make_agent(0, space, **other)
+    agent = make_agent(1, space, **other)
     for seed in range(200):
         agent, _ = agent.update(bandit_rollout(agent, seed))
     rng = np.random.default_rng(1)
     observations = rng.normal(size=(200, 3)).astype(np.float32)
     observations = observations[np.abs(observations[:, 0]) > 0.3]
-    actions = build_policy(agent.policy_spec).act(agent.policy_params, observations, rng, deterministic=True)
+    actions = agent.policy.act(agent.policy_params, observations, {}, rng, deterministic=True)[0]
     sign = np.sign(observations[:, 0])
     if distribution == "categorical":
         assert np.mean(actions == (sign > 0)) > 0.95
@@ -212,24 +244,16 @@ def test_solves_a_contextual_bandit(distribution: str) -> None:
         assert np.abs(actions - 0.5 * sign[:, None] * np.array([1.0, -1.0])).mean() < 0.15
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
-def test_solves_a_corridor_with_choices(mode: AutoresetMode) -> None:
-    """Collected, truncated and learnt from as in a program; with NEXT_STEP some rows are no transitions."""
-    env = SyncVectorEnv([lambda: Corridor(2)] * ENVS, autoreset_mode=mode)
-    collector = Collector(env, seed=0)
+def test_solves_a_corridor_with_choices() -> None:
+    """Collected, truncated and learnt from as in a program."""
+    actor = Actor(Corridor())
     agent = make_agent(0, gym.spaces.Discrete(2), distribution="categorical", shared_trunk=True)
-    policy, rng = build_policy(agent.policy_spec), np.random.default_rng(0)
-    lengths: list[float] = []
     for _ in range(150):
-        params = agent.policy_params
-        experience = collector.collect(STEPS, lambda o, p=params: policy.act_with_extras(p, o, rng))
-        assert experience.actions.dtype == np.int64
-        lengths += [episode["length"] for episode in experience.episodes]
-        agent, _ = agent.update(join_rollouts([experience]))
-    assert experience.valid.all() == (mode == AutoresetMode.SAME_STEP)
+        rollout = actor.rollout(agent)
+        agent, _ = agent.update(rollout)
     # A random walk with steps of 0.2 leaves the corridor; who has learnt stands near its middle until the end.
-    assert np.mean(lengths[-60:]) > 19.5
-    assert np.mean(experience.rewards[experience.valid]) > 0.85
+    assert np.mean(actor.world.lengths[-60:]) > 19.5
+    assert np.mean(rollout["rewards"]) > 0.85
 
 
 def test_shared_trunk_serves_both_networks() -> None:
@@ -239,10 +263,12 @@ def test_shared_trunk_serves_both_networks() -> None:
     rollout = random_rollout(agent)
 
     def value(params: Any) -> jax.Array:
-        return jnp.sum(agent.recipe.values(params, agent.state.critic.params, rollout["observations"][0]))
+        observations = jnp.asarray(rollout["observations"][0])
+        features = agent.policy.features(params, observations)
+        return jnp.sum(agent.static.evaluate(agent.state.critic.params, features, observations))
 
     slope = jax.grad(value)(agent.state.actor.params)
-    assert np.abs(slope["trunk"]["hidden_0"]["kernel"]).sum() > 0
+    assert np.abs(slope["trunk/hidden_0/kernel"]).sum() > 0
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -282,6 +308,15 @@ def test_step_sizes_fall_with_the_transitions() -> None:
     assert moved > 1e-5
 
 
+def test_a_scheduled_deviation_falls_and_is_not_learned() -> None:
+    agent = make_agent(initial_std=0.5, final_std=0.1, std_decay_transitions=4 * STEPS * ENVS)
+    for share in (0.25, 0.5, 0.75, 1.0, 1.0):
+        agent, _ = agent.update(random_rollout(agent))
+        np.testing.assert_allclose(agent.policy_params["log_std"], np.log(0.5 - 0.4 * share), rtol=1e-5)
+    restored = make_agent(initial_std=0.5, final_std=0.1).with_state_arrays(agent.state_arrays())
+    np.testing.assert_array_equal(restored.policy_params["log_std"], agent.policy_params["log_std"])
+
+
 @pytest.mark.usefixtures("quick_compilation")
 def test_entropy_bonus_widens_the_policy() -> None:
     widths = []
@@ -312,10 +347,15 @@ def test_entropy_bonus_widens_the_policy() -> None:
         ({"distribution": "gaussian"}, "tanh_gaussian"),
         ({"distribution": "categorical"}, "Discrete"),
         ({"distribution": "beta", "initial_std": 0.9}, "initial_std"),
-        ({"action_scale": {"steering": 0.1}}, "names none"),
+        ({"action_scale": {"steering": 0.1}}, "have none"),
         ({"action_scale": 3}, "action_scale"),
         ({"action_scale": {"steering": 0.0}}, "steering"),
-        ({"pointnet_dims": (8,), "vehicle_features": 6}, "vehicle_features"),
+        ({"encoder": "pointnet"}, "in rows"),
+        ({"memory": "grru"}, "did you mean 'gru'"),
+        ({"memory": {"kind": "gru", "sizes": 3}}, "did you mean 'size'"),
+        ({"value_heads": 3}, "value_heads"),
+        ({"ld_weight": 0.5}, "set value_heads to 2"),
+        ({"final_std": 0.1, "distribution": "beta"}, "final_std"),
         ({"observation_scale": (1.0, 2.0)}, "observation_scale"),
         ({"hidden_dims": ()}, "hidden_dims"),
     ],
@@ -332,13 +372,15 @@ def test_wrong_spaces_and_rollouts_are_named() -> None:
         PPOLearner.create(0, OBSERVATIONS, gym.spaces.Discrete(3), distribution="beta")
     agent = make_agent()
     with pytest.raises(UsageError, match=r"16 steps x 3 environments = 48 rows .* num_minibatches=32"):
-        PPOConfig(num_minibatches=32).check_rows(16, 3)
+        make_agent(num_minibatches=32).check_num_envs(3)
     rollout = random_rollout(agent)
     with pytest.raises(UsageError, match=r"15 steps x 3 environments = 45 rows .* num_minibatches=4"):
-        agent.update({name: array[:15, :3] for name, array in rollout.items()})
-    with pytest.raises(UsageError, match="num_minibatches=4"):
-        PPOConfig(num_minibatches=4).check_rows(5, 3)
+        agent.update(random_rollout(agent, steps=15, envs=3))
     agent.check_num_envs(3)
+    with pytest.raises(UsageError, match="'observations' must have shape"):
+        agent.update({**rollout, "observations": rollout["observations"][1:]})
+    with pytest.raises(UsageError, match="'final_index' must have shape"):
+        agent.update({**rollout, "final_index": rollout["final_index"][:, :1]})
     with pytest.raises(UsageError, match="log_probs"):
         agent.update({name: array for name, array in rollout.items() if name != "log_probs"})
     with pytest.raises(UsageError, match="'draws' must have shape"):

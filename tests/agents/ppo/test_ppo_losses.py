@@ -9,8 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.agents.ppo.losses import clipped_surrogate, divergence, masked_mean, normalized_advantages, value_loss
-from racer.agents.ppo.value_scale import followed, initial_value_scale, rescaled
+from racer.agents.losses.ppo import (
+    clipped_surrogate,
+    divergence,
+    lambda_discrepancy,
+    masked_mean,
+    normalized_advantages,
+    value_loss,
+)
+from racer.agents.value_scale import followed, initial_value_scale, rescaled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -56,6 +63,13 @@ def test_advantages_of_a_minibatch_are_normalized_over_its_valid_rows() -> None:
     assert masked_mean(jnp.array([5.0]), jnp.array([0.0])) == 0.0
 
 
+def test_lambda_discrepancy_by_hand_reaches_both_heads() -> None:
+    values = jnp.array([[1.0, 3.0], [0.5, 0.0]])
+    np.testing.assert_allclose(lambda_discrepancy(values), [4.0, 0.25])
+    slope = jax.grad(lambda v: jnp.sum(lambda_discrepancy(v)))(values)
+    np.testing.assert_allclose(slope, [[-4.0, 4.0], [1.0, -1.0]])
+
+
 def test_value_scale_follows_the_returns_and_keeps_the_values() -> None:
     rng = np.random.default_rng(0)
     targets, valid = jnp.asarray(rng.normal(30.0, 5.0, 500), jnp.float32), jnp.ones(500)
@@ -65,10 +79,10 @@ def test_value_scale_follows_the_returns_and_keeps_the_values() -> None:
     new = followed(old, targets + 20.0, valid)
     assert float(old.mean) < float(new.mean) < float(old.mean) + 20.0
     features = rng.normal(size=(7, 4)).astype(np.float32)
-    params = {"value": {"kernel": jnp.asarray(rng.normal(size=(4, 1)), jnp.float32), "bias": jnp.ones(1)}}
+    params = {"value/kernel": jnp.asarray(rng.normal(size=(4, 2)), jnp.float32), "value/bias": jnp.ones(2)}
 
     def raw(params: dict, scale: object) -> np.ndarray:
-        normal = features @ params["value"]["kernel"] + params["value"]["bias"]
+        normal = features @ params["value/kernel"] + params["value/bias"]
         return np.asarray(scale.raw(normal))  # type: ignore[attr-defined]
 
     np.testing.assert_allclose(raw(rescaled(params, old, new), new), raw(params, old), rtol=1e-5)

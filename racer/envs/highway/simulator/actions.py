@@ -34,8 +34,9 @@ class ActionMap:
         clip: clip the action to [-1, 1] first.
         table: ``[A, 2]`` commands of a discrete action, or ``[A]`` meta-actions.
         target_speeds: m/s, of the meta-actions.
-        scales: for float32 and float64 actions, the ranges' low ends and widths ``[2]`` in that precision, where
-            both axes are controlled and their ranges are plain Python numbers, which take the action's precision.
+        scales: for float32 and float64 actions, where both axes are controlled and their ranges are plain Python
+            numbers, which take the action's precision: the ranges' low ends and widths ``[2]``, and -1, 1 and 2, all in
+            that precision.
     """
 
     kind: str
@@ -45,7 +46,7 @@ class ActionMap:
     clip: bool
     table: np.ndarray
     target_speeds: np.ndarray
-    scales: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    scales: dict[np.dtype, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
     @property
     def is_discrete(self) -> bool:
@@ -124,13 +125,16 @@ class ActionMap:
 
         float32 actions stay float32 until they are stored, as in highway-env (utils.lmap).
         """
-        if self.clip:
-            actions = np.minimum(np.maximum(actions, -1), 1)
         scale = self.scales.get(actions.dtype)
         if scale is not None:
-            low, width = scale
-            np.add(low, (actions + 1) * width / 2, out=command)
+            # ready-made operands: with 16 environments turning Python's numbers into NumPy's is most of the work
+            low, width, least, most, two = scale
+            if self.clip:
+                actions = np.minimum(np.maximum(actions, least), most)
+            np.add(low, (actions + most) * width / two, out=command)
             return
+        if self.clip:
+            actions = np.minimum(np.maximum(actions, -1), 1)
         column = 0
         for k, bounds in enumerate((self.acceleration_range, self.steering_range)):
             if bounds is None:
@@ -141,7 +145,7 @@ class ActionMap:
                 column += 1
 
 
-def _plain_scales(ranges: tuple[tuple[Any, Any], ...]) -> dict[np.dtype, tuple[np.ndarray, np.ndarray]]:
+def _plain_scales(ranges: tuple[tuple[Any, Any], ...]) -> dict[np.dtype, tuple[np.ndarray, ...]]:
     """Tabulate ``ActionMap.scales``; empty where a range holds NumPy numbers, whose own precision counts."""
     if any(type(bound) not in (int, float) for bounds in ranges for bound in bounds):
         return {}
@@ -149,6 +153,7 @@ def _plain_scales(ranges: tuple[tuple[Any, Any], ...]) -> dict[np.dtype, tuple[n
         np.dtype(precision): (
             np.array([low for low, _ in ranges], dtype=precision),
             np.array([high - low for low, high in ranges], dtype=precision),
+            *(np.array(number, dtype=precision) for number in (-1, 1, 2)),
         )
         for precision in (np.float32, np.float64)
     }

@@ -48,6 +48,10 @@ class Observation:
     spec: np.ndarray
     ranges: np.ndarray
 
+    def buffer(self, num_envs: int) -> np.ndarray:
+        """Return zeros ``[num_envs, capacity, F]`` float32 to be written to."""
+        return np.zeros((num_envs, self.capacity, len(self.features)), dtype=np.float32)
+
     @property
     def shuffled(self) -> bool:
         """Does every observation draw from the environment's generator?"""

@@ -37,7 +37,12 @@ from racer.envs.highway.simulator.numeric import arcsine, arctangent, clip, not_
 
 @inlined
 def lane_keeping_steering(y: float, heading: float, speed: float, lane: int) -> float:
-    """Steering angle (rad) towards the centre of ``lane``: lateral speed, heading, heading rate, slip."""
+    """Steering angle (rad) towards the centre of ``lane``: lateral speed, heading, heading rate, slip.
+
+    A car that has never left its lane's centre has no error at all: every term is then 0, of the sign of the speed.
+    """
+    if heading == 0.0 and speed > 0.0 and y == LANE_WIDTH * lane:
+        return 0.0
     safe_speed = not_zero(speed)
     lateral_speed = -KP_LATERAL * (y - LANE_WIDTH * lane)
     heading_command = arcsine(clip(lateral_speed / safe_speed, -1.0, 1.0))

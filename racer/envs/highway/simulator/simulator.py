@@ -13,6 +13,7 @@ from racer.envs.highway.simulator import layout as at
 from racer.envs.highway.simulator.config import Observation, Parameters
 from racer.envs.highway.simulator.generator import seeded_state
 from racer.envs.highway.simulator.readers import not_covered
+from racer.envs.highway.simulator.states import check_generator, checked_state
 from racer.envs.highway.simulator.step import observe_batch, reset_batch, settle_scene, step_batch
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ class HighwaySimulator:
         self._command = np.zeros((envs, 2))
         self._corners = np.zeros((envs, 2, 5, 2))
         self._result = np.zeros((envs, at.RESULTS))
-        self._observations = np.zeros((envs, spec.capacity, len(spec.features)), dtype=np.float32)
+        self._observations = spec.buffer(envs)
         self._is_reset = np.zeros(envs, dtype=bool)
+        self._all_reset = False
 
     # stepping
 
@@ -108,11 +110,11 @@ class HighwaySimulator:
             indices: the environments to reset; all by default.
 
         Raises:
-            UsageError: if the seeds do not match the environments, or a seed is negative.
+            UsageError: if there is no such environment, the seeds do not match, or a seed is negative.
         """
-        selected = (
-            np.arange(self.num_envs) if indices is None else np.asarray(indices, dtype=np.int64).ravel()
-        )
+        selected = np.arange(self.num_envs) if indices is None else np.asarray(indices, dtype=np.int64).ravel()
+        if not ((selected >= 0) & (selected < self.num_envs)).all():
+            raise UsageError(f"environments must be 0 to {self.num_envs - 1}, got {selected.tolist()}")
         if seeds is not None:
             if len(seeds) != len(selected):
                 raise UsageError(f"{len(seeds)} seeds were given for {len(selected)} environments")
@@ -127,6 +129,7 @@ class HighwaySimulator:
             p.observation.spec, p.observation.ranges, self._result, self._observations,
         )  # fmt: skip
         self._is_reset[selected] = True
+        self._all_reset = bool(self._is_reset.all())
 
     def step(self, actions: np.ndarray, on_frame: Callable[[], None] | None = None) -> None:
         """Advance every environment by one policy step.
@@ -138,7 +141,7 @@ class HighwaySimulator:
         Raises:
             UsageError: for actions of the wrong shape or out of range, or before the first reset.
         """
-        if not self._is_reset.all():
+        if not self._all_reset:
             raise UsageError("call reset() before step()")
         self._store(np.asarray(actions))
         frames = int(self.parameters.wholes[at.FRAMES])
@@ -155,9 +158,7 @@ class HighwaySimulator:
         action = self.parameters.action
         if not action.is_discrete:
             if actions.shape != (self.num_envs, action.size):
-                raise UsageError(
-                    f"actions must have the shape {(self.num_envs, action.size)}, got {actions.shape}"
-                )
+                raise UsageError(f"actions must have the shape {(self.num_envs, action.size)}, got {actions.shape}")
             action.write_commands(actions, self._command)
             return
         if actions.shape != (self.num_envs,):
@@ -174,10 +175,8 @@ class HighwaySimulator:
         p = self.parameters
         arguments = (
             frames, begin, finish, self._real, self._whole, self._clock, self._rng,
-            self._corners,
-            self._command, p.reals,
-            p.wholes, p.action.target_speeds, p.observation.spec, p.observation.ranges, self._result,
-            self._observations,
+            self._corners, self._command, p.reals, p.wholes, p.action.target_speeds, p.observation.spec,
+            p.observation.ranges, self._result, self._observations,
         )  # fmt: skip
         if self.num_threads == 1:
             step_batch(0, self.num_envs, *arguments)
@@ -185,10 +184,7 @@ class HighwaySimulator:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="highway")
         edges = [self.num_envs * k // self.num_threads for k in range(self.num_threads + 1)]
-        others = [
-            self._pool.submit(step_batch, edges[k], edges[k + 1], *arguments)
-            for k in range(1, self.num_threads)
-        ]
+        others = [self._pool.submit(step_batch, *edges[k : k + 2], *arguments) for k in range(1, self.num_threads)]
         step_batch(0, edges[1], *arguments)
         for other in others:
             other.result()
@@ -236,9 +232,22 @@ class HighwaySimulator:
         """
         if spec is None:
             return self._observations.copy()
-        out = np.zeros((self.num_envs, spec.capacity, len(spec.features)), dtype=np.float32)
-        observe_batch(self._real, self._whole, self._rng, self.parameters.wholes, spec.spec, spec.ranges, out)
+        out = spec.buffer(self.num_envs)
+        self.observe_into(spec, np.arange(self.num_envs), out)
         return out
+
+    def observe_into(self, spec: Observation, indices: np.ndarray, out: np.ndarray) -> None:
+        """Write the observations of the environments ``indices`` (int64) where they belong in ``out [E, K, F]``.
+
+        With ``vehicles_count`` 1 the rows beyond those that highway-env returns keep what stood there.
+        """
+        p = self.parameters
+        observe_batch(indices, self._real, self._whole, self._rng, p.wholes, spec.spec, spec.ranges, out)
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The configured observation of the last reset or step ``[E, K, F]`` float32: a view, as the results are."""
+        return self._observations
 
     @property
     def observed_rows(self) -> np.ndarray:
@@ -303,25 +312,8 @@ class HighwaySimulator:
 
     # states and scenes
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        """Return everything that decides the future and the arrays of the present, as copies."""
+    def _parts(self) -> dict[str, np.ndarray]:
         return {
-            "real": self._real.copy(),
-            "whole": self._whole.copy(),
-            "clock": self._clock.copy(),
-            "rng": self._rng.copy(),
-            "result": self._result.copy(),
-            "observations": self._observations.copy(),
-            "is_reset": self._is_reset.copy(),
-        }
-
-    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a state of :meth:`get_state`, exactly.
-
-        Raises:
-            UsageError: if a part is missing or belongs to another configuration or batch size.
-        """
-        parts = {
             "real": self._real,
             "whole": self._whole,
             "clock": self._clock,
@@ -330,23 +322,35 @@ class HighwaySimulator:
             "observations": self._observations,
             "is_reset": self._is_reset,
         }
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return everything that decides the future and the arrays of the present, as copies."""
+        return {name: array.copy() for name, array in self._parts().items()}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a state of :meth:`get_state`, exactly.
+
+        Raises:
+            UsageError: a part is missing, belongs to another configuration or batch size, or holds what no simulation
+                can have left; nothing has changed then.
+        """
+        parts = self._parts()
+        checked = checked_state(state, parts, self.parameters)
         for name, array in parts.items():
-            if name not in state:
-                raise UsageError(f"the simulator state lacks {name!r}")
-            given = np.asarray(state[name])
-            if given.shape != array.shape or given.dtype != array.dtype:
-                raise UsageError(
-                    f"the simulator state's {name!r} is {given.dtype} {given.shape}, not {array.dtype} {array.shape}"
-                )
-        for name, array in parts.items():
-            array[...] = state[name]
+            array[...] = checked[name]
+        self._all_reset = bool(self._is_reset.all())
 
     def get_generator_state(self, index: int) -> np.ndarray:
         """Return environment ``index``'s packed PCG64 state ``[6]`` uint64 (see ``generator.unpack``)."""
         return self._rng[index].copy()
 
     def set_generator_state(self, index: int, packed: np.ndarray) -> None:
-        """Replace environment ``index``'s PCG64 state."""
+        """Replace environment ``index``'s PCG64 state.
+
+        Raises:
+            UsageError: it is no state of that generator.
+        """
+        check_generator(packed)
         self._rng[index] = packed
 
     def scene(self, index: int) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def reset_batch(
 
 @entry
 def observe_batch(
+    indices: np.ndarray,
     real: np.ndarray,
     whole: np.ndarray,
     rng: np.ndarray,
@@ -154,9 +155,9 @@ def observe_batch(
     ranges: np.ndarray,
     observations: np.ndarray,
 ) -> None:
-    """Write the observations ``[E, K, F]`` that another specification gives of the present states."""
+    """Write the observations ``[E, K, F]`` that another specification gives of the present states ``indices``."""
     n = wholes[VEHICLES]
-    for e in range(observations.shape[0]):
+    for e in indices:
         observe(real[e], whole[e], rng[e], n, spec, ranges, observations[e])
 
 

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from highway_pairs import Difference, Pair, run
+from pinning import pinned
 
 from racer.envs.highway.simulator.generator import pack, unpack
 
-HERE = Path(__file__).parent
-# NumPy's AVX512 routines and OpenBLAS's fused dot products differ from plain IEEE arithmetic and libm by an ulp
-PINNED = {
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4",
-    "OPENBLAS_CORETYPE": "Haswell",
-    "NUMBA_DISABLE_INTEL_SVML": "1",
-    "OMP_NUM_THREADS": "1",
-}
-
-
-def pinned(*arguments: str) -> dict[str, Any]:
-    """Run ``highway_pairs.py`` in a child process with pinned arithmetic and return its outcome."""
-    child = subprocess.run(
-        [sys.executable, str(HERE / "highway_pairs.py"), *arguments],
-        env={**os.environ, **PINNED},
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr[-2000:]
-    return json.loads(child.stdout.splitlines()[-1])
-
 
 def test_random_configurations_are_exact_to_the_bit() -> None:
-    outcome = pinned("random", "--episodes", "36", "--vehicles", "8", "--steps", "24")
+    outcome = pinned("highway_pairs.py", "random", "--episodes", "36", "--vehicles", "8", "--steps", "24")
     assert outcome["differences"] == []
     assert outcome["episodes"] == 36
     for kind in (
@@ -63,14 +35,14 @@ def test_random_configurations_are_exact_to_the_bit() -> None:
 
 
 def test_adversarial_scenes_are_exact_to_the_bit() -> None:
-    outcome = pinned("adversarial", "--episodes", "48", "--vehicles", "9", "--steps", "7")
+    outcome = pinned("highway_pairs.py", "adversarial", "--episodes", "48", "--vehicles", "9", "--steps", "7")
     assert outcome["differences"] == []
     assert outcome["seen"]["pile-ups"] > 0
     assert outcome["seen"]["past the end"] > 0
 
 
 def test_dense_traffic_is_exact_to_the_bit() -> None:
-    outcome = pinned("dense", "--episodes", "2", "--vehicles", "40", "--steps", "12")
+    outcome = pinned("highway_pairs.py", "dense", "--episodes", "2", "--vehicles", "40", "--steps", "12")
     assert outcome["differences"] == []
     assert outcome["seen"]["dense"] == 2
 
@@ -89,6 +61,7 @@ def test_close_without_pinning() -> None:
 )
 def test_long_sweep_is_exact_to_the_bit(suite: str, episodes: int, vehicles: int, steps: int) -> None:
     outcome = pinned(
+        "highway_pairs.py",
         suite,
         "--first",
         "1000",

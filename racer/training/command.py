@@ -1,0 +1,137 @@
+"""Train an agent in any world, in one process or with workers.
+
+    python -m racer train --world gym:Pendulum-v1 --agent ppo
+    python -m racer train --world gym:Pendulum-v1 --agent sac --workers 2 --config.discount=0.98
+    python -m racer train --resume policies/Pendulum-v1_run_42 --max_steps 200000
+
+Without --config FILE every key of the agent (--config.key=value) and of the world (--config.env.key=value) has its
+default. A stopped run goes on with --resume policies/<run>.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from racer.agents.registry import agent_config, full_name
+from racer.core.cli import run_program, unknown_config_key
+from racer.core.errors import UsageError
+from racer.core.metrics import wandb_mode
+from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
+from racer.envs.registry import DEFAULT_WORLD, get_world
+from racer.training.device import choose_device
+from racer.training.plan import (
+    ManyProcesses,
+    Schedule,
+    SingleProcess,
+    Workers,
+    define_dataclass_flags,
+    define_run_flags,
+    plan_run,
+    workers_or_none,
+)
+
+__all__ = ["PROGRAM", "default_config", "main"]
+
+PROGRAM = "racer train"
+_FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --agent and --world replace its own."
+
+
+def main(words: Sequence[str]) -> int:
+    """Run what the words after ``train`` say; returns the exit code."""
+    values = flags.FlagValues()
+    given = _given(words, ("agent", "world", "config", "resume", "device", "config.model_cls"))
+    # Before the agent's module is imported, which brings JAX.
+    choose_device(given.get("device", "auto"))
+    _define_flags(values)
+    agent, command = given.get("agent") or given.get("config.model_cls"), [f"-m {PROGRAM}", *words]
+    if "config" in given or "resume" in given or agent is None:
+        config_flags.DEFINE_config_file("config", None, _FILE_HELP, flag_values=values, sys_argv=command)
+    else:
+        config = default_config(agent, given.get("world", DEFAULT_WORLD), words)
+        help_text = "Keys of agent and world."
+        try:
+            config_flags.DEFINE_config_dict("config", config, help_text, flag_values=values, sys_argv=command)
+        except AttributeError as error:
+            raise UsageError(unknown_config_key(str(error))) from error
+    logging.captureWarnings(True)
+    return run_program(lambda: _train(values, agent), command, values=values, doc=__doc__ or "")
+
+
+def default_config(agent: str, world: str, words: Sequence[str] = ()) -> ConfigDict:
+    """Return every key of an agent and of a world with its default.
+
+    Args:
+        agent: name of the agent.
+        world: name of the world.
+        words: of the command line: an agent that tells nobody its keys has those that are set there.
+
+    Raises:
+        UsageError: there is no such agent or world.
+    """
+    cls = agent_config(agent)
+    if cls is None:
+        own = {name.split("=")[0].removeprefix("--config.") for name in words if name.startswith("--config.")}
+        keys: dict[str, Any] = {name: None for name in own if not name.startswith(("env.", "model_cls", "world"))}
+    else:
+        keys = dataclasses.asdict(cls())
+    everything = {"model_cls": full_name(agent), "world": world, **keys}
+    return ConfigDict({**_leaves(everything), "env": ConfigDict(_tree(get_world(world).resolve({})))})
+
+
+def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a command line replace each value by any other; the agent's configuration checks it."""
+    return {name: config_dict.FieldReference(value, field_type=object) for name, value in values.items()}
+
+
+def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    branches = {name: ConfigDict(_tree(v)) for name, v in values.items() if isinstance(v, Mapping) and v}
+    return {**_leaves({name: v for name, v in values.items() if name not in branches}), **branches}
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    define_run_flags(values, config=False)
+    flags.DEFINE_string("agent", None, "ppo, sac, cvar, or package.module:Class.", flag_values=values)
+    flags.DEFINE_string(
+        "world", None, f"A world's name, or gym:<id> of any gymnasium environment; {DEFAULT_WORLD} if not given.",
+        flag_values=values,
+    )  # fmt: skip
+    define_dataclass_flags(Workers, values)
+    define_dataclass_flags(Schedule, values)
+    define_dataclass_flags(SingleProcess, values, num_envs=None)
+    define_dataclass_flags(ManyProcesses, values)
+    define_dataclass_flags(ServiceConfig, values, without=("num_workers",))
+    define_dataclass_flags(OffPolicyConfig, values, batch_size=None, utd_ratio=None)
+    define_dataclass_flags(RolloutConfig, values)
+
+
+def _train(values: flags.FlagValues, agent: str | None) -> int:
+    wandb_mode()
+    if values.config is None and values.resume is None:
+        raise UsageError("--agent is missing: name one (ppo, sac, cvar, package.module:Class), or a --config file")
+    if values.config is not None:
+        with values.config.unlocked():
+            for key, name in (("model_cls", agent), ("world", values.world)):
+                if name is not None:
+                    values.config[key] = name
+    plan = plan_run(PROGRAM, workers_or_none, values, trusted=agent)
+    if values.world is not None and values.world != plan.spec.world:
+        raise UsageError(f"flag --world is {values.world!r}, but the resumed run has {plan.spec.world!r}")
+    from racer.training.run import run_training  # after choose_device: brings JAX
+
+    return run_training(plan, progress=values.progress)
+
+
+def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return the values of some flags before any is defined: which keys there are depends on them."""
+    found = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name in names:
+            found[name] = value if equals else following
+    return found

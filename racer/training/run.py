@@ -1,0 +1,250 @@
+"""A training run: the actor-learner service, joined to a run's folder, metrics, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from racer.agents.protocol import ROLLOUT
+from racer.core.checkpoint import Checkpoint
+from racer.core.errors import UsageError
+from racer.core.metrics import MetricsLogger
+from racer.distributed.config import RolloutConfig, ServiceConfig
+from racer.distributed.consumers import Consumer, OffPolicyConsumer, OnPolicyConsumer
+from racer.distributed.inline import InlinePool
+from racer.distributed.learner import LearningDiverged
+from racer.distributed.pool import PoolFactory, PoolTask, StateLost
+from racer.distributed.processes.supervisor import ProcessPool
+from racer.distributed.service import ActorLearnerService, Periodic, ServiceState
+from racer.distributed.warmup import warmup_policy
+from racer.envs.registry import World, get_world
+from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+from racer.training.device import learner_device
+from racer.training.plan import RunPlan, Setup
+from racer.training.progress import ProgressBar
+from racer.training.run_spec import RunSpec, create_agent
+from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
+from racer.training.signals import StopSignals
+
+__all__ = ["TrainingRun", "make_evaluation", "run_training"]
+
+Evaluate = Callable[[int, Any], Mapping[str, float]]
+
+
+def make_environments(world: str, env_config: Mapping[str, Any], num_envs: int) -> VectorEnv:
+    """Build a worker's environments, in the worker."""
+    return get_world(world).make(env_config, num_envs)
+
+
+class TrainingRun:
+    """A run that can go to its end.
+
+    Args:
+        spec: world, agent, seed.
+        setup: how the work is spread.
+        checkpoint: where to go on; None starts anew.
+        learnt: state of the agent that a new run begins with; None draws a fresh one.
+        pool: another kind of pool than ``setup`` names.
+
+    Raises:
+        UsageError: options that contradict each other, or a checkpoint that does not fit.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        setup: Setup,
+        checkpoint: Checkpoint | None = None,
+        learnt: Mapping[str, np.ndarray] | None = None,
+        *,
+        pool: PoolFactory | None = None,
+    ) -> None:
+        self.spec, self.setup, self.world = spec, setup, get_world(spec.world)
+        # Built here once: a wrong configuration is an error of this process, before any worker starts.
+        env = self.world.make(spec.env_config, 1)
+        spaces = env.single_observation_space, env.single_action_space
+        env.close()
+        agent_seed, replay_seed = (int(s) for s in np.random.SeedSequence([spec.seed, 1]).generate_state(2))
+        agent = create_agent(spec, *spaces, seed=agent_seed, learnt=learnt)
+        if agent.policy.spec["kind"] == "foreign" and not setup.inline:
+            raise UsageError(f"{spec.agent_name} acts in the learner's process only: train it without worker processes")
+        state = None
+        if checkpoint is not None:
+            agent = agent.with_state_arrays(checkpoint.groups["agent"])
+            state = ServiceState(
+                checkpoint.metadata["loop"], checkpoint.groups["replay"], checkpoint.groups["collector"]
+            )
+        service = _fitted(setup.service, agent)
+        observation_shape = tuple(spaces[0].shape or ())
+        task = PoolTask(
+            env_factory=functools.partial(make_environments, spec.world, dict(spec.env_config), setup.envs_per_worker),
+            policy=agent.policy,
+            warmup=warmup_policy(agent.policy, agent.policy_params, spaces[1]),
+            config=service,
+            observation_shape=observation_shape,
+            max_batch_bytes=_batch_bytes(service, setup.envs_per_worker, observation_shape, agent.policy),
+        )
+        action_shape: tuple[int, ...] = getattr(agent.policy, "action_shape", spaces[1].shape or ())
+        consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
+        factory = pool or (InlinePool if setup.inline else ProcessPool)
+        self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)
+
+    @property
+    def step(self) -> int:
+        """Transitions taken in so far."""
+        return self.service.transitions
+
+    def run(
+        self,
+        metrics: MetricsLogger,
+        saver: CheckpointSaver,
+        *,
+        stop: threading.Event,
+        evaluate: Evaluate | None = None,
+        progress: bool = True,
+    ) -> bool:
+        """Train until ``max_steps`` or until ``stop`` is set; returns whether the goal was reached.
+
+        Where several things are due at one step, metrics are logged before the checkpoint that counts them. A
+        checkpoint is written at the end, and also when a worker's failure ends the run.
+        """
+        schedule, start = self.setup.schedule, self.step
+
+        def save(service: ActorLearnerService, final: bool = False) -> None:
+            state = service.state()
+            groups = {"replay": state.replay, "collector": state.collector}
+            saver.save(service.transitions, service.agent, groups, {"loop": state.counters}, final=final)
+
+        with ProgressBar(schedule.max_steps, start, enabled=progress) as bar:
+
+            def log(service: ActorLearnerService) -> None:
+                values = service.metrics()
+                metrics.log(service.transitions, values)
+                bar.show(service.transitions, _bar_values(values, self.world))
+
+            def evaluate_and_log(service: ActorLearnerService) -> None:
+                assert evaluate is not None
+                metrics.log(service.transitions, evaluate(service.transitions, service.agent))
+
+            duties = [Periodic(schedule.log_interval, log)]
+            if evaluate is not None and schedule.eval_interval:
+                duties.append(Periodic(schedule.eval_interval, evaluate_and_log))
+            if schedule.save_interval:
+                duties.append(Periodic(schedule.save_interval, save))
+            try:
+                reached = self.service.run(schedule.max_steps, periodic=duties, stop_event=stop)
+            except LearningDiverged:
+                raise
+            except BaseException:
+                if self.step > start:
+                    with contextlib.suppress(StateLost):
+                        save(self.service)
+                raise
+            if self.step > start:
+                save(self.service, final=True)
+            return reached
+
+
+def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
+    """Return a function of (step, agent) that evaluates the deterministic policy on held-out seeds."""
+    world, seeds = get_world(spec.world), evaluation_seeds(num_episodes)
+
+    def evaluate(step: int, agent: Any) -> Mapping[str, float]:
+        return evaluate_policy(agent.policy, agent.policy_params, world, spec.env_config, seeds).scalars()
+
+    return evaluate
+
+
+def run_training(plan: RunPlan, *, progress: bool = True) -> int:
+    """Train what was planned until the end or a stop signal, and return the exit code."""
+    run_dir, checkpoint, learnt = plan.folder, None, None
+    with StopSignals() as stop, contextlib.ExitStack() as held:
+        if plan.resumed:
+            held.enter_context(plan.hold())
+            checkpoint = resume_checkpoint(plan.folder, plan.spec)
+        elif plan.options.get("start_from") is not None:
+            learnt = learnt_arrays(plan.options["start_from"], plan.spec)
+        run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt)
+        if stop.event.is_set():
+            return stop.exit_code
+        if not plan.resumed:
+            # Only now: what cannot be trained leaves nothing on disk.
+            held.enter_context(plan.hold())
+        plan.write()
+        print(f"run {run_dir}: {_describe(plan)}")  # noqa: T201 - the program's output
+        metrics = MetricsLogger(run_dir, plan.options, truncate_after=run.step if plan.resumed else None)
+        saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
+        evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
+        try:
+            run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress)
+        finally:
+            metrics.close()
+    ending = "stopped" if stop.exit_code else "finished"
+    print(f"{ending} at step {run.step}; go on with --resume {run_dir}")  # noqa: T201 - the program's output
+    return stop.exit_code
+
+
+def _describe(plan: RunPlan) -> str:
+    setup = plan.setup
+    workers = f"{setup.service.num_workers} workers x {setup.envs_per_worker} environments"
+    where = f"{setup.envs_per_worker} environments" if setup.inline else workers
+    return f"{plan.spec.agent_name} in {plan.spec.world}, learner on {learner_device()}, {where}"
+
+
+def _fitted(service: ServiceConfig, agent: Any) -> ServiceConfig:
+    """Return the settings with those that an agent decides which learns from rollouts.
+
+    A batch is then one rollout, and a worker may have one under way: with more, those that wait while the learner
+    updates would be stale before they are read.
+    """
+    if agent.wants != ROLLOUT:
+        return service
+    return dataclasses.replace(
+        service, worker_steps_per_iteration=agent.rollout_length, max_queue_size=service.num_workers
+    )
+
+
+def _consumer(
+    agent: Any, setup: Setup, service: ServiceConfig, shapes: tuple[tuple[int, ...], tuple[int, ...]], seed: int
+) -> Consumer:
+    """Return what is done with experience.
+
+    Raises:
+        UsageError: rollouts of all workers' environments do not divide into the agent's minibatches.
+    """
+    learning = setup.learning
+    if isinstance(learning, RolloutConfig):
+        agent.check_num_envs(service.num_workers * setup.envs_per_worker)
+        return OnPolicyConsumer(rollouts_per_update=service.num_workers, max_policy_lag=learning.max_policy_lag)
+    return OffPolicyConsumer(learning, *shapes, seed=seed)
+
+
+def _batch_bytes(service: ServiceConfig, num_envs: int, observation_shape: tuple[int, ...], policy: Any) -> int:
+    """Return a size that no honest batch exceeds: four times its arrays, and room for a worker's state."""
+    memory = sum(value.nbytes for value in policy.initial_memory(num_envs).values())
+    row = 4 * (2 * math.prod(observation_shape) + 4 * getattr(policy, "size", 1) + 16)
+    return 4 * (service.worker_steps_per_iteration + 1) * num_envs * row + 4 * memory + (1 << 26)
+
+
+def _bar_values(values: Mapping[str, float], world: World) -> dict[str, Any]:
+    rates = {m.name: values.get(f"training/{m.name}", 0.0) for m in world.metrics if m.total}
+    learning = (
+        {"kl": values["agent/kl"]} if "agent/kl" in values else {"utd": values.get("training/update_to_data", 0.0)}
+    )
+    shown = {
+        "steps/s": values.get("speed/steps_per_second_10s", 0.0),
+        "return": values.get("training/return", 0.0),
+        **rates,
+        **learning,
+    }
+    if "training/queue_depth" in values:
+        shown |= {"queue": int(values["training/queue_depth"]), "lag": values["training/policy_lag_mean"]}
+    return shown

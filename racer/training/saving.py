@@ -1,0 +1,132 @@
+"""Saving and restoring a training run: what goes into which group of a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from racer.core.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    latest_valid_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    recover_checkpoints,
+    write_checkpoint,
+)
+from racer.core.errors import RacerError, UsageError
+from racer.evaluation.checkpoints import resolve_checkpoint
+from racer.training.past import check_layout
+from racer.training.run_spec import RunSpec, plain
+
+__all__ = ["CheckpointSaver", "learnt_arrays", "policy_metadata", "resume_checkpoint"]
+
+log = logging.getLogger(__name__)
+
+
+def policy_metadata(spec: RunSpec, agent: Any) -> dict[str, Any]:
+    """Return what evaluation needs to know of a policy besides its parameters."""
+    return {
+        "world": spec.world,
+        "agent_name": spec.agent_name,
+        "agent_config": spec.agent_config,
+        "env_config": spec.env_config,
+        "seed": spec.seed,
+        "policy_spec": agent.policy.spec,
+    }
+
+
+class CheckpointSaver:
+    """Writes checkpoints of a run and keeps the newest few.
+
+    A full disk does not end the run at once: the failure is reported, training goes on with the older checkpoints
+    intact, and only ``max_failures`` failures in a row raise.
+
+    Args:
+        run_dir: the run's folder.
+        spec: written into every checkpoint.
+        keep: number of checkpoints kept; older ones are deleted.
+        max_failures: failed saves in a row that end the run.
+    """
+
+    def __init__(self, run_dir: Path, spec: RunSpec, *, keep: int, max_failures: int = 3) -> None:
+        self._run_dir, self._spec, self._keep, self._max_failures = run_dir, spec, keep, max_failures
+        self._failures = 0
+        recover_checkpoints(run_dir)
+
+    def save(
+        self,
+        step: int,
+        agent: Any,
+        groups: Mapping[str, Mapping[str, NDArray[Any]]],
+        metadata: Mapping[str, Any],
+        *,
+        final: bool = False,
+    ) -> Path | None:
+        """Save the agent, its policy and further groups; returns the folder, or None where the disk refused.
+
+        Raises:
+            RacerError: after ``max_failures`` failures in a row, or at the first where the save is the run's ``final``
+                one: there is no later one to make up for it.
+        """
+        everything = {"policy": agent.policy_params, "agent": agent.state_arrays(), **groups}
+        try:
+            path = write_checkpoint(
+                self._run_dir, step, everything, {**policy_metadata(self._spec, agent), **metadata}
+            )
+            prune_checkpoints(self._run_dir, self._keep)
+        except OSError as error:
+            self._failures += 1
+            log.warning("checkpoint of step %d was not written: %s", step, error.strerror or error)
+            if final or self._failures >= self._max_failures:
+                which = "at the end of the run" if final else f"{self._failures} times in a row"
+                raise RacerError(
+                    f"no checkpoint could be written {which} in {str(self._run_dir)!r}: {error.strerror or error}"
+                ) from error
+            return None
+        self._failures = 0
+        return path
+
+
+def resume_checkpoint(run_dir: Path, spec: RunSpec) -> Checkpoint:
+    """Read the newest valid checkpoint of a run, warning of damaged newer ones.
+
+    Raises:
+        CheckpointError: there is none.
+        UsageError: it was written by an earlier training loop, or the run is described otherwise than in it.
+    """
+    recover_checkpoints(run_dir)
+    checkpoint = read_checkpoint(latest_valid_checkpoint(run_dir))
+    check_layout(checkpoint)
+    for part in ("world", "agent_name", "agent_config", "env_config", "seed"):
+        stored, mine = plain(checkpoint.metadata.get(part)), plain(getattr(spec, part))
+        if not isinstance(mine, dict) or not isinstance(stored, dict):
+            stored, mine = {part: stored}, {part: mine}
+        # Keys that came with a later version are not in the checkpoint.
+        for key in (key for key in stored if stored[key] != mine.get(key)):
+            raise UsageError(
+                f"run {str(run_dir)!r} is described with {part} {key!r} {mine.get(key)!r}, in its checkpoint with "
+                f"{stored[key]!r}"
+            )
+    return checkpoint
+
+
+def learnt_arrays(path: str, spec: RunSpec) -> dict[str, NDArray[Any]]:
+    """Read the agent of another run, or of one of its checkpoints, for a run of ``spec`` to begin with.
+
+    Raises:
+        CheckpointError: there is no valid checkpoint, or it holds the acting policy only.
+        UsageError: the agent is of another kind.
+    """
+    try:
+        checkpoint = read_checkpoint(resolve_checkpoint(path, ["agent"]), groups=["agent"])
+    except CheckpointError as error:
+        raise CheckpointError(f"--start_from: {error}; name a training run or one of its checkpoints") from error
+    name = checkpoint.metadata.get("agent_name")
+    if name != spec.agent_name:
+        raise UsageError(f"--start_from {path!r} holds {name}, --config is for {spec.agent_name}")
+    return checkpoint.groups["agent"]
