@@ -154,6 +154,7 @@ def measure(batch_size: int, utd_ratio: int, repetitions: int, seconds: float) -
         critic_hidden_dims=HIDDEN_DIMS,
         num_atoms=NUM_ATOMS,
         num_qs=NUM_QS,
+        learned_action="steering",
     )
     batch = random_batch(batch_size * utd_ratio)
     known = run_update._cache_size()

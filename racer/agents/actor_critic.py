@@ -31,7 +31,7 @@ from racer.networks.distributions import Bounds, Start, TanhGaussianHead
 
 __all__ = [
     "ActionSample", "ActorCriticConfig", "ActorCriticLearner", "ActorCriticStatic", "critic_steps", "finished",
-    "first_components", "in_minibatches", "policy_steps", "shared_static", "step_policy",
+    "in_minibatches", "log_scalar", "policy_steps", "step_policy",
 ]  # fmt: skip
 
 Info = dict[str, jax.Array]

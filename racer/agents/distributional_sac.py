@@ -37,7 +37,8 @@ from racer.networks.categorical import Support, projection_taps
 from racer.networks.distributions import Bounds
 
 __all__ = [
-    "CVaRState", "DistributionalSACConfig", "DistributionalSACLearner", "DistributionalStatic", "initial_state", "update",
+    "CVaRState", "DistributionalSACConfig", "DistributionalSACLearner", "DistributionalStatic", "initial_state",
+    "update",
 ]  # fmt: skip
 
 
@@ -60,8 +61,8 @@ class DistributionalSACConfig(ActorCriticConfig):
     )
     cvar_warmup_steps: int = option(
         0,
-        "Gradient steps over which the risk levels of policy and limit rise from 0 to their values; 0 for none. The worst "
-        "share of the returns of an agent that cannot act yet is the same for every action.",
+        "Gradient steps over which the risk levels of policy and limit rise from 0 to their values; 0 for none. The "
+        "worst share of the returns of an agent that cannot act yet is the same for every action.",
         low=0,
         swept=True,
     )
@@ -81,8 +82,8 @@ class DistributionalSACConfig(ActorCriticConfig):
     )
     q_entropy_target_diff: float | None = option(
         -0.01,
-        "Critic entropy on replayed actions may exceed that on out-of-distribution actions by at most this (nats); None "
-        "switches the multiplier off.",
+        "Critic entropy on replayed actions may exceed that on out-of-distribution actions by at most this (nats); "
+        "None switches the multiplier off.",
         swept=True,
     )
     q_entropy_lagrange_init: float = option(1e-3, "First value of the multiplier.", above=0.0)
@@ -321,3 +322,14 @@ class DistributionalSACLearner(ActorCriticLearner):
     def bounds(static: DistributionalStatic, state: CVaRState) -> Bounds:
         """Return the action space under the learned limit."""
         return _bounds(static, state)
+
+    def return_distribution(self, observations: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the atoms ``[n]`` and the ensemble mixture's probabilities ``[B, n]``, float64.
+
+        Args:
+            observations: ``[B, *shape]``.
+            actions: ``[B, A]`` as the policy chooses them.
+        """
+        logits = self.static.critic(self.state.critic.params, jnp.asarray(observations), jnp.asarray(actions)[None])
+        probs = jnp.mean(jax.nn.softmax(logits[:, 0], axis=-1), axis=0)
+        return np.asarray(self.static.support.atoms(), np.float64), np.asarray(probs, np.float64)

@@ -177,7 +177,8 @@ class ForeignLearner:
         leaves = jax.tree.leaves(self.agent)
         if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
             raise UsageError(
-                f"{self.name} cannot be saved: it is neither a pytree of arrays nor has state_arrays and with_state_arrays"
+                f"{self.name} cannot be saved: it is neither a pytree of arrays nor has it state_arrays and "
+                "with_state_arrays"
             )
 
 

@@ -191,7 +191,7 @@ class BaseLearner:
     @property
     def policy_params(self) -> dict[str, np.ndarray]:
         """Parameters of the policy and the current action range, float32 copies."""
-        params = acting_params(type(self), self.static, self.state)
+        params = _published(type(self), self.static, self.state)
         return {name: np.array(leaf, dtype=np.float32, copy=True) for name, leaf in params.items()}
 
     def reset(self, exclude: Collection[str] = ()) -> Self:
@@ -239,6 +239,9 @@ def acting_params(cls: type[BaseLearner], static: Any, state: Any) -> dict[str, 
     bounds = cls.bounds(static, state)
     ends = {} if bounds is None else {"action_low": bounds[0], "action_high": bounds[1]}
     return {**state.actor.params, **ends}
+
+
+_published = jax.jit(acting_params, static_argnums=(0, 1), compiler_options=QUICK_TO_COMPILE)
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_TO_COMPILE)

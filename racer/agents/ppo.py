@@ -35,8 +35,8 @@ class PPOConfig(AgentConfig):
     num_epochs: int = option(10, "Times an update goes over its rollout.", low=1)
     num_minibatches: int = option(
         8,
-        "Gradient steps an epoch; must divide num_envs * rollout_length, and with a memory num_envs, as a minibatch then "
-        "holds whole sequences.",
+        "Gradient steps an epoch; must divide num_envs * rollout_length, and with a memory num_envs, as a minibatch "
+        "then holds whole sequences.",
         low=1,
     )
     actor_lr: float = option(3e-4, "Adam step size of the policy network (and of a shared trunk).", low=0.0, swept=True)
@@ -58,8 +58,8 @@ class PPOConfig(AgentConfig):
     )
     value_clip: float | None = option(
         None,
-        "Greatest change of a value in one update that still lowers the loss, in standard deviations of the returns where "
-        "normalize_values is on; None for no limit.",
+        "Greatest change of a value in one update that still lowers the loss, in standard deviations of the returns "
+        "where normalize_values is on; None for no limit.",
         above=0.0,
         swept=True,
     )
@@ -70,8 +70,8 @@ class PPOConfig(AgentConfig):
     )
     ld_weight: float = option(
         0.0,
-        "Share w of the squared difference of both value heads in the value loss, w (V0 - V1)^2 + (1 - w) V, where V is "
-        "the mean of the heads' own losses.",
+        "Share w of the squared difference of both value heads in the value loss, w (V0 - V1)^2 + (1 - w) V, where V "
+        "is the mean of the heads' own losses.",
         low=0.0,
         high=1.0,
         swept=True,
@@ -101,22 +101,22 @@ class PPOConfig(AgentConfig):
     )
     initial_std: float = option(
         0.5,
-        "First standard deviation of every action, as a share of half its range; at most 0.57 for the beta distribution, "
-        "which has two humps otherwise.",
+        "First standard deviation of every action, as a share of half its range; at most 0.57 for the beta "
+        "distribution, which has two humps otherwise.",
         above=0.0,
     )
     final_std: float | None = option(
         None,
-        "Standard deviation of a tanh_gaussian policy in the end: it is not learned then, but falls from initial_std over "
-        "std_decay_transitions transitions; None: it is learned.",
+        "Standard deviation of a tanh_gaussian policy in the end: it is not learned then, but falls from initial_std "
+        "over std_decay_transitions transitions; None: it is learned.",
         above=0.0,
         swept=True,
     )
     std_decay_transitions: int = option(1_000_000, "See final_std.", low=1, swept=True)
     action_scale: NamedNumbers = option(
         (),
-        'Share of its range that the policy uses, for actions by name, as {"acceleration": 0.1}: the range shrinks around '
-        "its centre. Actions not named keep all of theirs.",
+        'Share of its range that the policy uses, for actions by name, as {"acceleration": 0.1}: the range shrinks '
+        "around its centre. Actions not named keep all of theirs.",
         above=0.0,
         high=1.0,
     )

@@ -1,4 +1,4 @@
-"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905) with clipped double Q or a random subset of an ensemble."""
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), clipped double Q or a random subset of an ensemble."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SACConfig(ActorCriticConfig):
 
     num_min_qs: int | None = option(
         None,
-        "How many critics, drawn anew for every minibatch, the target's minimum runs over; None for all (clipped double Q "
-        "with two, REDQ with a subset).",
+        "How many critics, drawn anew for every minibatch, the target's minimum runs over; None for all (clipped "
+        "double Q with two, REDQ with a subset).",
         low=1,
     )
 

@@ -48,7 +48,7 @@ def project_points(support: Support, values: jax.Array) -> jax.Array:
 
 
 def projection_taps(discount: float) -> int:
-    """Return how many atoms of a distribution may share in one atom of its backup under ``discount`` or a greater one."""
+    """Return how many atoms may share in one atom of a backup under ``discount`` or a greater one."""
     return int(2.0 / discount) + 1
 
 

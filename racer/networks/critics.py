@@ -141,8 +141,8 @@ class EnsembleCritic:
     def _centred(self, parameter: jax.Array) -> jax.Array:
         """Subtract the mean over the output features, where a layer normalisation follows.
 
-        That subtracts the same mean from every row of activations. The layer before it is linear, so centring its kernel
-        and bias gives the same result for less work: parameters are fewer than activations.
+        That subtracts the same mean from every row of activations. The layer before it is linear, so centring its
+        kernel and bias gives the same result for less work: parameters are fewer than activations.
         """
         return parameter - jnp.mean(parameter, axis=-1, keepdims=True) if self.use_layer_norm else parameter
 

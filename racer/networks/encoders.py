@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.networks.fields import build_kind, described
-from racer.networks.layers import MAX_WIDTH, Array, Params, dense, init_dense, mlp, namespace, relu
+from racer.networks.layers import MAX_WIDTH, Array, Params, dense, init_dense, matmul, mlp, namespace, relu
 
 __all__ = ["ENCODERS", "Attention", "Encoder", "Flat", "PointNet", "build_encoder", "encoder_spec"]
 
@@ -82,7 +82,7 @@ class PointNet:
 
     def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
         last = len(self.widths) - 1
-        rows = mlp(params, "encoder/row", last, "relu", observations) @ params[f"encoder/row_{last}/kernel"]
+        rows = matmul(mlp(params, "encoder/row", last, "relu", observations), params[f"encoder/row_{last}/kernel"])
         # Bias and rectifier keep the order of numbers, so they may follow the maximum, where there is less to do.
         pooled = relu(rows.max(axis=-2) + params[f"encoder/row_{last}/bias"])
         return namespace(pooled).concatenate([observations[..., 0, :], pooled], axis=-1)

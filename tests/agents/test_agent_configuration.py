@@ -147,9 +147,10 @@ FITTED: dict[str, Any] = {
     "noise_correlation": 0.85,
 }  # fmt: skip
 FITTED_DISTRIBUTIONAL: dict[str, Any] = {
-    **FITTED, "target_entropy": -2.0, "init_temperature": 0.1, "policy_steps": 4, "pointnet_dims": (128,),
+    **FITTED, "target_entropy": -2.0, "init_temperature": 0.1, "policy_steps": 4,
+    "encoder": {"kind": "pointnet", "widths": [128]},
     "actor_hidden_dims": (128, 128), "critic_hidden_dims": (128, 128), "learned_action_initial_limit": 0.1,
-    "limits_lr": 2.5e-6,
+    "learned_action": "steering", "limits_lr": 2.5e-6,
 }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said_in_one_line() -> None:
     assert agent_settings(NAME, {"start": 0.25}) == {"start": 0.25}
     with pytest.raises(UsageError, match="did you mean 'start'"):
         agent_settings(NAME, {"strat": 0.25})
-    with pytest.raises(UsageError, match="lacks the verbs: create, update"):
+    with pytest.raises(UsageError, match="lacks the verbs: create, sample_actions"):
         agent_class("collections:OrderedDict")
     with pytest.raises(UsageError, match="seed"):
         agent_class(NAME).create(-1, OBSERVATIONS, ACTIONS)

@@ -21,7 +21,7 @@ _EPSILON = 1e-8
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Return the mean of ``values`` over the rows where ``valid`` is 1, whatever the others hold; 0 if there are none."""
+    """Return the mean of ``values`` where ``valid`` is 1, whatever the other rows hold; 0 where there are none."""
     return jnp.sum(jnp.where(valid > 0, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)
 
 

@@ -60,18 +60,17 @@ def random_rollout(
     memory = policy.initial_memory(envs)
     for _ in range(2):  # sequences that begin in the middle of episodes
         memory = policy.act(params, rng.normal(size=(envs, *shape)).astype(np.float32), memory, rng)[1]
-    start, actions, extras = {f"memory/{name}": value for name, value in memory.items()}, [], []
+    start, acted = {f"memory/{name}": value for name, value in memory.items()}, []
     for t in range(steps):
         action, after, extra = policy.act(params, observations[t], memory, rng)
         memory = cleared(merged(valid[t], after, memory), rows["forget"][t] > 0)
-        actions.append(action)
-        extras.append(extra)
+        acted.append({"actions": action, **extra})
     index = np.argwhere(rows["forget"])
     return {
-        **rows, **start, "observations": observations, "actions": np.stack(actions),
+        **rows, **start, "observations": observations,
         "rewards": rng.normal(size=(steps, envs)).astype(np.float32),
         **padded(index, rng.normal(size=(len(index), *shape)), steps),
-        **{name: np.stack([extra[name] for extra in extras]) for name in extras[0]},
+        **{name: np.stack([row[name] for row in acted]) for name in acted[0]},
     }  # fmt: skip
 
 

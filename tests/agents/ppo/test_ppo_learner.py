@@ -230,7 +230,7 @@ def test_reset_spares_what_is_excluded() -> None:
 def test_solves_a_contextual_bandit(distribution: str) -> None:
     space = gym.spaces.Discrete(2) if distribution == "categorical" else ACTIONS
     other = {} if distribution == "tanh_gaussian" else {"distribution": distribution, "shared_trunk": True}
-    agent = make_agent(0, space, **other)
+    agent = make_agent(1, space, **other)
     for seed in range(200):
         agent, _ = agent.update(bandit_rollout(agent, seed))
     rng = np.random.default_rng(1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from ppo_problems import ACTIONS, ENVS, STEPS, Actor, Recall, make_agent, random_rollout
@@ -28,6 +29,12 @@ def remembering(memory: str, space: gym.Space = CHOICES, **config: Any) -> Any:
     return make_agent(0, space, **{"memory": MEMORIES[memory], "num_minibatches": 2, "target_kl": None, **config})
 
 
+def prepared(agent: Any, rollout: dict[str, np.ndarray]) -> Any:
+    """What the losses are given of a rollout."""
+    compute = jax.jit(partial(prepare, agent.static))
+    return compute(agent.hyper, agent.state, agent.checked(rollout, 1))[0]
+
+
 def state_of(agent: Any) -> dict[str, np.ndarray]:
     return agent.state_arrays()
 
@@ -42,10 +49,14 @@ def test_before_the_first_update_every_ratio_is_one(memory: str, distribution: s
     space = CHOICES if distribution == "categorical" else ACTIONS
     agent = remembering(memory, space, distribution=distribution)
     rollout = random_rollout(agent, invalid=0.1)
-    arrays = {name: jnp.asarray(x) for name, x in agent.checked(rollout, 1).items()}
-    rows, _, _, _ = prepare(agent.static, agent.hyper, agent.state, arrays)
-    distributions, _ = agent.static.forward(agent.state.actor.params, agent.state.critic.params, rows)
-    again = agent.policy.head.log_probs(distributions, rows.draws, agent.static.bounds)
+    rows = prepared(agent, rollout)
+
+    @jax.jit
+    def recomputed(actor: Any, critic: Any, rows: Any) -> jax.Array:
+        distribution, _ = agent.static.forward(actor, critic, rows)
+        return agent.policy.head.log_probs(distribution, rows.draws, agent.static.bounds)
+
+    again = recomputed(agent.state.actor.params, agent.state.critic.params, rows)
     valid = np.asarray(rows.valid) > 0
     assert 0 < valid.sum() < valid.size
     for found in (rows.initial_log_probs, again):
@@ -101,8 +112,7 @@ def test_values_of_successors_look_ahead_in_their_own_episode() -> None:
     agent = remembering("gru", normalize_values=False, gae_lambda=0.0)
     rollout = random_rollout(agent)
     rollout["bootstrap"][:] = 1.0
-    arrays = {name: jnp.asarray(x) for name, x in agent.checked(rollout, 1).items()}
-    rows, _, _, _ = prepare(agent.static, agent.hyper, agent.state, arrays)
+    rows = prepared(agent, rollout)
     advantages = np.asarray(rows.advantages).T
     policy, params = agent.policy, agent.policy_params
 
@@ -128,13 +138,12 @@ def test_two_heads_learn_returns_of_two_lambdas() -> None:
     agent = remembering("none", value_heads=2, normalize_values=False, second_gae_lambda=0.3)
     alone = remembering("none", normalize_values=False, gae_lambda=0.3)
     rollout = random_rollout(agent)
-    arrays = {name: jnp.asarray(x) for name, x in agent.checked(rollout, 1).items()}
-    rows, _, _, _ = prepare(agent.static, agent.hyper, agent.state, arrays)
+    rows = prepared(agent, rollout)
     critic = dict(agent.state.critic.params)
     for name in ("value/kernel", "value/bias"):
         critic[name] = critic[name][..., 1:]
     only = alone.state._replace(actor=agent.state.actor, critic=agent.state.critic._replace(params=critic))
-    expected, _, _, _ = prepare(alone.static, alone.hyper, only, arrays)
+    expected = prepared(replace(alone, state=only), rollout)
     np.testing.assert_allclose(rows.targets[..., 1], expected.targets[..., 0], rtol=1e-5, atol=1e-6)
     assert np.abs(rows.targets[..., 0] - rows.targets[..., 1]).max() > 0.01
 
