@@ -371,7 +371,8 @@ def print_table(result: dict[str, Any], summary: dict[str, Any]) -> None:
         metrics[f"training/{name}"] for name in ("update_to_data", "update_to_data_target", "nonfinite_transitions")
     )
     print(f"update-to-data {ratio:.5f} of {target:.5f}; {dropped:.0f} transitions with NaN dropped; "
-          f"{result['checkpoints']} checkpoints, the last one {result['checkpoint_behind_by']} transitions behind")  # fmt: skip
+          f"{result['checkpoints']} checkpoints, the last one {result['checkpoint_behind_by']} transitions behind"
+    )  # fmt: skip
     print(f"left behind: {result['left']}; counters fell {result['counters_fell']} times; "
           f"{result['counted_but_not_in_replay']} transitions counted but not in the buffer")  # fmt: skip
 

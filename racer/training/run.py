@@ -92,7 +92,7 @@ class TrainingRun:
             observation_shape=observation_shape,
             max_batch_bytes=_batch_bytes(service, setup.envs_per_worker, observation_shape, agent.policy),
         )
-        action_shape: tuple[int, ...] = getattr(agent.policy, "action_shape", spaces[1].shape or ())
+        action_shape = tuple(getattr(agent.policy, "action_shape", spaces[1].shape or ()))
         consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
         factory = pool or (InlinePool if setup.inline else ProcessPool)
         self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)

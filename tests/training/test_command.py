@@ -34,7 +34,8 @@ def last(folder: Path):
 
 @pytest.mark.parametrize("agent", TINY)
 def test_trains_evaluates_and_goes_on_in_a_world_nobody_wrote_for_it(tmp_path, agent):
-    words = ["--world", PENDULUM, "--agent", agent, *TINY[agent], "--config.env.max_episode_steps=20", "--num_envs", "2"]
+    words = ["--world", PENDULUM, "--agent", agent, *TINY[agent], "--num_envs", "2"]
+    words += ["--config.env.max_episode_steps=20"]
     assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "96", "--eval_interval", "48") == 0
     assert last(tmp_path).step == 96
     run = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -89,8 +90,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, expect
 def test_code_that_a_run_names_is_not_run_unless_the_command_line_names_it_too(tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
-    document = {"agent_name": "antigravity:Learner", "agent_config": {}, "env_config": {"max_episode_steps": 9, "kwargs": {}},
-                "seed": 1, "world": PENDULUM, "options": {"program": "racer train", "keep_checkpoints": 3}}  # fmt: skip
+    document = {"agent_name": "antigravity:Learner", "agent_config": {}, "env_config": {}, "seed": 1,
+                 "world": PENDULUM, "options": {"program": "racer train", "keep_checkpoints": 3}}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(document))
     assert train(tmp_path, "--resume", str(folder)) == 2
     assert "name it again" in capsys.readouterr().err

@@ -84,7 +84,9 @@ def test_run_file_round_trip(tmp_path: Path) -> None:
     assert read_run(tmp_path)[0] == spec
 
 
-@pytest.mark.parametrize("change", [{"env_config": None}, {"agent_name": 3}, {"seed": "1"}, {"world": 5}, {"options": []}])
+@pytest.mark.parametrize(
+    "change", [{"env_config": None}, {"agent_name": 3}, {"seed": "1"}, {"world": 5}, {"options": []}]
+)
 def test_a_malformed_run_file_is_refused(tmp_path: Path, change: dict) -> None:
     write_run(tmp_path, make_spec("SACLearner"), {})
     document = json.loads((tmp_path / "run.json").read_text())
@@ -139,5 +141,5 @@ def test_an_earlier_encoder_is_named_as_today() -> None:
 
 
 def test_a_checkpoint_of_an_earlier_loop_says_so_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="earlier version of the training loop.*--start_from"):
+    with pytest.raises(UsageError, match=r"earlier version of the training loop.*--start_from"):
         check_layout(Checkpoint(tmp_path, 5, {}, {"counters": {}}))
