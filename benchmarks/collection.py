@@ -77,12 +77,11 @@ class Loop:
     def __init__(self, env: Any, agent: Any, length: int) -> None:
         import numpy as np
 
-        from racer.networks.policy import build_policy
         from racer.replay import Collector
 
-        policy, params, rng = build_policy(agent.policy_spec), agent.policy_params, np.random.default_rng(0)
-        collector = Collector(env, seed=0)
-        recorded = collector.collect(length, lambda seen: policy.act_with_extras(params, seen, rng))
+        policy, params, rng = agent.policy, agent.policy_params, np.random.default_rng(0)
+        collector = Collector(env, seed=0, memory=policy.initial_memory(env.num_envs))
+        recorded = collector.collect(length, lambda seen, memory: policy.act(params, seen, memory, rng))
         self.env, self.actions, self.position = env, recorded.actions, length
 
     def run(self, seconds: float) -> dict[str, float]:
@@ -154,55 +153,56 @@ class Workers:
     """
 
     def __init__(self, factory: Any, env: Any, agent: Any, count: int, steps: int) -> None:
-        from racer.distributed.replay import DistributedReplayBuffer
-        from racer.distributed.supervisor import Supervisor
-
-        from racer.distributed.config import ServiceConfig
+        from racer.distributed.config import OffPolicyConfig, ServiceConfig
+        from racer.distributed.consumers import OffPolicyConsumer
+        from racer.distributed.pool import PoolTask, WorkerHistory
+        from racer.distributed.processes.supervisor import ProcessPool
+        from racer.distributed.warmup import warmup_policy
 
         config = ServiceConfig(
             num_workers=count, worker_steps_per_iteration=steps, max_queue_size=2 * count, step_timeout=60.0
         )
         self.agent, self.count = agent, count
-        self.supervisor = Supervisor(factory, agent.policy_spec, config)
-        self.buffer = DistributedReplayBuffer(
-            200_000, env.single_observation_space.shape, env.single_action_space.shape
-        )
+        warmup = warmup_policy(agent.policy, agent.policy_params, env.single_action_space)
+        shape = env.single_observation_space.shape
+        self.pool = ProcessPool(PoolTask(factory, agent.policy, warmup, config, shape), [WorkerHistory()] * count)
+        self.consumer = OffPolicyConsumer(OffPolicyConfig(), shape, agent.policy.action_shape)
+        self.heard: set[int] = set()
         self.version, self.next_publication = 0, 0.0
 
     def start(self) -> None:
         """Start the processes and wait until each has delivered."""
-        self.supervisor.start()
+        self.pool.start()
         self.publish()
         deadline = time.monotonic() + 120.0
-        while len(self.buffer.transitions_by_worker) < self.count:
-            self.supervisor.raise_if_failed()
+        while len(self.heard) < self.count:
             if time.monotonic() > deadline:
                 raise TimeoutError("workers delivered nothing within 120 s")
             self.take(0.5)
 
     def publish(self) -> None:
         """Publish the policy, if it is time."""
-        from racer.distributed.channels import Parameters
-
-        from racer.networks.serialization import params_to_bytes
+        from racer.distributed.pool import Parameters
 
         if time.monotonic() >= self.next_publication:
             self.next_publication = time.monotonic() + 0.5
             self.version += 1
-            data = params_to_bytes(self.agent.policy_params)
-            self.supervisor.publish(Parameters(self.version, self.supervisor.epoch, 0, data))
+            self.pool.publish(Parameters(self.version, 0, self.agent.policy_params))
 
     def take(self, timeout: float) -> int:
         """Insert one batch; return its transitions."""
         self.publish()
-        batch = self.supervisor.get(timeout)
-        return 0 if batch is None else self.buffer.insert(batch)
+        batch = self.pool.get(timeout)
+        if batch is None:
+            return 0
+        self.heard.add(batch.worker)
+        return self.consumer.accept(batch, self.version)
 
     def processor_seconds(self) -> float:
         """Return the processor time of all worker processes so far."""
         import psutil
 
-        times = [psutil.Process(pid).cpu_times() for pid in self.supervisor.worker_pids() if pid is not None]
+        times = [psutil.Process(pid).cpu_times() for pid in self.pool.worker_pids() if pid is not None]
         return sum(each.user + each.system for each in times)
 
     def run(self, seconds: float) -> dict[str, float]:
@@ -217,7 +217,6 @@ class Workers:
         while (now := time.perf_counter()) - start < seconds or transitions == 0:
             transitions += self.take(10.0)
             now = time.perf_counter()
-        self.supervisor.raise_if_failed()
         return {
             "rate": transitions / (now - start),
             "cpu": (self.processor_seconds() - workers_start) / transitions,
@@ -250,7 +249,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 others.send(signal.SIGSTOP)
                 together.append(workers.run(args.seconds))
         finally:
-            workers.supervisor.stop()
+            workers.pool.stop()
             others.end()
         rows.append(summarize(count, alone, together))
     for row in rows:

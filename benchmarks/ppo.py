@@ -121,43 +121,55 @@ def racer_spec(args: argparse.Namespace, engine: str) -> Any:
     return spec_from_config({**agent, "env": {**WORLD, "engine": engine}}, args.seed)
 
 
+def racer_run(args: argparse.Namespace, engine: str, workers: int) -> Any:
+    """Return RACER's run of ``args.envs`` environments, in this process alone where ``workers`` is 0."""
+    from racer.distributed.config import RolloutConfig, ServiceConfig
+    from racer.training.plan import Schedule, Setup
+    from racer.training.run import TrainingRun
+
+    service = ServiceConfig(num_workers=max(workers, 1), deterministic=not workers, seed=args.seed)
+    setup = Setup(Schedule(max_steps=10**12), service, RolloutConfig(), args.envs // max(workers, 1), not workers)
+    return TrainingRun(racer_spec(args, engine), setup)
+
+
 def run_racer(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     """Train RACER's PPO in this process alone."""
-    from racer.training.on_policy import OnPolicyConfig, OnPolicyTrainer
+    from racer.distributed.service import ActorLearnerService, Periodic
 
-    trainer = OnPolicyTrainer(racer_spec(args, engine), OnPolicyConfig(max_steps=10**12, num_envs=args.envs))
-    compiled = engine == "compiled"
-    clock, seen = Clock(args, ROLLOUT * args.envs if compiled else 0, compiled), 0
+    service, compiled, enough = racer_run(args, engine, 0).service, engine == "compiled", threading.Event()
+    clock, ended = Clock(args, ROLLOUT * args.envs if compiled else 0, compiled), []
+    keep = service.learner.episodes.extend
+
+    def extend(episodes: Any) -> None:
+        ended.extend(episode["return"] for episode in episodes)
+        keep(episodes)
+
+    def look(service: ActorLearnerService) -> None:
+        if not clock.note(service.transitions, list(ended)):
+            enough.set()
+        ended.clear()
+
+    service.learner.episodes.extend = extend
     if not compiled:
         clock.note(0, [])
-    while True:
-        trainer.iterate()
-        ended = trainer.episodes.last(trainer.episodes.total - seen)
-        seen = trainer.episodes.total
-        if not clock.note(trainer.step, [episode["return"] for episode in ended]):
-            return clock.report()
+    service.run(10**12, periodic=[Periodic(1, look)], stop_event=enough)
+    return clock.report()
 
 
 def run_racer_workers(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     """Train RACER's PPO in the actor-learner service, with a worker for each core."""
-    from racer.training.distributed import DistributedRun, DistributedRunConfig
-    from racer.training.on_policy_distributed import RolloutConfig
-
-    from racer.distributed.config import ServiceConfig
     from racer.distributed.service import ActorLearnerService, Periodic
 
     # As many workers as cores, or as divide the environments among them.
     workers, enough = math.gcd(os.cpu_count() or 1, args.envs), threading.Event()
-    config = DistributedRunConfig(max_steps=10**12, envs_per_worker=args.envs // workers)
-    run = DistributedRun(racer_spec(args, engine), config, ServiceConfig(num_workers=workers), RolloutConfig())
-    iteration = ROLLOUT * config.envs_per_worker * workers
+    iteration = ROLLOUT * (args.envs // workers) * workers
     clock = Clock(args, iteration, False)
 
     def look(service: ActorLearnerService) -> None:
         if not clock.note(service.transitions, []):
             enough.set()
 
-    run.service.run(config.max_steps, periodic=[Periodic(iteration, look)], stop_event=enough)
+    racer_run(args, engine, workers).service.run(10**12, periodic=[Periodic(iteration, look)], stop_event=enough)
     return clock.report()
 
 
@@ -170,7 +182,7 @@ def sb3_environment(engine: str, seed: int) -> Any:
 
     env = gymnasium.make("racer/RiskHighway-v0", config={**WORLD, "engine": engine})
     space = env.observation_space
-    factors = np.tile(np.asarray(SCALE, np.float32), space.shape[0] // len(SCALE))
+    factors = np.asarray(SCALE, np.float32)
     scaled = gymnasium.spaces.Box(space.low * factors, space.high * factors, dtype=np.float32)
     env = gymnasium.wrappers.TransformObservation(env, lambda row: (row * factors).astype(np.float32), scaled)
     env.reset(seed=seed)

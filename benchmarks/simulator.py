@@ -137,7 +137,9 @@ def time_discrete(vehicles: int, envs: int, seconds: float) -> tuple[float, floa
     pool = envpool.make(
         "Highway-v0", env_type="gymnasium", num_envs=envs, num_threads=1, max_episode_steps=200, **options
     )
-    compiled = gymnasium.make_vec("racer/highway-v0", num_envs=envs, config=options)
+    compiled = gymnasium.make_vec(
+        "racer/highway-v0", num_envs=envs, config=options, autoreset_mode="SameStep"
+    )
     script = np.random.default_rng(0).integers(0, 5, (SCRIPT_STEPS, envs)).astype(np.int32)
     runs = [Run(env, script, resets=False) for env in (Pool(pool, envs), compiled)]
     for run in runs:
@@ -184,7 +186,11 @@ def measure(vehicles: int, arguments: argparse.Namespace) -> dict[str, Any]:
     batches = {
         threads: Run(
             gymnasium.make_vec(
-                "racer/highway-v0", num_envs=arguments.envs, config=config, num_threads=threads
+                "racer/highway-v0",
+                num_envs=arguments.envs,
+                config=config,
+                num_threads=threads,
+                autoreset_mode="SameStep",
             ),
             script,
             resets=False,

@@ -166,9 +166,9 @@ class Injector(threading.Thread):
 
     def _inject(self, kind: str) -> None:
         """Injure, and wait until all workers are at work again."""
-        supervisor = self.service.supervisor
-        pids = supervisor.worker_pids()
-        failures, dropped = supervisor.metrics()["worker_failures"], self._nonfinite()
+        pool = self.service.pool
+        pids = pool.worker_pids()
+        failures, dropped = pool.metrics()["worker_failures"], self._nonfinite()
         start, expected = time.monotonic(), 1
         if kind == "kill":
             os.kill(self.random.choice(pids), signal.SIGKILL)
@@ -186,16 +186,17 @@ class Injector(threading.Thread):
         def over() -> bool:
             if kind == "nan":
                 return self._nonfinite() > dropped
-            return supervisor.metrics()["worker_failures"] >= failures + expected and self._all_alive()
+            return pool.metrics()["worker_failures"] >= failures + expected and self._all_alive()
 
         self._wait(over, RECOVERY_LIMIT, f"recovery from {kind!r}")
         self.faults.append({"kind": kind, "recovery_seconds": time.monotonic() - start})
 
     def _nonfinite(self) -> float:
-        return float(self.service.consumer.buffer.nonfinite)
+        return float(self.service.consumer.nonfinite)
 
     def _all_alive(self) -> bool:
-        return self.service.supervisor.metrics()["workers_alive"] == self.args.workers
+        pool = self.service.pool
+        return pool is not None and pool.metrics()["workers_alive"] == self.args.workers
 
     def _wait(self, condition: Any, limit: float, what: str) -> None:
         deadline = time.monotonic() + limit
@@ -220,7 +221,7 @@ class Injector(threading.Thread):
             return
         self._next_memory = now + MEMORY_PERIOD
         workers = []
-        for pid in self.service.supervisor.worker_pids():
+        for pid in self.service.pool.worker_pids() if self.service.pool is not None else ():
             with contextlib.suppress(psutil.Error):
                 if pid is not None:
                     workers.append(psutil.Process(pid).memory_info().rss)
@@ -231,21 +232,23 @@ class Injector(threading.Thread):
 
 def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the service under the injector; return everything that was measured."""
-    from racer.training.checkpointing import CheckpointSaver
-
     from racer.core.checkpoint import latest_valid_checkpoint, read_checkpoint
     from racer.distributed.config import OffPolicyConfig, ServiceConfig
     from racer.distributed.consumers import OffPolicyConsumer
+    from racer.distributed.pool import PoolTask
+    from racer.distributed.processes.supervisor import ProcessPool
     from racer.distributed.service import ActorLearnerService, Periodic
+    from racer.distributed.warmup import warmup_policy
     from racer.envs.highway import make_vector_env
     from racer.training.run_spec import create_agent, spec_from_config
+    from racer.training.saving import CheckpointSaver
 
     before = resources()
     spec = spec_from_config({"model_cls": "DistributionalSACLearner", "env": {"engine": args.engine}}, args.seed)
     env = make_vector_env(spec.env_config, 1)
-    agent = create_agent(spec, env.single_observation_space, env.single_action_space, seed=args.seed)
-    shapes = (env.single_observation_space.shape, env.single_action_space.shape)
+    spaces = env.single_observation_space, env.single_action_space
     env.close()
+    agent = create_agent(spec, *spaces, seed=args.seed)
     learning = OffPolicyConfig(
         replay_buffer_size=20_000, utd_ratio=args.utd_ratio, learner_update_ratio=1, experience_batch_size=128
     )
@@ -256,13 +259,16 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     request = folder / "request"
     factory = functools.partial(build_environments, spec.env_config, args.envs, str(request))
-    service = ActorLearnerService(factory, agent, OffPolicyConsumer(learning, *shapes, seed=args.seed), config)
+    warmup = warmup_policy(agent.policy, agent.policy_params, spaces[1])
+    task = PoolTask(factory, agent.policy, warmup, config, spaces[0].shape)
+    consumer = OffPolicyConsumer(learning, spaces[0].shape, agent.policy.action_shape, seed=args.seed)
+    service = ActorLearnerService(ProcessPool, task, agent, consumer)
     saver, saved = CheckpointSaver(folder, spec, keep=2), []
 
     def save(service: Any) -> None:
         state = service.state()
         groups = {"replay": state.replay, "collector": state.collector}
-        saved.append(saver.save(service.transitions, service.agent, groups, {"service": state.counters}))
+        saved.append(saver.save(service.transitions, service.agent, groups, {"loop": state.counters}))
 
     injector = Injector(service, args, request)
     injector.start()
@@ -361,9 +367,12 @@ def print_table(result: dict[str, Any], summary: dict[str, Any]) -> None:
             print(f"{who:<8} {memory[f'{who}_first_mb']:.1f} MB, at the end {memory[f'{who}_last_mb']:.1f} MB "
                   f"({memory[f'{who}_growth']:+.2%} in {memory['hours']:.3f} h)")  # fmt: skip
     metrics = result["metrics"]
-    print(f"update-to-data {metrics['utd_achieved']:.5f} of {metrics['utd_target']:.5f}; "
-          f"{metrics['nonfinite_transitions']:.0f} transitions with NaN dropped; {result['checkpoints']} checkpoints, "
-          f"the last one {result['checkpoint_behind_by']} transitions behind")  # fmt: skip
+    ratio, target, dropped = (
+        metrics[f"training/{name}"] for name in ("update_to_data", "update_to_data_target", "nonfinite_transitions")
+    )
+    print(f"update-to-data {ratio:.5f} of {target:.5f}; {dropped:.0f} transitions with NaN dropped; "
+          f"{result['checkpoints']} checkpoints, the last one {result['checkpoint_behind_by']} transitions behind"
+    )  # fmt: skip
     print(f"left behind: {result['left']}; counters fell {result['counters_fell']} times; "
           f"{result['counted_but_not_in_replay']} transitions counted but not in the buffer")  # fmt: skip
 

@@ -322,3 +322,14 @@ class DistributionalSACLearner(ActorCriticLearner):
     def bounds(static: DistributionalStatic, state: CVaRState) -> Bounds:
         """Return the action space under the learned limit."""
         return _bounds(static, state)
+
+    def return_distribution(self, observations: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the atoms ``[n]`` and the ensemble mixture's probabilities ``[B, n]``, float64.
+
+        Args:
+            observations: ``[B, *shape]``.
+            actions: ``[B, A]`` as the policy chooses them.
+        """
+        logits = self.static.critic(self.state.critic.params, jnp.asarray(observations), jnp.asarray(actions)[None])
+        probs = jnp.mean(jax.nn.softmax(logits[:, 0], axis=-1), axis=0)
+        return np.asarray(self.static.support.atoms(), np.float64), np.asarray(probs, np.float64)

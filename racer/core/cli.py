@@ -21,7 +21,7 @@ from absl import logging as absl_logging
 from racer.core.errors import RacerError, UsageError, shown, unknown_name
 from racer.core.terminal import outlived_streams, write_line
 
-__all__ = ["EXIT_USAGE", "parse_bool_tokens", "run_program"]
+__all__ = ["EXIT_USAGE", "parse_bool_tokens", "run_program", "unknown_config_key"]
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
@@ -96,7 +96,7 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     except flags.Error as error:
         raise UsageError(_without_traceback(str(error))) from error
     except AttributeError as error:
-        raise UsageError(_unknown_config_key(str(error))) from error
+        raise UsageError(unknown_config_key(str(error))) from error
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(_one_line(str(error))) from error
     except SyntaxError as error:
@@ -136,7 +136,7 @@ def _place_of(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "(unknown place)"
 
 
-def _unknown_config_key(message: str) -> str:
+def unknown_config_key(message: str) -> str:
     """Shorten ml_collections' message for a key that the config file does not have."""
     # The message is quoted twice, so that a quotation mark may be escaped.
     found = re.search(r"['\"]([\w.]+)\\?['\"]", message)

@@ -24,7 +24,7 @@ __all__ = ["NamedNumbers", "check_fields", "from_mapping", "option", "swept_name
 T = TypeVar("T")
 
 NamedNumbers = Mapping[str, float] | tuple[tuple[str, float], ...]
-"""Annotation of numbers by name: given as ``{"steering": 0.1}`` or pairs, kept as sorted pairs, which hash."""
+"""Annotation of numbers by name: given as ``{"name": 0.1}`` or pairs, kept as sorted pairs, which hash."""
 
 _WIDTH_LIMIT = 65_536
 _LENGTH_LIMIT = 1_024

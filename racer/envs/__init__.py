@@ -2,6 +2,8 @@
 
 from racer.envs.highway import register_highway
 from racer.envs.highway.twins import register as register_twins
+from racer.envs.tmaze import register_tmaze
 
 register_highway()
 register_twins()
+register_tmaze()

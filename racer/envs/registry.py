@@ -10,7 +10,7 @@ import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from racer.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     import gymnasium
+    from gymnasium.spaces import Space
     from gymnasium.vector import VectorEnv
 
     from racer.core.drawing import Canvas, Color
@@ -27,6 +28,8 @@ __all__ = [
     "DEFAULT_WORLD",
     "Controller",
     "Film",
+    "Functional",
+    "FunctionalStep",
     "Metric",
     "Step",
     "View",
@@ -40,6 +43,7 @@ DEFAULT_WORLD = "highway"
 
 _WORLDS: dict[str, str] = {
     "highway": "racer.envs.highway.entry",
+    "tmaze": "racer.envs.tmaze.entry",
 }
 """Name to the module that holds ``WORLD``; imported on demand."""
 
@@ -207,6 +211,47 @@ class Controller(Protocol):
         ...
 
 
+class FunctionalStep(NamedTuple):
+    """What a step of a functional world leads to.
+
+    Attributes:
+        state: of the world, after the automatic reset where the episode ended.
+        observation: of that state.
+        reward: of the step.
+        terminated: whether the episode ended.
+        truncated: whether it was cut off.
+        final_observation: what the step itself led to, the successor of the transition.
+        metrics: by :attr:`Metric.key`, numbers of the episode so far; those of an episode where it ends.
+    """
+
+    state: Any
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    final_observation: Any
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Functional:
+    """One environment as pure functions of JAX arrays, for ``jit``, ``vmap`` and ``scan``.
+
+    Each is itself and equal to no other, so that compilations can be kept by it.
+
+    Attributes:
+        observation_space: of one environment.
+        action_space: of one environment.
+        reset: maps a random key to the first state and observation.
+        step: maps state, action and random key to a :class:`FunctionalStep`.
+    """
+
+    observation_space: Space
+    action_space: Space
+    reset: Callable[[Any], tuple[Any, Any]]
+    step: Callable[[Any, Any, Any], FunctionalStep]
+
+
 @dataclass(frozen=True)
 class World:
     """A world, as the rest of the house sees it.
@@ -223,8 +268,10 @@ class World:
         aliases: keys of an agent's configuration file that belong to the world, with their names there.
         views: named observation transforms.
         controllers: named action transforms.
+        drivers: named policies that nobody trained; each is made for a single or a vector environment, whose state it
+            may read, and acts as :class:`racer.networks.policy.Policy` does, without parameters.
         film: how episodes are drawn, or None where the world cannot be filmed.
-        functional: reset and step as pure functions of arrays, or None.
+        functional: builds reset and step as pure functions from a whole configuration, or None.
     """
 
     name: str
@@ -240,8 +287,9 @@ class World:
     aliases: Mapping[str, str] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     controllers: Mapping[str, Controller] = field(default_factory=dict)
+    drivers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     film: Film | None = None
-    functional: Any = None
+    functional: Callable[[Config], Functional] | None = None
 
     @property
     def file_name(self) -> str:
@@ -289,6 +337,14 @@ class World:
             UsageError: there is none; the message names the nearest one.
         """
         return _named("controller", self.name, name, self.controllers)
+
+    def driver(self, name: str) -> Callable[[Any], Any]:
+        """Return what makes the driver called ``name`` for an environment.
+
+        Raises:
+            UsageError: there is none; the message names the nearest one.
+        """
+        return _named("driver", self.name, name, self.drivers)
 
 
 def world_names() -> tuple[str, ...]:

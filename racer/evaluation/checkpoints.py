@@ -13,6 +13,7 @@ import numpy as np
 from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
 from racer.core.errors import UsageError
 from racer.envs.registry import DEFAULT_WORLD, World, get_world
+from racer.evaluation.drivers import PREFIX, DriverPolicy, find_driver
 from racer.networks.policy import AnyPolicy, Policy, build_policy
 
 __all__ = ["TrainedPolicy", "config_differences", "load_policy", "resolve_checkpoint"]
@@ -25,7 +26,8 @@ class TrainedPolicy:
     """What a checkpoint says about its policy; enough to act without training flags, a config file or JAX.
 
     Attributes:
-        policy: acts; what it draws has no memory from step to step, which is for collecting only.
+        policy: acts; what it draws has no memory from step to step, which is for collecting only. A driver is yet to
+            be made for its environment.
         params: the policy's arrays.
         world: that it was trained in.
         env_config: the complete configuration of the training environment.
@@ -36,7 +38,7 @@ class TrainedPolicy:
         seed: of the training run, or None.
     """
 
-    policy: AnyPolicy
+    policy: AnyPolicy | DriverPolicy
     params: Mapping[str, np.ndarray]
     world: World
     env_config: Mapping[str, Any]
@@ -49,7 +51,7 @@ class TrainedPolicy:
     @property
     def name(self) -> str:
         """The checkpoint folder's name ("checkpoint_10000"), which videos are named after."""
-        return self.path.name
+        return self.path.name.replace(":", "-")
 
 
 def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
@@ -71,11 +73,16 @@ def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | N
 def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
     """Read the acting policy of a checkpoint or run folder; only the policy's own file is read.
 
+    ``driver:<name>`` is no folder but a driver of the default world, in its default configuration.
+
     Raises:
         CheckpointError: the checkpoint is missing, damaged, newer than this version, no checkpoint at all, or its
             policy arrays do not fit its policy specification.
-        UsageError: the policy is of an unknown kind, or its world is unknown or not installed.
+        UsageError: the policy is of an unknown kind, its world is unknown or not installed, or there is no such driver.
     """
+    if os.fspath(path).startswith(PREFIX):
+        world, driver = find_driver(os.fspath(path))
+        return TrainedPolicy(driver, {}, world, world.resolve(None), None, {}, Path(path), 0, None)
     folder = resolve_checkpoint(path, ["policy"])
     checkpoint = read_checkpoint(folder, groups=["policy"])
     metadata = checkpoint.metadata

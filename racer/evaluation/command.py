@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         extra = {"nargs": "?", "const": True} if kind is _boolean else {}
         parser.add_argument(f"--{name}", type=kind, default=default, help=described, **extra)  # type: ignore[arg-type]
 
-    parser.add_argument("run", metavar="RUN", help="checkpoint folder, or run folder for its newest valid checkpoint")
+    what = "checkpoint folder, run folder for its newest valid checkpoint, or driver:<name>"
+    parser.add_argument("run", metavar="RUN", help=what)
     flag("num_episodes", int, 20, "episodes to run, one for each held-out seed")
     flag("render", _boolean, True, "film episodes")
     flag("video_output_dir", Path, Path("evaluation_videos"), "folder for evaluation_metrics.json and the videos")

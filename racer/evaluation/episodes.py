@@ -18,6 +18,7 @@ import numpy as np
 
 from racer.core.errors import UsageError
 from racer.envs.registry import Step, World
+from racer.evaluation.drivers import DriverPolicy, bound
 from racer.evaluation.rows import RowGenerators
 from racer.evaluation.summary import aggregate_episodes, check_cvar_level
 from racer.networks.memory import Memory, cleared
@@ -107,8 +108,14 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class EvaluationStep(Step):
-    """One policy step of a single environment; ``result`` is set on the last one only."""
+    """One policy step of a single environment.
 
+    Attributes:
+        chosen: what the policy's head chose, before its controller made the action of it.
+        result: set on the last step only.
+    """
+
+    chosen: np.ndarray
     result: EpisodeResult | None
 
 
@@ -155,7 +162,7 @@ def check_spaces(policy: Any, observation_space: gymnasium.Space, action_space: 
 
 
 def evaluate_policy(
-    policy: ActingPolicy,
+    policy: ActingPolicy | DriverPolicy,
     params: Mapping[str, np.ndarray],
     world: World,
     env_config: Mapping[str, Any],
@@ -170,7 +177,7 @@ def evaluate_policy(
     """Run one episode per seed and summarize them. The result does not depend on ``num_envs``.
 
     Args:
-        policy: acts on NumPy arrays; no JAX needed.
+        policy: acts on NumPy arrays; no JAX needed. A driver is made for the environments that run here.
         params: the policy's arrays by name.
         world: that it acts in.
         env_config: the world's configuration, complete or the keys that differ from its defaults.
@@ -192,7 +199,7 @@ def evaluate_policy(
     env = world.make(env_config, min(num_envs, len(seeds)))
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        episodes = _run_seeds(policy, params, world, env, seeds, deterministic, on_episode)
+        episodes = _run_seeds(bound(policy, env), params, world, env, seeds, deterministic, on_episode)
     finally:
         env.close()
     metrics = [episode.metrics for episode in episodes]
@@ -252,7 +259,7 @@ def _run_seeds(
 
 
 def run_episode(
-    policy: ActingPolicy,
+    policy: ActingPolicy | DriverPolicy,
     params: Mapping[str, np.ndarray],
     world: World,
     env: gymnasium.Env,
@@ -264,18 +271,20 @@ def run_episode(
 
     The environment is reset before the first step is taken; the caller closes it.
     """
-    rng, memory = np.random.default_rng(seed), policy.initial_memory(1)
+    acting = bound(policy, env)
+    rng, memory = np.random.default_rng(seed), acting.initial_memory(1)
     observation, _ = env.reset(seed=seed)
     total, index, result = 0.0, 0, None
     while result is None:
         seen = np.asarray(observation, np.float32)
-        actions, memory, _ = policy.act(params, seen[None], memory, rng, deterministic)
+        actions, memory, extras = acting.act(params, seen[None], memory, rng, deterministic)
+        chosen = extras.get("policy_actions", actions)[0]
         observation, reward, terminated, truncated, info = env.step(actions[0])
         total, index = total + float(reward), index + 1
         if terminated or truncated:
             values = {metric.key: float(info["episode_metrics"][metric.key]) for metric in world.metrics}
             result = _episode_result(world, seed, values, bool(terminated))
-        yield EvaluationStep(index, seen, actions[0], float(reward), total, info, result)
+        yield EvaluationStep(index, seen, actions[0], float(reward), total, info, chosen, result)
 
 
 def _episode_result(world: World, seed: int, metrics: Mapping[str, float], terminated: bool) -> EpisodeResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -50,17 +50,14 @@ class Policy:
     standard normal, so the distribution in a state is what it was. White noise at 5 Hz cancels out before it has moved
     anything (an autoregressive form of the noise of Lillicrap et al. 2015, arXiv 1509.02971).
 
-    Attributes:
-        torso: what lies below the head; reads the observation through the view.
-
     Raises:
         UsageError: a value out of range, or names that the world does not know.
     """
 
-    kind: str = option("tanh_gaussian", "the action distribution", choices=HEADS)
-    observation_shape: tuple[int, ...] = option((), "shape of one observation of the world", empty=False)
-    torso: Torso = field(kw_only=True)
-    size: int = option(1, "numbers in an action of the head; of choices, how many there are", low=1, high=MAX_WIDTH)
+    kind: str = option(MISSING, "the action distribution", choices=HEADS)
+    observation_shape: tuple[int, ...] = option(MISSING, "shape of one observation of the world", empty=False)
+    torso: Torso = option(MISSING, "what lies below the head; reads the observation through the view")
+    size: int = option(MISSING, "numbers in an action of the head, or how many choices", low=1, high=MAX_WIDTH)
     start: int = option(0, "number of the first choice")
     log_std_min: float = option(-20.0, "lower clip of a Gaussian's log-deviation")
     log_std_max: float = option(2.0, "upper clip of a Gaussian's log-deviation")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,7 @@ class Torso:
         UsageError: a value out of range, or parts that do not fit each other or the observation.
     """
 
-    shape: tuple[int, ...] = option((), "shape of one observation", empty=False)
+    shape: tuple[int, ...] = option(MISSING, "shape of one observation", empty=False)
     hidden_dims: tuple[int, ...] = option((256, 256), "widths of the dense layers")
     activation: str = option("relu", "after each dense layer", choices=tuple(ACTIVATIONS))
     observation_scale: float | tuple[float, ...] | None = option(

@@ -92,7 +92,7 @@ def record_critic(path: str | os.PathLike[str], seed: int) -> CriticEpisode:
     finally:
         env.close()
     observations = np.stack([step.observation for step in steps]).astype(np.float32)
-    actions = np.stack([step.action for step in steps]).astype(np.float32)
+    actions = np.stack([step.chosen for step in steps]).astype(np.float32)
     atoms, probs = agent.return_distribution(observations, actions)
     result = steps[-1].result
     return CriticEpisode(
@@ -113,7 +113,13 @@ def _restore_agent(trained: TrainedPolicy, env: Any) -> Any:
     from racer.training.run_spec import RunSpec, create_agent
 
     arrays = read_checkpoint(trained.path, groups=["agent"]).groups["agent"]
-    spec = RunSpec(str(trained.agent_name), dict(trained.agent_config), dict(trained.env_config), trained.seed or 0)
+    spec = RunSpec(
+        agent_name=str(trained.agent_name),
+        agent_config=dict(trained.agent_config),
+        env_config=dict(trained.env_config),
+        seed=trained.seed or 0,
+        world=trained.world.name,
+    )
     agent = create_agent(spec, env.observation_space, env.action_space)
     if not hasattr(agent, "return_distribution"):
         holds = f"checkpoint {str(trained.path)!r} holds {trained.agent_name}"

@@ -226,8 +226,9 @@ def _world(described: Mapping[str, Any]) -> str:
 def _identity(described: Mapping[str, Any], name: str) -> str:
     settings = {key: value for key, value in described.items() if key != "seed"}
     # A run from before a key existed was trained as the key's default says.
-    if settings.get("agent_name") in agent_names() and isinstance(settings.get("agent_config"), dict):
-        known = dataclasses.fields(agent_config(settings["agent_name"]))
+    config = agent_config(settings["agent_name"]) if settings.get("agent_name") in agent_names() else None
+    if config is not None and isinstance(settings.get("agent_config"), dict):
+        known = dataclasses.fields(config)
         defaults = {field.name: field.default for field in known if field.default is not dataclasses.MISSING}
         settings["agent_config"] = {**defaults, **settings["agent_config"]}
     return json.dumps(settings, sort_keys=True) if settings else _SEED_SUFFIX.sub("", name)

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from racer.agents.registry import agent_config, full_name
-from racer.core.cli import run_program
+from racer.core.cli import run_program, unknown_config_key
 from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
@@ -49,14 +49,18 @@ def main(words: Sequence[str]) -> int:
     # Before the agent's module is imported, which brings JAX.
     choose_device(given.get("device", "auto"))
     _define_flags(values)
-    agent = given.get("agent") or given.get("config.model_cls")
+    agent, command = given.get("agent") or given.get("config.model_cls"), [f"-m {PROGRAM}", *words]
     if "config" in given or "resume" in given or agent is None:
-        config_flags.DEFINE_config_file("config", None, _FILE_HELP, flag_values=values)
+        config_flags.DEFINE_config_file("config", None, _FILE_HELP, flag_values=values, sys_argv=command)
     else:
         config = default_config(agent, given.get("world", DEFAULT_WORLD), words)
-        config_flags.DEFINE_config_dict("config", config, "Keys of agent and world.", flag_values=values)
+        help_text = "Keys of agent and world."
+        try:
+            config_flags.DEFINE_config_dict("config", config, help_text, flag_values=values, sys_argv=command)
+        except AttributeError as error:
+            raise UsageError(unknown_config_key(str(error))) from error
     logging.captureWarnings(True)
-    return run_program(lambda: _train(values, agent), [f"-m {PROGRAM}", *words], values=values, doc=__doc__ or "")
+    return run_program(lambda: _train(values, agent), command, values=values, doc=__doc__ or "")
 
 
 def default_config(agent: str, world: str, words: Sequence[str] = ()) -> ConfigDict:

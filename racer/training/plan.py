@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
-from racer.core.run_dir import check_run_name, check_vacant, check_writable, open_run
+from racer.core.run_dir import check_run_name, check_vacant, check_writable, lock_run, open_run
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, wants_rollouts, write_run
 
@@ -285,7 +286,7 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """A run that was checked but not yet begun: nothing is on disk before :meth:`open`."""
+    """A run that was checked but not yet begun: nothing is on disk before :meth:`hold`."""
 
     folder: Path
     spec: RunSpec
@@ -293,16 +294,21 @@ class RunPlan:
     options: dict[str, Any]
     resumed: bool
 
-    def open(self) -> Path:
-        """Make the run's folder and write ``run.json``; returns the folder.
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Make the run's folder, and keep every other process from it.
 
         Raises:
-            UsageError: the folder cannot be written, or was taken meanwhile.
+            UsageError: the folder cannot be written, was taken meanwhile, or is in use by another process.
         """
         check_writable(self.folder.parent, "policy folder")
         run_dir = open_run(self.folder.parent, self.folder.name, resume=self.resumed)
-        write_run(run_dir, self.spec, self.options)
-        return run_dir
+        with lock_run(run_dir):
+            yield
+
+    def write(self) -> None:
+        """Write ``run.json`` into the folder that is held."""
+        write_run(self.folder, self.spec, self.options)
 
 
 def plan_run(

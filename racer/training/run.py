@@ -92,7 +92,7 @@ class TrainingRun:
             observation_shape=observation_shape,
             max_batch_bytes=_batch_bytes(service, setup.envs_per_worker, observation_shape, agent.policy),
         )
-        action_shape: tuple[int, ...] = getattr(agent.policy, "action_shape", spaces[1].shape)
+        action_shape = tuple(getattr(agent.policy, "action_shape", spaces[1].shape or ()))
         consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
         factory = pool or (InlinePool if setup.inline else ProcessPool)
         self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)
@@ -165,16 +165,20 @@ def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
 
 def run_training(plan: RunPlan, *, progress: bool = True) -> int:
     """Train what was planned until the end or a stop signal, and return the exit code."""
-    with StopSignals() as stop:
-        checkpoint, learnt = None, None
+    run_dir, checkpoint, learnt = plan.folder, None, None
+    with StopSignals() as stop, contextlib.ExitStack() as held:
         if plan.resumed:
+            held.enter_context(plan.hold())
             checkpoint = resume_checkpoint(plan.folder, plan.spec)
         elif plan.options.get("start_from") is not None:
             learnt = learnt_arrays(plan.options["start_from"], plan.spec)
         run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt)
         if stop.event.is_set():
             return stop.exit_code
-        run_dir = plan.open()
+        if not plan.resumed:
+            # Only now: what cannot be trained leaves nothing on disk.
+            held.enter_context(plan.hold())
+        plan.write()
         print(f"run {run_dir}: {_describe(plan)}")  # noqa: T201 - the program's output
         metrics = MetricsLogger(run_dir, plan.options, truncate_after=run.step if plan.resumed else None)
         saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])

@@ -28,7 +28,10 @@ from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-    "policy_file", None, "Checkpoint folder to evaluate, or a run folder, which means its newest valid checkpoint."
+    "policy_file",
+    None,
+    "Checkpoint folder to evaluate, or a run folder, which means its newest valid checkpoint; or what nobody trained: "
+    "driver:planner, driver:observation-planner, driver:rules.",
 )
 config_flags.DEFINE_config_file(
     "config",

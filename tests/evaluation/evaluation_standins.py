@@ -101,7 +101,10 @@ def write_tiny_checkpoint(run_dir: Path, step: int = 10, *, env_config=None, obs
     rng = np.random.default_rng(step)
     torso = build_torso((observation_dim,), {"hidden_dims": (8,), "activation": "relu", "observation_scale": 0.01})
     names = ("acceleration", "steering")
-    policy = Policy("squashed_gaussian", (observation_dim,), torso, 2, log_std_min=-5.0, action_names=names)
+    policy = Policy(
+        kind="squashed_gaussian", observation_shape=(observation_dim,), torso=torso, size=2, log_std_min=-5.0,
+        action_names=names,
+    )  # fmt: skip
 
     def layer(rows: int, columns: int) -> dict[str, np.ndarray]:
         kernel = rng.normal(0.0, 0.1, (rows, columns)).astype(np.float32)

@@ -19,7 +19,8 @@ from racer.networks.torso import build_torso
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory):
     """A checkpoint of an untrained policy with a memory for a gymnasium id."""
-    policy = Policy("tanh_gaussian", (3,), build_torso((3,), {"hidden_dims": (4,), "memory": {"kind": "gru"}}), 1)
+    torso = build_torso((3,), {"hidden_dims": (4,), "memory": {"kind": "gru"}})
+    policy = Policy(kind="tanh_gaussian", observation_shape=(3,), torso=torso, size=1)
     bounds = {"action_low": np.full(1, -2, np.float32), "action_high": np.full(1, 2, np.float32)}
     params = {name: np.asarray(value) for name, value in policy.init(jax.random.PRNGKey(0)).items()} | bounds
     world = get_world("gym:Pendulum-v1")
@@ -78,7 +79,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(pendulum, tmp_path, capsys):
 
 
 def test_a_world_without_films_asked_for_one_is_refused_first(tmp_path, capsys):
-    policy = Policy("categorical", (4,), build_torso((4,), {"hidden_dims": (4,)}), 2)
+    torso = build_torso((4,), {"hidden_dims": (4,)})
+    policy = Policy(kind="categorical", observation_shape=(4,), torso=torso, size=2)
     params = {name: np.asarray(value) for name, value in policy.init(jax.random.PRNGKey(0)).items()}
     metadata = {"policy_spec": policy.spec, "world": "gym:BlindPole-v0", "env_config": {}}
     path, out = write_checkpoint(tmp_path, 1, {"policy": params}, metadata), tmp_path / "out"

@@ -30,7 +30,7 @@ def test_result_does_not_depend_on_the_number_of_environments(deterministic):
 @pytest.mark.parametrize("kind", ["squashed_gaussian", "beta"])
 def test_a_policy_with_a_memory_begins_each_episode_without_it(kind):
     fields = {"hidden_dims": (8,), "memory": {"kind": "gru", "size": 6}}
-    policy = Policy(kind, (3,), build_torso((3,), fields), 2)
+    policy = Policy(kind=kind, observation_shape=(3,), torso=build_torso((3,), fields), size=2)
     bounds = {"action_low": np.full(2, -1, np.float32), "action_high": np.full(2, 1, np.float32)}
     params = {name: 3.0 * np.asarray(value) for name, value in policy.init(jax.random.PRNGKey(0)).items()} | bounds
     found = [

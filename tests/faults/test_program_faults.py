@@ -108,8 +108,10 @@ def test_a_killed_learner_takes_its_workers_along_and_its_run_goes_on(tmp_path: 
     after = read_checkpoint(latest_valid_checkpoint(run))
     assert after.step >= before.step + 200
     # Nothing counted was lost, and nothing of the first life can be taken for something of the second.
-    for name in ("transitions", "updates", "version", "episodes", "epoch"):
-        assert after.metadata["service"][name] > before.metadata["service"][name], name
+    first, second = before.metadata["loop"], after.metadata["loop"]
+    for name in ("transitions", "updates", "version", "incarnations"):
+        assert second[name] > first[name], name
+    assert second["episodes"]["total"] > first["episodes"]["total"]
     steps = logged_steps(run)
     assert steps == sorted(set(steps))
 
@@ -323,7 +325,7 @@ def test_lock_step_runs_agree_bit_for_bit_with_and_without_a_killed_worker(tmp_p
             workers[victim % len(workers)].kill()
         assert program.finish() == 0, program.stderr
         checkpoint = latest_valid_checkpoint(run)
-        counters = read_checkpoint(checkpoint).metadata["service"]
+        counters = read_checkpoint(checkpoint).metadata["loop"]
         assert counters["worker_failures"] == killed
         about_faults = ("worker_failures", "worker_restarts", "dropped_batches", "incarnations")
         rest = {key: value for key, value in counters.items() if key not in about_faults}

@@ -29,7 +29,8 @@ SMALL = [
 TINY_DISTRIBUTED = [*SMALL, "--num_workers", "2", "--envs_per_worker", "2", "--worker_steps_per_iteration", "8",
                     "--experience_batch_size", "32", "--learner_update_ratio", "1"]  # fmt: skip
 TINY_PPO = ["--config", PPO_CONFIG, "--config.rollout_length=16", "--config.num_epochs=1", "--config.num_minibatches=2",
-            "--config.hidden_dims=(16,)", "--config.pointnet_dims=(8,)", "--config.env.vehicles_count=3"]  # fmt: skip
+            "--config.hidden_dims=(16,)",
+            "--config.encoder={'kind': 'pointnet', 'widths': (8,)}", "--config.env.vehicles_count=3"]  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -173,7 +174,7 @@ def test_distributed_program_end_to_end(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     resumed = read_checkpoint(list_checkpoints(tmp_path / "two")[-1])
     assert resumed.step >= 600
-    assert resumed.metadata["service"]["updates"] > checkpoint.metadata["service"]["updates"]
+    assert resumed.metadata["loop"]["updates"] > checkpoint.metadata["loop"]["updates"]
 
 
 def test_ppo_goes_through_every_program(tmp_path: Path) -> None:

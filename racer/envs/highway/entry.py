@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from racer.envs.highway import make_vector_env
 from racer.envs.highway.config import action_names, resolve_config
+from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
+from racer.envs.highway.views import CONTROLLERS, VIEWS
 from racer.envs.registry import World
 
 __all__ = ["WORLD"]
@@ -20,5 +22,8 @@ WORLD = World(
     base_keys=("scenario",),
     trade_offs=TRADE_OFFS,
     aliases={"safety_penalty": "safety_coeff"},
+    views=VIEWS,
+    controllers=CONTROLLERS,
+    drivers=DRIVERS,
     film=FILM,
 )

@@ -1,83 +1,45 @@
-"""``racer/highway-v0`` and ``racer/highway-fast-v0``: one environment, highway-env's interface."""
+"""``racer/highway-v0`` and ``racer/highway-fast-v0``: one environment, highway-env's interface and class.
+
+A twin *is* a highway-env environment whose steps and resets are compiled. Everything around them is either
+highway-env's own code over views of the compiled state, or refused with the way out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
+from highway_env.envs.highway_env import HighwayEnvFast
 
-from racer.core.errors import UsageError
-from racer.envs.highway.defaults import highway_defaults
-from racer.envs.highway.simulator import HighwaySimulator
-from racer.envs.highway.simulator.actions import ActionMap
-from racer.envs.highway.simulator.config import Observation
-from racer.envs.highway.simulator.generator import pack, unpack
+from racer.envs.headless import prepare_drawing
+from racer.envs.highway.twin_base import HOOKS, ORIGINALS, SCENE_HOOKS
+from racer.envs.highway.twin_common import check_action, warn_of_unknown_options
+from racer.envs.highway.twin_keys import same_config
+from racer.envs.highway.twin_planning import PlanningTwin
+from racer.envs.highway.twin_scene import Scene, place_vehicles
 
-__all__ = ["HighwayFastTwin", "HighwayTwin", "action_space", "merge_config", "observation_space"]
-
-# highway-env films at twice real time (AbstractEnv.update_metadata)
-VIDEO_SPEED = 2
+__all__ = ["HighwayFastTwin", "HighwayTwin"]
 
 
-def merge_config(config: Mapping[str, Any] | None, fast: bool) -> dict[str, Any]:
-    """Put ``config`` on top of the id's defaults, key by key at the top level, as highway-env does."""
-    merged = {**highway_defaults(fast), **(config or {})}
-    if merged["offscreen_rendering"] is None:
-        merged["offscreen_rendering"] = True
-    return merged
-
-
-def observation_space(observation: Observation) -> spaces.Box:
-    """Return the space of ``[K, F]`` float32 observations.
-
-    highway-env's space is unbounded; this one has the greatest finite float32 as its bounds, which holds the
-    same observations and which gymnasium's checker takes without a warning.
-    """
-    bound = np.finfo(np.float32).max
-    return spaces.Box(-bound, bound, (observation.rows, len(observation.features)), np.float32)
-
-
-def action_space(action: ActionMap) -> spaces.Space:
-    """Return the action space, highway-env's own."""
-    if action.is_discrete:
-        return spaces.Discrete(action.size)
-    return spaces.Box(-1.0, 1.0, (action.size,), np.float32)
-
-
-class HighwayTwin(gymnasium.Env):
+class HighwayTwin(PlanningTwin):
     """highway-v0 from compiled code: the same ``reset(seed=...)`` and actions give the same episode.
 
     Args:
         config: highway-env's configuration keys; the rest keeps the id's defaults.
-        render_mode: None or ``rgb_array``.
+        render_mode: None, ``rgb_array`` or ``human``.
+        engine: ``compiled``; ``highway-env``, which leaves everything to highway-env; or ``auto``, which does so,
+            with a warning, from the moment something needs it until the next reset.
+
+    Attributes:
+        simulator: the compiled scene; None while highway-env steps.
 
     Raises:
-        UsageError: for a configuration that the compiled simulator does not cover, naming the key.
+        UsageError: for a configuration or an override that the compiled simulator does not cover, naming it.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": VIDEO_SPEED}
-    fast = False
-
-    def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise UsageError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.render_mode = render_mode
-        self.config = merge_config(config, self.fast)
-        self.metadata = dict(self.metadata)
-        self._record_video_wrapper: Any = None
-        self._film_frames = False
-        self._build()
-        self.reset()
-
-    def _build(self) -> None:
-        self.simulator = HighwaySimulator(self.config, 1, fast=self.fast)
-        parameters = self.simulator.parameters
-        self.observation_space = observation_space(parameters.observation)
-        self.action_space = action_space(parameters.action)
-        self._update_metadata()
+    # episodes
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -86,91 +48,138 @@ class HighwayTwin(gymnasium.Env):
 
         Args:
             seed: re-seeds the generator; None goes on with it.
-            options: ``{"config": {...}}`` changes configuration keys first, as in highway-env.
+            options: ``{"config": {...}}`` changes configuration keys first, as in highway-env; ``{"scene": {...}}``
+                chooses the vehicles (see :mod:`racer.envs.highway.twin_scene`).
 
         Returns:
             the observation ``[K, F]`` float32 and the info ``speed`` (m/s), ``crashed``, ``action`` (a sample of
             the action space) and ``rewards``.
+
+        Raises:
+            UsageError: for what is not covered, and for a wrong scene.
         """
-        super().reset(seed=seed, options=options)
-        if options and "config" in options:
-            self.simulator.close()
-            self.config.update(options["config"])
-            self._build()
-        else:
-            # as highway-env, which rebuilds its spaces: a seed given to the action space ends here
-            self.action_space = action_space(self.simulator.parameters.action)
+        gymnasium.Env.reset(self, seed=seed, options=options)
+        options = options or {}
+        warn_of_unknown_options(options, ("config", "scene"))
+        if "config" in options:
+            self.configure(options["config"])
+        scene, others = None, None
+        if options.get("scene") is not None:
+            scene = Scene.parse(options["scene"], self.config["lanes_count"], self.config["vehicles_count"])
+            others = scene.others
+        simulator = self._compiled(others)
+        self._views = self._views.next_episode()
+        self.simulator, self._scene = simulator, scene
+        if not same_config(self._seen, self.config):
+            self._warn_of_keys()
+            self._seen = copy.deepcopy(self.config)
+        if simulator is None:
+            return super().reset()
+        self.update_metadata()
+        self._set_spaces()
+        self.done = False
         self._lend_generator()
-        self.simulator.reset()
+        if scene is None:
+            simulator.reset()
+        else:
+            simulator.reset_to(0, scene)
         self._return_generator()
-        return self._observation(), self._info(self.action_space.sample())
+        observation = self._observation()
+        info = self._judge(observation, self.action_space.sample())[-1]
+        if self.render_mode == "human":
+            self.render()
+        return observation, info
+
+    def _reset(self) -> None:
+        """Let highway-env draw a scene, and put the vehicles where the chosen one says."""
+        scene = self._scene
+        if scene is None:
+            super()._reset()
+            return
+        drawn = self.config["vehicles_count"]
+        self.config["vehicles_count"] = scene.others
+        try:
+            super()._reset()
+        finally:
+            self.config["vehicles_count"] = drawn
+        place_vehicles(self.road.vehicles, scene)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one policy step; see highway-env for what an action means."""
-        filming = self._film_frames and self._record_video_wrapper is not None
-        shuffled = self.simulator.parameters.observation.shuffled
+        """Take one policy step; see highway-env for what an action means.
+
+        Raises:
+            UsageError: for an action that is NaN, out of range or of the wrong shape.
+        """
+        array = check_action(action)
+        if self.simulator is not None:
+            self._follow_config()
+        simulator = self.simulator
+        if simulator is None:
+            return super().step(action)
+        shuffled = simulator.parameters.observation.shuffled
         if shuffled:
             self._lend_generator()
-        self.simulator.step(
-            np.asarray(action)[None], self._record_video_wrapper._capture_frame if filming else None
-        )
+        filming = self.viewer is not None and self.enable_auto_render
+        films = filming or self._replaced("_automatic_rendering")
+        simulator.policy_step(array[None], self._automatic_rendering if films else None)
+        self.enable_auto_render = False
         if shuffled:
             self._return_generator()
-        self._film_frames = False
-        simulator = self.simulator
-        return (
-            self._observation(),
-            float(simulator.rewards[0]),
-            bool(simulator.terminated[0]),
-            bool(simulator.truncated[0]),
-            self._info(action),
-        )
-
-    def render(self) -> np.ndarray | None:
-        """Return the frame ``[H, W, 3]`` uint8, drawn by highway-env's viewer."""
-        if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() needs a render mode: pass render_mode='rgb_array' to gymnasium.make"
-            )
-            return None
-        self._film_frames = True
-        return self.simulator.render(0)
-
-    def close(self) -> None:
-        """Close the viewer."""
-        self.simulator.close()
-
-    def set_record_video_wrapper(self, wrapper: gymnasium.wrappers.RecordVideo) -> None:
-        """Let a RecordVideo wrapper film every simulation frame, as highway-env's method of the same name."""
-        self._record_video_wrapper = wrapper
-        self._update_metadata()
-        wrapper.frames_per_sec = self.metadata["render_fps"]
-
-    def _update_metadata(self) -> None:
-        key = "simulation_frequency" if self._record_video_wrapper else "policy_frequency"
-        self.metadata["render_fps"] = VIDEO_SPEED * self.config[key]
-
-    def _lend_generator(self) -> None:
-        self.simulator.set_generator_state(0, pack(self.np_random.bit_generator.state))
-
-    def _return_generator(self) -> None:
-        self.np_random.bit_generator.state = unpack(self.simulator.get_generator_state(0))
+        self._views.acted(action)
+        observation = self._observation()
+        reward, terminated, truncated, info = self._judge(observation, action)
+        if self.render_mode == "human":
+            self.render()
+        return observation, reward, terminated, truncated, info
 
     def _observation(self) -> np.ndarray:
-        # with vehicles_count = 1 highway-env returns every perceived car, whatever its space says
-        return self.simulator.observe()[0, : self.simulator.observed_rows[0]]
-
-    def _info(self, action: Any) -> dict[str, Any]:
         simulator = self.simulator
-        return {
-            "speed": float(simulator.ego_speed[0]),
-            "crashed": bool(simulator.ego_crashed[0]),
-            "action": action,
-            "rewards": {name: float(value[0]) for name, value in simulator.reward_components.items()},
-        }
+        assert simulator is not None
+        # with vehicles_count = 1 highway-env returns every perceived car, whatever its space says
+        return simulator.observe()[0, : simulator.observed_rows[0]]
+
+    def _judge(self, observation: np.ndarray, action: Any) -> tuple[float, bool, bool, dict[str, Any]]:
+        """Return reward, end flags and info of the present state, by the methods that have been replaced."""
+        simulator = self.simulator
+        assert simulator is not None
+        reward, terminated, truncated = (
+            float(simulator.rewards[0]), bool(simulator.terminated[0]), bool(simulator.truncated[0])
+        )  # fmt: skip
+        if self._replaced(*HOOKS) is None:
+            return reward, terminated, truncated, {
+                "speed": float(simulator.ego_speed[0]),
+                "crashed": bool(simulator.ego_crashed[0]),
+                "action": action,
+                "rewards": {name: float(value[0]) for name, value in simulator.reward_components.items()},
+            }  # fmt: skip
+        if simulator.frames[0] > 0:
+            if self._replaced("_reward", "_rewards"):
+                reward = self._reward(action)
+            if self._replaced("_is_terminated"):
+                terminated = self._is_terminated()
+            if self._replaced("_is_truncated"):
+                truncated = self._is_truncated()
+        return reward, terminated, truncated, self._info(observation, action)
+
+    # drawing
+
+    def render(self) -> np.ndarray | None:
+        """Return the frame ``[H, W, 3]`` uint8, drawn by highway-env's viewer; with ``human``, show it."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs a render mode: pass render_mode='rgb_array' to gymnasium.make")
+            return None
+        prepare_drawing()
+        return super().render()
 
 
-class HighwayFastTwin(HighwayTwin):
+class HighwayFastTwin(HighwayTwin, HighwayEnvFast):
     """highway-fast-v0 from compiled code: its defaults, and only the ego's collisions count."""
 
     fast = True
+
+
+def _methods(kind: type) -> dict[str, Any]:
+    return {name: getattr(kind, name) for name in (*HOOKS, *SCENE_HOOKS, "_automatic_rendering")}
+
+
+ORIGINALS.update({kind: _methods(kind) for kind in (HighwayTwin, HighwayFastTwin)})

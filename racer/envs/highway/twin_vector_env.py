@@ -2,28 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from racer.core.errors import UsageError
-from racer.envs.highway.simulator import HighwaySimulator
+from racer.core.errors import UsageError, unknown_name
 from racer.envs.highway.simulator import layout as at
-from racer.envs.highway.simulator.readers import not_covered
-from racer.envs.highway.twin_env import VIDEO_SPEED, action_space, merge_config, observation_space
+from racer.envs.highway.twin_batch import Batch
+from racer.envs.highway.twin_common import ENGINES, check_action, warn_of_unknown_options
+from racer.envs.highway.twin_scene import Scene
 
-__all__ = ["HighwayFastVectorTwin", "HighwayVectorTwin"]
+__all__ = ["HighwayFastVectorTwin", "HighwayVectorTwin", "make_fast_vector", "make_vector"]
 
 
-class HighwayVectorTwin(VectorEnv):
+def make_vector(
+    num_envs: int = 1,
+    *,
+    engine: str = "compiled",
+    wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
+    vector_kwargs: Mapping[str, Any] | None = None,
+    env_id: str = "racer/highway-v0",
+    **options: Any,
+) -> VectorEnv:
+    """Make the vector environment of ``gymnasium.make_vec``.
+
+    It is one batch, stepped in one compiled call, or, where a batch cannot serve, gymnasium's SyncVectorEnv of single
+    twins: with ``wrappers``, which wrap single environments, with an episode limit of gymnasium's, and with
+    highway-env's engine.
+
+    Args:
+        num_envs: environments.
+        engine: ``compiled``, ``highway-env`` or ``auto``, as of the single twin.
+        wrappers: functions from an environment to a wrapped one.
+        vector_kwargs: SyncVectorEnv's arguments.
+        env_id: the single twin's id.
+        options: arguments of :class:`HighwayVectorTwin`, or of ``gymnasium.make``.
+
+    Raises:
+        UsageError: for what is not covered, and for an unknown engine.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", str(engine), ENGINES)
+    arguments = dict(vector_kwargs or {})
+    threads = options.pop("num_threads", 1)
+    if "autoreset_mode" in options:
+        arguments["autoreset_mode"] = options.pop("autoreset_mode")
+    single = wrappers or engine == "highway-env" or options.keys() - {"config", "render_mode"}
+    if not single and arguments.keys() <= {"autoreset_mode", "copy"}:
+        kind = HighwayFastVectorTwin if env_id == "racer/highway-fast-v0" else HighwayVectorTwin
+        try:
+            return kind(
+                num_envs, num_threads=threads, autoreset_mode=arguments.get("autoreset_mode", NEXT_STEP), **options
+            )
+        except UsageError as error:
+            if engine == "compiled":
+                raise
+            warnings.warn(f"{env_id} is not stepped as a batch: {error}", stacklevel=3)
+
+    def make() -> gymnasium.Env:
+        env = gymnasium.make(env_id, engine=engine, **options)
+        for wrapper in wrappers:
+            env = wrapper(env)
+        return env
+
+    return SyncVectorEnv([make] * num_envs, **arguments)
+
+
+def make_fast_vector(num_envs: int = 1, **options: Any) -> VectorEnv:
+    """Make the vector environment of highway-fast-v0's twin; see :func:`make_vector`."""
+    return make_vector(num_envs, env_id="racer/highway-fast-v0", **options)
+
+
+NEXT_STEP = AutoresetMode.NEXT_STEP
+
+
+class HighwayVectorTwin(Batch):
     """``num_envs`` highway-v0 environments in one compiled call.
 
     Environment ``i`` behaves as the single twin in a ``SyncVectorEnv`` of the same autoreset mode, infos included:
     ``speed`` (m/s), ``crashed``, ``action`` and ``rewards``, each with its mask; with SAME_STEP also ``final_obs``
-    and ``final_info`` of the environments that ended.
+    and ``final_info`` of the environments that ended. All environments share one configuration.
 
     Args:
         num_envs: environments in the batch.
@@ -36,44 +98,6 @@ class HighwayVectorTwin(VectorEnv):
         UsageError: for a configuration that is not covered.
     """
 
-    metadata: dict[str, Any] = {
-        "render_modes": ["rgb_array"],
-        "render_fps": VIDEO_SPEED,
-        "autoreset_mode": AutoresetMode.SAME_STEP,
-    }
-    fast = False
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        config: Mapping[str, Any] | None = None,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        num_threads: int = 1,
-    ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise UsageError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.config = merge_config(config, self.fast)
-        self.simulator = HighwaySimulator(self.config, num_envs, fast=self.fast, num_threads=num_threads)
-        parameters = self.simulator.parameters
-        if parameters.observation.rows == 1:
-            # highway-env returns all perceived cars then: the rows of a batch would differ
-            raise not_covered("observation.vehicles_count (of a vector environment)", 1)
-        self.num_envs = num_envs
-        self.render_mode = render_mode
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {
-            **self.metadata,
-            "render_fps": VIDEO_SPEED * self.config["policy_frequency"],
-            "autoreset_mode": self.autoreset_mode,
-        }
-        self.single_observation_space = observation_space(parameters.observation)
-        self.single_action_space = action_space(parameters.action)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._info_rng = np.random.default_rng()
-        self._ended = np.zeros(num_envs, dtype=bool)
-
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -81,7 +105,8 @@ class HighwayVectorTwin(VectorEnv):
 
         Args:
             seed: one a environment, or a number for ``seed, seed + 1, ...``; None goes on with the generators.
-            options: ``{"reset_mask": [N] bool}`` resets those environments only.
+            options: ``{"reset_mask": [N] bool}`` resets those environments only; ``{"config": {...}}`` changes keys
+                first; ``{"scene": ...}`` chooses the vehicles, one scene for all or a list of one (or None) for each.
 
         Returns:
             observations ``[N, K, F]`` float32 and infos.
@@ -95,26 +120,54 @@ class HighwayVectorTwin(VectorEnv):
             seeds = list(seed)
         if len(seeds) != self.num_envs:
             raise UsageError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
-        mask = self._reset_mask(dict(options or {}))
+        options = dict(options or {})
+        warn_of_unknown_options(options, ("reset_mask", "config", "scene"))
+        mask = self._reset_mask(options.get("reset_mask"))
+        self.config.update(options.get("config") or {})
+        self._change_at_reset(mask)
         chosen = np.flatnonzero(mask)
-        self.simulator.reset([seeds[i] for i in chosen], chosen)
+        self._reset(chosen, [seeds[i] for i in chosen], self._scenes(options.get("scene")))
         self._ended[chosen] = False
         return self.simulator.observe(), self._infos(self._sampled_actions(chosen), mask)
 
-    def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
-        mask = options.pop("reset_mask", None)
-        if options:
-            raise UsageError(
-                f"options {sorted(options)} are not covered by the vector environment; make a new one"
-            )
+    def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
             return np.ones(self.num_envs, dtype=bool)
         mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise UsageError(
-                f"reset_mask must be {self.num_envs} booleans, at least one of them true, got {mask!r}"
-            )
+            raise UsageError(f"reset_mask must be {self.num_envs} booleans, at least one of them true, got {mask!r}")
         return mask
+
+    def _scenes(self, given: Any) -> list[Scene | None]:
+        """Return a scene, or None for a drawn one, for each environment."""
+        listed = [given] * self.num_envs if given is None or isinstance(given, Mapping) else list(given)
+        if len(listed) != self.num_envs:
+            raise UsageError(f"{len(listed)} scenes were given for {self.num_envs} environments")
+        others = self.config["vehicles_count"]
+        lanes = self.config["lanes_count"]
+        scenes = [None if one is None else Scene.parse(one, lanes, others) for one in listed]
+        for i, scene in enumerate(scenes):
+            if scene and scene.others != others:
+                raise UsageError(
+                    f"scene {i} has {scene.others} others; a batch has vehicles_count = {others} in every environment"
+                )
+        return scenes
+
+    def _reset(self, chosen: np.ndarray, seeds: Sequence[int | None], scenes: Sequence[Scene | None]) -> None:
+        """Reset the environments ``chosen``."""
+        self._leave_views(chosen)
+        self._take_generators()
+        drawn = [(i, seed) for i, seed in zip(chosen, seeds, strict=True) if scenes[i] is None]
+        for i, seed in zip(chosen, seeds, strict=True):
+            scene = scenes[i]
+            if seed is not None:
+                self._seeds[i] = seed
+            if scene is not None:
+                self.simulator.seed(i, seed)
+                self.simulator.reset_to(i, scene)
+        if drawn:
+            self.simulator.reset([seed for _, seed in drawn], [i for i, _ in drawn])
+        self._give_generators()
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one policy step in every environment.
@@ -128,15 +181,16 @@ class HighwayVectorTwin(VectorEnv):
         Raises:
             UsageError: in the DISABLED mode, if an environment that ended has not been reset.
         """
-        actions = np.asarray(actions)
+        actions = check_action(actions)
+        self._follow_config()
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
             return self._step_with_next_reset(actions)
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
-            raise UsageError(
-                f"reset environments {np.flatnonzero(self._ended).tolist()} before the next step"
-            )
+            raise UsageError(f"reset environments {np.flatnonzero(self._ended).tolist()} before the next step")
         simulator = self.simulator
+        self._take_generators()
         simulator.step(actions)
+        self._give_generators()
         rewards = simulator.rewards.copy()
         terminated, truncated = simulator.terminated, simulator.truncated
         ended = terminated | truncated
@@ -149,13 +203,11 @@ class HighwayVectorTwin(VectorEnv):
         for i in chosen:
             final_obs[i] = observations[i].copy()
         final_info = self._infos(actions, ended)
-        simulator.reset(indices=chosen)
+        self._reset_ended(chosen)
         shown = actions.astype(self.action_space.dtype)
         shown[chosen] = self._sampled_actions(chosen)[chosen]
         infos = self._infos(shown)
-        infos.update(
-            final_obs=final_obs, _final_obs=ended.copy(), final_info=final_info, _final_info=ended.copy()
-        )
+        infos.update(final_obs=final_obs, _final_obs=ended.copy(), final_info=final_info, _final_info=ended.copy())
         return simulator.observe(), rewards, terminated, truncated, infos
 
     def _step_with_next_reset(
@@ -165,18 +217,27 @@ class HighwayVectorTwin(VectorEnv):
         simulator = self.simulator
         resetting = self._ended
         chosen = np.flatnonzero(resetting)
+        self._leave_views(chosen)
+        self._take_generators()
         kept = [simulator.get_generator_state(int(i)) for i in chosen]
         simulator.step(actions)
         rewards = np.where(resetting, 0.0, simulator.rewards)
         terminated, truncated = simulator.terminated & ~resetting, simulator.truncated & ~resetting
         for i, state in zip(chosen, kept, strict=True):
             simulator.set_generator_state(int(i), state)
-        simulator.reset(indices=chosen)
+        self._give_generators()
+        self._reset_ended(chosen)
         self._ended = terminated | truncated
         shown = actions.astype(self.action_space.dtype)
         shown[chosen] = self._sampled_actions(chosen)[chosen]
         infos = self._infos(shown)
         return simulator.observe(), rewards, terminated, truncated, infos
+
+    def _reset_ended(self, chosen: np.ndarray) -> None:
+        mask = np.zeros(self.num_envs, dtype=bool)
+        mask[chosen] = True
+        self._change_at_reset(mask)
+        self._reset(chosen, [None] * len(chosen), [None] * self.num_envs)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Return a frame ``[H, W, 3]`` uint8 of every environment."""

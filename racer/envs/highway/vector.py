@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 from racer.envs.highway.world import RiskWorld
+from racer.envs.vectors import final_observations, masked, reset_arguments
 
 __all__ = ["RiskHighwayVectorEnv"]
 
@@ -61,18 +62,10 @@ class RiskHighwayVectorEnv(VectorEnv):
 
         ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
         """
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise UsageError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise UsageError(f"reset_mask must be {self.num_envs} booleans with at least one True, not {mask!r}")
+        seeds, mask = reset_arguments(self.num_envs, seed, options)
         indices = np.flatnonzero(mask)
         _, info = self.world.reset([seeds[i] for i in indices], indices)
-        return self.world.observe(), _masked({k: _spread(v, mask) for k, v in info.items()}, mask)
+        return self.world.observe(), masked({k: _spread(v, mask) for k, v in info.items()}, mask)
 
     def step(
         self, actions: NDArray[Any]
@@ -82,16 +75,14 @@ class RiskHighwayVectorEnv(VectorEnv):
         step = self.world.step(actions)
         observations = step.observations
         if not step.metrics:
-            infos = _masked(step.info, np.ones(self.num_envs, dtype=bool))
+            infos = masked(step.info, np.ones(self.num_envs, dtype=bool))
             return observations, step.rewards, step.terminated, step.truncated, infos
         ended = step.terminated | step.truncated
         indices = np.flatnonzero(ended)
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for i, last in zip(indices, observations[indices], strict=True):
-            final_obs[i] = last
-        final_info = _masked({**step.info, "episode_metrics": step.metrics}, ended)
+        final_obs = final_observations(observations, ended)
+        final_info = masked({**step.info, "episode_metrics": step.metrics}, ended)
         observations[indices], started = self.world.reset([None] * len(indices), indices)
-        infos = _masked(step.info, ~ended)
+        infos = masked(step.info, ~ended)
         everywhere = np.ones(self.num_envs, dtype=bool)
         for key, values in started.items():
             infos[key] = infos[key].copy()
@@ -117,15 +108,3 @@ def _spread(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
     spread = np.zeros(mask.shape, dtype=values.dtype)
     spread[mask] = values
     return spread
-
-
-def _masked(values: Mapping[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Write (nested) arrays in gymnasium's form: beside each key, ``_key`` says for which environments it holds.
-
-    All keys share ``mask`` itself: a copy for each would cost more than the rest of the step's bookkeeping.
-    """
-    infos: dict[str, Any] = {}
-    for key, value in values.items():
-        infos[key] = _masked(value, mask) if isinstance(value, dict) else value
-        infos[f"_{key}"] = mask
-    return infos

@@ -79,11 +79,28 @@ def get_config() -> ml_collections.ConfigDict:
     # Orthogonal initialisation of the dense layers.
     config.orthogonal_init = True
 
-    # Widths of a PointNet's layers over vehicle rows; () feeds the flat observation to the first layer. "A car ahead in
-    # this lane" is a conjunction, which takes two layers.
-    config.pointnet_dims = (32, 64)
-    # Numbers in one vehicle row of the observation.
-    config.vehicle_features = 6
+    # Standard deviation of a tanh_gaussian policy in the end: it is not learned then, but falls from initial_std over
+    # std_decay_transitions transitions; None: it is learned.
+    config.final_std = config_dict.placeholder(float)
+    # See final_std.
+    config.std_decay_transitions = 1_000_000
+    # 1, or 2: a second value head learns returns of second_gae_lambda.
+    config.value_heads = 1
+    # gae_lambda of the second value head; the policy follows the first.
+    config.second_gae_lambda = 0.1
+    # Share w of the squared difference of both value heads in the value loss: w (V0 - V1)^2 + (1 - w) V.
+    config.ld_weight = 0.0
+
+    # Observation transform of the world that policy and critics see through, by name; None: the observation itself.
+    config.view = config_dict.placeholder(str)
+    # Action transform of the world that the policy acts through, by name; None: the world's own actions.
+    config.controller = config_dict.placeholder(str)
+    # What the policy remembers with, as "gru"; None: it has no memory.
+    config.memory = config_dict.placeholder(object)
+
+    # What reads an observation first: a PointNet over vehicle rows, with the widths of its layers, or "flat". "A car
+    # ahead in this lane" is a conjunction, which takes two layers.
+    config.encoder = config_dict.FieldReference({"kind": "pointnet", "widths": (32, 64)}, field_type=object)
     # Factor on the observation: one number, one for each vehicle feature (presence, x, y, vx, vy, heading), or None.
     config.observation_scale = config_dict.FieldReference((1.0, 0.03, 0.25, 0.1, 0.25, 8.0), field_type=object)
 

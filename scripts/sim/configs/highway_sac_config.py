@@ -69,10 +69,15 @@ def get_config() -> ml_collections.ConfigDict:
     # changed its lane or its speed.
     config.noise_correlation = 0.85
 
-    # Widths of a PointNet's layers over vehicle rows; () feeds the flat observation to the first layer.
-    config.pointnet_dims = ()
-    # Numbers in one vehicle row of the observation.
-    config.vehicle_features = 6
+    # Observation transform of the world that policy and critics see through, by name; None: the observation itself.
+    config.view = config_dict.placeholder(str)
+    # Action transform of the world that the policy acts through, by name; None: the world's own actions.
+    config.controller = config_dict.placeholder(str)
+    # What the policy remembers with, as "gru"; None: it has no memory.
+    config.memory = config_dict.placeholder(object)
+
+    # What reads an observation first: a PointNet over vehicle rows, with the widths of its layers, or "flat".
+    config.encoder = config_dict.FieldReference("flat", field_type=object)
     # Factor on the observation: one number, one for each vehicle feature, or None. These bring metres, m/s and
     # radians to about one; unscaled, an x of 100 drowns a heading of 0.05.
     config.observation_scale = config_dict.FieldReference((1.0, 0.03, 0.25, 0.1, 0.25, 8.0), field_type=object)

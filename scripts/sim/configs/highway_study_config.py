@@ -31,7 +31,7 @@ def get_config(agent: str = "cvar") -> ml_collections.ConfigDict:
     config.policy_steps = 4
     # Speed is rewarded from 10 m/s on: nobody has to be pushed.
     config.initial_action = {}
-    config.pointnet_dims = (128,)
+    config.encoder = {"kind": "pointnet", "widths": (128,)}
     # The study does not say how wide; these fit the small world and two cores.
     config.actor_hidden_dims = (128, 128)
     config.critic_hidden_dims = (128, 128)

@@ -7,6 +7,7 @@ import pytest
 
 from racer.core.errors import UsageError
 from racer.envs.highway import make_vector_env
+from racer.envs.registry import get_world
 from racer.evaluation.episodes import evaluate_policy
 from racer.networks.policy import build_policy
 
@@ -20,13 +21,15 @@ def test_evaluation_does_not_depend_on_the_engine(scenario: str, observation: di
         "scenario": scenario, "vehicles_count": 12, "duration": 6, "simulation_frequency": 15, "policy_frequency": 5,
         "observation": observation, "vehicles_density": 1.5, "offroad_penalty": -2.0,
     }  # fmt: skip
-    policy = build_policy(GENTLE)
+    policy, world = build_policy(GENTLE), get_world("highway")
     seeds = [3, 4, 5, 6]
     results = [
-        evaluate_policy(policy, {}, {**config, "engine": engine}, seeds, deterministic=False)
+        evaluate_policy(policy, {}, world, {**config, "engine": engine}, seeds, deterministic=False)
         for engine in ("compiled", "highway-env")
     ]
-    compiled, reference = ([episode.as_dict() for episode in result.episodes] for result in results)
+    compiled, reference = (
+        [{"end_reason": episode.end_reason, **episode.metrics} for episode in result.episodes] for result in results
+    )
     assert any(episode["length"] < 30 for episode in reference)
     for got, want in zip(compiled, reference, strict=True):
         assert got.keys() == want.keys()

@@ -28,7 +28,7 @@ def told(**info) -> Step:
 def compose(step: Step | None, time: float = 0.0, end: str | None = None, **config) -> np.ndarray:
     pictures = Pictures(FILM, {**CONFIG, **config}, Caption("checkpoint_7", 0, 3))
     if step is not None:
-        pictures.push(EvaluationStep(**vars(step), result=None))
+        pictures.push(EvaluationStep(**vars(step), chosen=step.action, result=None))
     return pictures.compose(np.full((150, 600, 3), 100, np.uint8), time, end)
 
 

@@ -3,7 +3,7 @@
 Only the entry points are cached on disk; the functions that they call are compiled into them. Numba decides
 whether a cache entry is fresh from the file of the entry point alone, so an edit of a *called* function would
 leave stale machine code behind. The entry points are therefore stamped with a digest of every source file of
-this package.
+this package and of their own.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ import numba
 __all__ = ["entry", "inlined", "kernel", "merged", "source_digest"]
 
 
+HERE = Path(__file__).parent
+
+
 @cache
-def source_digest() -> str:
-    """Return the digest of this package's source files, the stamp of the compiled code."""
+def source_digest(package: Path = HERE) -> str:
+    """Return the digest of the source files of this package and of another, the stamp of the other's compiled code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+    for folder in dict.fromkeys((HERE, package)):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -60,5 +64,5 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     # Numba has no public way to say what a cache entry depends on; should these names go, its own stamp remains
     index: Any = getattr(dispatcher._cache, "_cache_file", None)
     if hasattr(index, "_source_stamp"):
-        index._source_stamp = source_digest()
+        index._source_stamp = source_digest(Path(function.__code__.co_filename).parent)
     return dispatcher

@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from highway_env.envs.highway_env import HighwayEnv, HighwayEnvFast
 
@@ -40,17 +39,6 @@ def test_registering_is_cheap_and_repeatable() -> None:
 
 def make(env_id: str, **options: Any) -> gymnasium.Env:
     return gymnasium.make(env_id, **options).unwrapped
-
-
-@pytest.mark.parametrize("env_id", ["racer/highway-v0", "racer/highway-fast-v0"])
-@pytest.mark.parametrize("config", [{}, CONTINUOUS])
-def test_gymnasium_checks_pass_without_a_warning(env_id: str, config: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        env = gymnasium.make(env_id, config=config, render_mode="rgb_array")
-        check_env(env.unwrapped)
-        env.close()
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -278,8 +266,6 @@ def test_disabled_autoreset_leaves_it_to_the_caller() -> None:
     assert np.array_equal(before[1], envs.simulator.get_state()["real"][1])
     with pytest.raises(UsageError, match="reset_mask"):
         envs.reset(options={"reset_mask": np.array([False, False])})
-    with pytest.raises(UsageError, match="config"):
-        envs.reset(options={"config": {}})
 
 
 def test_vector_environment_draws_all() -> None:

@@ -1,0 +1,101 @@
+"""How well do the world's own drivers drive, and what share of the planner's return do policies reach?
+
+    python benchmarks/drivers.py                                             # the three drivers
+    python benchmarks/drivers.py --policies policies/highway-ppo RUN ...     # policies beside them
+    python benchmarks/drivers.py --drivers observation-planner --episodes 1000 --output FILE
+
+Every row runs the same held-out seeds in the default world, whatever it was trained in. Episodes are shared among all
+cores. Prints a table, and for each row its mean return as a share of the first driver's. With ``--output`` the
+aggregates are written as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+# One thread a process: every core has one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from racer.core.errors import UsageError
+from racer.envs.registry import get_world
+from racer.evaluation.checkpoints import load_policy
+from racer.evaluation.episodes import (
+    FIRST_UNWATCHED_SEED,
+    EpisodeResult,
+    EvaluationResult,
+    evaluate_policy,
+    evaluation_seeds,
+)
+from racer.evaluation.report import format_table
+from racer.evaluation.summary import aggregate_episodes
+
+WORLD = "highway"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    drivers = list(get_world(WORLD).drivers)
+    parser.add_argument("--drivers", nargs="+", default=drivers, help="the first is what the others are shares of")
+    parser.add_argument("--policies", nargs="+", default=[], help="checkpoint or run folders")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=FIRST_UNWATCHED_SEED, help="first of the seeds")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes side by side")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file of the aggregates")
+    args = parser.parse_args()
+    try:
+        names = [*(f"driver:{name}" for name in args.drivers), *args.policies]
+        for name in names:
+            load_policy(name)
+        seeds = evaluation_seeds(args.episodes, args.seed)
+        with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
+            results = {
+                name.removeprefix("driver:"): summed(list(pool.map(partial(episode, name), seeds))) for name in names
+            }
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(format_table(results))
+    print(shares(results))
+    if args.output is not None:
+        found = {name: dict(result.aggregate) for name, result in results.items()}
+        document = {"benchmark": "drivers", "first_seed": args.seed, "episodes": args.episodes, "rows": found}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def episode(name: str, seed: int) -> EpisodeResult:
+    """Run one episode of a driver or policy in the default world, in a process of its own."""
+    trained = load_policy(name)
+    world = get_world(WORLD)
+    return evaluate_policy(trained.policy, trained.params, world, world.resolve(None), [seed], num_envs=1).episodes[0]
+
+
+def summed(episodes: list[EpisodeResult]) -> EvaluationResult:
+    """Join episodes."""
+    world = get_world(WORLD)
+    return EvaluationResult(
+        world, tuple(episodes), aggregate_episodes([e.metrics for e in episodes], world.metrics, cvar_level=0.8)
+    )
+
+
+def shares(results: dict[str, EvaluationResult]) -> str:
+    """Return a line for each row: its mean return as a share of the first one's."""
+    first, *_ = results
+    whole = results[first].aggregate["mean_return"]
+    return "\n".join(
+        f"{name}: {result.aggregate['mean_return'] / whole:.1%} of the return of {first}"
+        for name, result in results.items()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

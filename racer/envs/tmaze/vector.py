@@ -1,0 +1,109 @@
+"""``racer/TMaze-v0``, batched, on NumPy arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from racer.core.errors import UsageError
+from racer.envs.tmaze import maze
+from racer.envs.tmaze.config import resolve_config, tmaze_config
+from racer.envs.vectors import final_observations, masked, reset_arguments
+
+__all__ = ["TMazeVectorEnv", "maze_spaces", "random_goals"]
+
+
+def maze_spaces() -> tuple[spaces.Box, spaces.Discrete]:
+    """Return the spaces of one environment's observations and actions."""
+    return spaces.Box(0.0, 1.0, (4,), np.float32), spaces.Discrete(4)
+
+
+def random_goals(generators: Sequence[np.random.Generator]) -> NDArray[np.int32]:
+    """Draw one goal from each of N generators, ``[N]``."""
+    return np.array([generator.integers(2) for generator in generators], dtype=np.int32)
+
+
+class TMazeVectorEnv(VectorEnv):
+    """N environments of :class:`racer.envs.tmaze.env.TMazeEnv`, with the same numbers.
+
+    An environment that ends is reset within the same step (gymnasium's SAME_STEP): its last observation is
+    ``infos["final_obs"][i]``, and ``infos["final_info"]["episode_metrics"]`` holds its metrics.
+
+    Args:
+        num_envs: N.
+        config: overrides of :class:`racer.envs.tmaze.config.TMazeConfig`.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
+
+    def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
+        if num_envs < 1:
+            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+        if render_mode is not None:
+            raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
+        self.num_envs = num_envs
+        self.config = resolve_config(config)
+        self.single_observation_space, self.single_action_space = maze_spaces()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = None
+        self._maze = tmaze_config(config)
+        self._generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._state = maze.start(np.zeros(num_envs, np.int32))
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in every environment; an integer seeds them with seed, seed+1, ...
+
+        ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
+        """
+        seeds, mask = reset_arguments(self.num_envs, seed, options)
+        for i in np.flatnonzero(mask):
+            if seeds[i] is not None:
+                self._generators[i] = seeding.np_random(seeds[i])[0]
+        self._restart(mask)
+        return maze.observe(self._maze, self._state), {}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        step = maze.step(self._maze, self._state, np.asarray(actions))
+        self._state = step.state
+        ended = step.terminated | step.truncated
+        infos: dict[str, Any] = {}
+        if ended.any():
+            final = final_observations(maze.observe(self._maze, self._state), ended)
+            metrics = {key: value.astype(np.float64) for key, value in step.metrics.items()}
+            final_info = masked({"episode_metrics": metrics}, ended)
+            infos.update(final_obs=final, _final_obs=ended, final_info=final_info, _final_info=ended)
+            self._restart(ended)
+        return maze.observe(self._maze, self._state), step.reward, step.terminated, step.truncated, infos
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that decides how the environments go on, as flat named arrays."""
+        generators = json.dumps([generator.bit_generator.state for generator in self._generators])
+        arrays = {name: value.copy() for name, value in self._state._asdict().items()}
+        return {**arrays, "generators": np.frombuffer(generators.encode(), dtype=np.uint8).copy()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return to :meth:`get_state` exactly; returns the observations there."""
+        self._state = maze.MazeState(*(np.array(state[name], np.int32) for name in maze.MazeState._fields))
+        for generator, saved in zip(self._generators, json.loads(bytes(state["generators"]).decode()), strict=True):
+            generator.bit_generator.state = saved
+        return maze.observe(self._maze, self._state)
+
+    def _restart(self, mask: NDArray[np.bool_]) -> None:
+        goals = np.zeros(self.num_envs, np.int32)
+        goals[mask] = random_goals([self._generators[i] for i in np.flatnonzero(mask)])
+        self._state = maze.restart(self._state, mask, goals)

@@ -1,0 +1,1 @@
+"""Many trainings as one thing: populations that learn side by side inside one compilation."""

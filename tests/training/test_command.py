@@ -1,0 +1,108 @@
+"""``python -m racer train``: any world and any agent with no file touched, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from racer.core.checkpoint import latest_valid_checkpoint, read_checkpoint
+from racer.core.metrics import read_metrics
+from racer.training.command import main
+
+PENDULUM = "gym:Pendulum-v1"
+OFF_POLICY = ["--start_training", "40", "--batch_size", "8", "--utd_ratio", "1", "--log_interval", "32"]
+TINY = {
+    "ppo": ["--config.rollout_length=8", "--config.num_minibatches=2", "--config.num_epochs=1",
+            "--config.hidden_dims=(8,)", "--config.value_hidden_dims=(8,)", "--log_interval", "16"],
+    "sac": [*OFF_POLICY, "--config.actor_hidden_dims=(8,)", "--config.critic_hidden_dims=(8,)"],
+    "cvar": [*OFF_POLICY, "--config.actor_hidden_dims=(8,)", "--config.critic_hidden_dims=(8,)",
+             "--config.learned_action=none", "--config.num_atoms=11"],
+    "foreign_agent:MeanLearner": OFF_POLICY,
+}  # fmt: skip
+
+
+def train(folder: Path, *words: str) -> int:
+    return main(["--policy_dir", str(folder), "--noprogress", "--eval_episodes", "1", "--device", "cpu", *words])
+
+
+def last(folder: Path):
+    return read_checkpoint(latest_valid_checkpoint(folder / "run"))
+
+
+@pytest.mark.parametrize("agent", TINY)
+def test_trains_evaluates_and_goes_on_in_a_world_nobody_wrote_for_it(tmp_path, agent):
+    words = ["--world", PENDULUM, "--agent", agent, *TINY[agent], "--num_envs", "2"]
+    words += ["--config.env.max_episode_steps=20"]
+    assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "96", "--eval_interval", "48") == 0
+    assert last(tmp_path).step == 96
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["world"], run["env_config"]["max_episode_steps"]) == (PENDULUM, 20)
+    again = ["--agent", agent] if ":" in agent else []
+    assert train(tmp_path, "--resume", str(tmp_path / "run"), "--max_steps", "128", *again) == 0
+    assert last(tmp_path).step == 128
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert sum("evaluation/return" in line for line in lines) == 2
+    assert any(np.isfinite(line.get("training/return", np.nan)) for line in lines)
+
+
+def test_worker_processes_train_too(tmp_path):
+    words = ["--world", "gym:CartPole-v1", "--agent", "ppo", *TINY["ppo"], "--workers", "2", "--envs_per_worker", "2"]
+    assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "128", "--eval_interval", "0") == 0
+    assert last(tmp_path).step >= 128
+    assert last(tmp_path).metadata["loop"]["workers"] == 2
+
+
+WRONG = [
+    (["--world", PENDULUM], "--agent is missing"),
+    (["--agent", "ppo", "--world", "highwy"], "did you mean 'highway'"),
+    (["--agent", "ppo", "--world", "gym:Pendulum-v0x"], "Pendulum-v1"),
+    (["--agent", "pppo", "--world", PENDULUM], "did you mean 'ppo'"),
+    (["--agent", "ppo", "--world", PENDULUM, "--config.discont=0.5"], "discount"),
+    (["--agent", "ppo", "--world", PENDULUM, "--config.discount=1.5"], "discount"),
+    (["--agent", "ppo", "--world", PENDULUM, "--config.discount=fast"], "discount"),
+    (["--agent", "ppo", "--world", PENDULUM, "--config.env.max_episode_step=5"], "max_episode_steps"),
+    (["--agent", "sac", "--world", PENDULUM, "--config.memory=gru"], "memory"),
+    (["--agent", "sac", "--world", "gym:CartPole-v1"], "Discrete"),
+    (["--agent", "ppo", "--world", PENDULUM, "--utd_ratio", "3"], "--utd_ratio has no meaning for PPOLearner"),
+    (["--agent", "sac", "--world", PENDULUM, "--step_timeout", "3"], "--step_timeout has no meaning"),
+    (["--agent", "ppo", "--world", PENDULUM, "--workers", "-1"], "workers"),
+    (["--agent", "nowhere:Learner", "--world", PENDULUM], "nowhere"),
+    (["--agent", "foreign_agent:MeanLearner", "--world", PENDULUM, "--workers", "1"], "without worker processes"),
+    (["--agent", "foreign_agent:MeanLearner", "--world", PENDULUM, "--config.step_sise=1"], "step_size"),
+    (["--agent", "ppo", "--wrld", PENDULUM], "--world"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "expected"), WRONG)
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, expected):
+    from racer.__main__ import main as program
+
+    assert program(["train", "--policy_dir", str(tmp_path), "--noprogress", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert expected in error
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_code_that_a_run_names_is_not_run_unless_the_command_line_names_it_too(tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    document = {"agent_name": "antigravity:Learner", "agent_config": {}, "env_config": {}, "seed": 1,
+                 "world": PENDULUM, "options": {"program": "racer train", "keep_checkpoints": 3}}  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(document))
+    assert train(tmp_path, "--resume", str(folder)) == 2
+    assert "name it again" in capsys.readouterr().err
+    document["world"] = "gym:not.installed:Id-v0"
+    (folder / "run.json").write_text(json.dumps(document))
+    assert train(tmp_path, "--resume", str(folder)) == 2
+    assert "not installed" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_workers_only_if_it_has_some(tmp_path, capsys):
+    words = ["--world", PENDULUM, "--agent", "ppo", *TINY["ppo"], "--num_envs", "2", "--eval_interval", "0"]
+    assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "16") == 0
+    assert train(tmp_path, "--resume", str(tmp_path / "run"), "--workers", "2") == 2
+    assert "--workers is 2, but the resumed run has 0" in capsys.readouterr().err
