@@ -22,8 +22,8 @@ def join_rollouts(experiences: Sequence[Experience]) -> dict[str, np.ndarray]:
         Arrays by name, ``N = sum N_i``: ``observations`` ``[T + 1, N, ...]``; ``actions``, ``rewards``,
         ``bootstrap``, ``cut``, ``forget``, ``valid`` and the policy's extras ``[T, N, ...]``; the memory before the
         first row as ``memory/<name>`` ``[N, ...]``; ``final_observations`` ``[K, ...]`` and ``final_index`` ``[K, 2]``,
-        where K is a power of two (few shapes to compile for) and the rows that fill it up point at ``(T, 0)``, one
-        past the end.
+        where K is 64, 256, 1024, ... (a learner compiles anew for each) and the rows that fill it up point at
+        ``(T, 0)``, one past the end.
 
     Raises:
         UsageError: there are none, or their lengths, extras or memories differ.
@@ -51,10 +51,12 @@ def _beside(arrays: list[np.ndarray], axis: int) -> np.ndarray:
 
 
 def _finals(experiences: Sequence[Experience]) -> dict[str, np.ndarray]:
-    """Join the final observations, each shifted to its environments, and fill up to a power of two."""
+    """Join the final observations, each shifted to its environments, and fill up."""
     steps = len(experiences[0].rewards)
     count = sum(len(e.final_index) for e in experiences)
-    size = 1 << max(count - 1, 0).bit_length()
+    size = 64
+    while size < count:
+        size *= 4
     observations = np.zeros((size, *experiences[0].observations.shape[2:]), np.float32)
     index = np.tile(np.array([steps, 0], np.int32), (size, 1))
     row = before = 0
