@@ -212,7 +212,8 @@ class PPOLearner(BaseLearner):
         if policy.discrete:
             arrays["draws"] = self._choices(arrays.pop("actions"))
         kinds = {"draws": np.int32, "final_index": np.int32} if policy.discrete else {"final_index": np.int32}
-        return {name: np.asarray(array, dtype=kinds.get(name, np.float32)) for name, array in arrays.items()}
+        typed = {name: np.asarray(array, dtype=kinds.get(name, np.float32)) for name, array in arrays.items()}
+        return _with_room(typed, steps, envs)
 
     def _choices(self, actions: np.ndarray) -> np.ndarray:
         """Return choices counted from 0."""
@@ -235,6 +236,24 @@ class PPOLearner(BaseLearner):
                 f"rollouts of {steps} steps x {envs} environments = {steps * envs} rows do not divide into "
                 f"num_minibatches={parts}"
             )
+
+
+def _with_room(arrays: dict[str, np.ndarray], steps: int, envs: int) -> dict[str, np.ndarray]:
+    """Fill final observations up to a sixteenth of the rows, so that fewer ends seldom mean another compilation.
+
+    What fills them up points one past the end, as in :func:`racer.replay.sequence.join_rollouts`.
+    """
+    index, finals = arrays["final_index"], arrays["final_observations"]
+    missing = (1 << max(steps * envs // 16 - 1, 0).bit_length()) - len(index)
+    if missing <= 0:
+        return arrays
+    filling = np.tile(np.array([[steps, 0]], np.int32), (missing, 1))
+    zeros = np.zeros((missing, *finals.shape[1:]), np.float32)
+    return {
+        **arrays,
+        "final_index": np.concatenate([index, filling]),
+        "final_observations": np.concatenate([finals, zeros]),
+    }
 
 
 def _distribution(config: PPOConfig, interfaces: Interfaces) -> str:

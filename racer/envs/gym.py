@@ -18,6 +18,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from racer.core.errors import UsageError, nearest, unknown_name
+from racer.envs.headless import prepare_drawing
 from racer.envs.registry import Film, World
 
 __all__ = ["PlainEnv", "gym_world"]
@@ -48,7 +49,7 @@ def gym_world(name: str) -> World:
     if "rgb_array" in metadata.get("render_modes", ()):
         rate = float(metadata.get("render_fps") or 30.0)
         film = Film(
-            make=lambda config: _guarded(name, _make_one, env_id, config, "rgb_array_list"),
+            make=partial(_make_drawing, name, env_id),
             clock=lambda config: (1.0 / rate, int(config["max_episode_steps"])),
         )
     return World(name=name, resolve=partial(_resolve, name, spec), make=partial(_make, name, env_id), film=film)
@@ -125,6 +126,14 @@ def _make(name: str, env_id: str, config: Mapping[str, Any], num_envs: int) -> S
         raise UsageError(f"num_envs must be at least 1, not {num_envs}")
     makers = [partial(_make_one, env_id, config)] * num_envs
     return _guarded(name, SyncVectorEnv, makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _make_drawing(name: str, env_id: str, config: Mapping[str, Any]) -> PlainEnv:
+    """Make an environment that draws, and let it draw once: what that needs is missing now or never."""
+    prepare_drawing()
+    env: PlainEnv = _guarded(name, _make_one, env_id, config, "rgb_array_list")
+    _guarded(name, env.reset)
+    return env
 
 
 def _make_one(env_id: str, config: Mapping[str, Any], render_mode: str | None = None) -> PlainEnv:

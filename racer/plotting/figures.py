@@ -199,11 +199,13 @@ def trade_offs(groups: Sequence[RunGroup]) -> Any:
     if len(worlds) != 1:
         raise UsageError(f"trade-offs are drawn of one world, not of {', '.join(sorted(worlds))}")
     world = get_world(worlds.pop())
+    if not world.trade_offs:
+        raise UsageError(f"world {world.name!r} names no trade-offs")
     by_name = {metric.aggregate: metric for metric in world.metrics}
     pairs = [(by_name[rate], by_name[other]) for rate, other in world.trade_offs]
     points = {pair: [[_point(run, *pair) for run in group.runs] for group in groups] for pair in pairs}
     if not any(point for drawn in points.values() for group in drawn for point in group):
-        raise UsageError(f"no run has an evaluation to take a trade-off of world {world.name!r} from")
+        raise UsageError("no run has an evaluation to take a trade-off from")
     plt = pyplot()
     figure, axes = plt.subplots(1, len(pairs), figsize=(5.5 * len(pairs), 4.6), squeeze=False)
     for axis, ((rate, other), drawn) in zip(axes[0], points.items(), strict=True):

@@ -44,7 +44,7 @@ NAMES = ("acceleration", "steering")
         ("critic_layer_norm", 1, "'critic_layer_norm' must be True or False"),
         ("actor_hidden_dims", (), "actor_hidden_dims"),
         ("critic_hidden_dims", (256, 0), "critic_hidden_dims"),
-        ("observation_scale", (1.0, 2.0), "observation_scale has 2 values, but an observation's last axis has 6"),
+        ("observation_scale", (1.0, 2.0), "observation_scale has 2 values"),
         ("observation_scale", -1.0, "observation_scale"),
         ("encoder", "pointnett", "did you mean 'pointnet'"),
         ("encoder", {"kind": "pointnet", "width": [4]}, "did you mean 'widths'"),

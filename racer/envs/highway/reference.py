@@ -14,9 +14,9 @@ from highway_env.envs.highway_env import HighwayEnv, HighwayEnvFast
 from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
+from racer.envs.headless import prepare_drawing
 from racer.envs.highway.config import highway_config
 from racer.envs.highway.engine import Scenes, scene_observation, shows_scene
-from racer.envs.highway.headless import prepare_drawing
 
 __all__ = ["HighwayEnvEngine"]
 

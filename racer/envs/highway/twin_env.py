@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from highway_env.envs.highway_env import HighwayEnvFast
 
-from racer.envs.highway.headless import prepare_drawing
+from racer.envs.headless import prepare_drawing
 from racer.envs.highway.twin_base import HOOKS, ORIGINALS, SCENE_HOOKS
 from racer.envs.highway.twin_common import check_action, warn_of_unknown_options
 from racer.envs.highway.twin_keys import same_config

@@ -26,8 +26,8 @@ def make_agent(seed: int = 0, action_space: gym.Space = ACTIONS, **config: Any) 
 
 
 def padded(index: np.ndarray, finals: np.ndarray, steps: int) -> Rollout:
-    """Fill final observations up to a power of two, with rows that point one past the end."""
-    size = 1 << max(len(index) - 1, 0).bit_length()
+    """Fill final observations up to one of two shapes, with rows that point one past the end."""
+    size = 32 if len(index) <= 32 else 128
     places = np.tile(np.array([[steps, 0]], np.int32), (size, 1))
     places[: len(index)] = index
     observations = np.zeros((size, *finals.shape[1:]), np.float32)

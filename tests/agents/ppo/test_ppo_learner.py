@@ -155,6 +155,18 @@ def test_final_observations_are_successors_and_what_fills_them_up_is_not() -> No
     assert not same(results[0], results[2])
 
 
+def test_fewer_ends_do_not_compile_again() -> None:
+    agent = make_agent()
+    rollout = random_rollout(agent)
+    shapes = set()
+    for count in (0, 1, 3, 4):
+        given = {**rollout, **{name: rollout[name][:count] for name in ("final_index", "final_observations")}}
+        checked = agent.checked(given, 1)
+        shapes.add(checked["final_index"].shape)
+        assert checked["final_index"][count:].tolist() == [[STEPS, 0]] * (4 - count)
+    assert shapes == {(4, 2)}
+
+
 def test_truncation_is_not_termination() -> None:
     agent, other = make_agent(), make_agent()
     rollout = random_rollout(agent)

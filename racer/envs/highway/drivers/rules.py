@@ -16,14 +16,14 @@ from racer.envs.highway.world import RiskWorld
 __all__ = ["RuleDriver"]
 
 DESIRED_SPEED = 40.0  # m/s
-COMFORTABLE = 8.0  # m/s2, IDM's acceleration
+EAGER = 12.0  # m/s2, IDM's acceleration: above what the car can, so that it reaches its speed soon
 BRAKING = 5.0  # m/s2, IDM's comfortable deceleration
 TIME_GAP = 0.3  # s
 STANDING_GAP = 2.0  # m
-OUTLOOK = 5.0  # s, over which the lanes' progress is compared
+OUTLOOK = 4.0  # s, over which the lanes' progress is compared
 GAIN = 4.0  # m of progress that a lane change must bring
 PER_LANE = 3.0  # m that each further lane change costs
-KEEP_RIGHT = 8.0  # m that each lane farther right is worth
+KEEP_RIGHT = 6.0  # m that each lane farther right is worth
 ROOM_BEHIND, ROOM_AHEAD = -7.0, 8.0  # m, between which nobody may be in the lane that is entered
 CLEARANCE = 1.0  # s of closing that must fit beyond that room
 WAIT = 0.6  # s between two changes
@@ -127,6 +127,6 @@ def leaders(rows: NDArray[np.float32], inside: NDArray[np.bool_]) -> tuple[NDArr
 
 def idm(speed: NDArray[np.float64], gap: NDArray[np.float64], closing: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return IDM's acceleration (m/s2) at a speed (m/s) behind gaps (m) that close (m/s)."""
-    dynamic = TIME_GAP * speed + speed * closing / (2 * np.sqrt(COMFORTABLE * BRAKING))
+    dynamic = TIME_GAP * speed + speed * closing / (2 * np.sqrt(EAGER * BRAKING))
     desired = STANDING_GAP + np.maximum(dynamic, 0.0)
-    return COMFORTABLE * (1 - (speed / DESIRED_SPEED) ** 4 - (desired / gap) ** 2)
+    return EAGER * (1 - (speed / DESIRED_SPEED) ** 4 - (desired / gap) ** 2)

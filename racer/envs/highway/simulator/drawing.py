@@ -16,7 +16,7 @@ from highway_env.utils import class_from_path
 from highway_env.vehicle.controller import MDPVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
-from racer.envs.highway.headless import prepare_drawing
+from racer.envs.headless import prepare_drawing
 from racer.envs.highway.simulator.config import BEHAVIORS, Parameters
 from racer.envs.highway.simulator.layout import EGO_KIND, EGO_META, LANES, SPEED_LIMIT, VEHICLES
 
