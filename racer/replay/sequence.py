@@ -22,8 +22,8 @@ def join_rollouts(experiences: Sequence[Experience]) -> dict[str, np.ndarray]:
         Arrays by name, ``N = sum N_i``: ``observations`` ``[T + 1, N, ...]``; ``actions``, ``rewards``,
         ``bootstrap``, ``cut``, ``forget``, ``valid`` and the policy's extras ``[T, N, ...]``; the memory before the
         first row as ``memory/<name>`` ``[N, ...]``; ``final_observations`` ``[K, ...]`` and ``final_index`` ``[K, 2]``,
-        where K is 64, 256, 1024, ... (a learner compiles anew for each) and the rows that fill it up point at
-        ``(T, 0)``, one past the end.
+        where K is the power of two from ``T * N / 4`` on, or four times it where more episodes ended (a
+        learner compiles anew for each K), and the rows that fill it up point at ``(T, 0)``, one past the end.
 
     Raises:
         UsageError: there are none, or their lengths, extras or memories differ.
@@ -54,7 +54,8 @@ def _finals(experiences: Sequence[Experience]) -> dict[str, np.ndarray]:
     """Join the final observations, each shifted to its environments, and fill up."""
     steps = len(experiences[0].rewards)
     count = sum(len(e.final_index) for e in experiences)
-    size = 64
+    rows = sum(e.rewards.size for e in experiences)
+    size = 1 << (max(rows // 4, 1) - 1).bit_length()
     while size < count:
         size *= 4
     observations = np.zeros((size, *experiences[0].observations.shape[2:]), np.float32)
