@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.networks.fields import build_kind, described
@@ -84,7 +86,7 @@ class PointNet:
         last = len(self.widths) - 1
         rows = matmul(mlp(params, "encoder/row", last, "relu", observations), params[f"encoder/row_{last}/kernel"])
         # Bias and rectifier keep the order of numbers, so they may follow the maximum, where there is less to do.
-        pooled = relu(rows.max(axis=-2) + params[f"encoder/row_{last}/bias"])
+        pooled = relu(_largest_row(rows) + params[f"encoder/row_{last}/bias"])
         return namespace(pooled).concatenate([observations[..., 0, :], pooled], axis=-1)
 
 
@@ -151,6 +153,14 @@ def build_encoder(given: Any) -> Encoder:
 def encoder_spec(encoder: Encoder) -> dict[str, Any]:
     """Return the JSON form of an encoder."""
     return described(ENCODERS, encoder)
+
+
+def _largest_row(rows: Array) -> Array:
+    if isinstance(rows, np.ndarray):
+        return rows.max(axis=-2)
+    from racer.networks.pooling import largest_row
+
+    return largest_row(rows)
 
 
 def _row_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
