@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, shown, unknown_name
+from racer.envs.highway.checks import ACTION_KEYS, ENGINES, OBSERVATION_KEYS, SCENARIOS, check_config
 from racer.envs.highway.defaults import HIGHWAY_DEFAULTS, highway_defaults
 from racer.envs.highway.reward import ROW_FEATURES, SafetyConfig
 
@@ -28,38 +29,8 @@ __all__ = [
     "safety_config",
 ]
 
-ENGINES = ("compiled", "highway-env")
-SCENARIOS = ("highway-v0", "highway-fast-v0")
-REWARDS = ("training", "base")
-SAFETY_MODES = ("ttc", "proximity")
-
 # Read by highway-env where given (``config.get``), though no default names it.
 OPTIONAL_HIGHWAY_KEYS = ("on_road_reward",)
-
-OBSERVATION_KEYS = (
-    "type",
-    "features",
-    "vehicles_count",
-    "features_range",
-    "absolute",
-    "order",
-    "normalize",
-    "clip",
-    "see_behind",
-    "observe_intentions",
-    "include_obstacles",
-)
-
-ACTION_KEYS: dict[str, tuple[str, ...]] = {
-    "ContinuousAction": (
-        "type", "acceleration_range", "steering_range", "speed_range", "longitudinal", "lateral", "dynamical", "clip",
-    ),
-    "DiscreteAction": (
-        "type", "acceleration_range", "steering_range", "longitudinal", "lateral", "dynamical", "clip",
-        "actions_per_axis",
-    ),
-    "DiscreteMetaAction": ("type", "longitudinal", "lateral", "target_speeds"),
-}  # fmt: skip
 
 # What RACER changes of highway-v0. Rewards are left unnormalized: highway-env's normalization pays 0.73 a step for
 # standing still in the right lane, which neither the critic's support nor a reader expects.
@@ -116,6 +87,8 @@ RACER_DEFAULTS: dict[str, Any] = {
 
 def default_config(scenario: str = "highway-v0") -> dict[str, Any]:
     """Return the complete default configuration of ``racer/RiskHighway-v0`` for a scenario."""
+    if not isinstance(scenario, str):
+        raise UsageError(f"scenario must be one of {', '.join(SCENARIOS)}, not {shown(scenario)}")
     if scenario not in SCENARIOS:
         raise unknown_name("scenario", scenario, SCENARIOS)
     config = highway_defaults(fast=scenario == "highway-fast-v0")
@@ -133,7 +106,10 @@ def resolve_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]
     Raises:
         UsageError: for an unknown key (with the nearest one), a wrong type or a value out of range.
     """
-    overrides = _plain(overrides or {})
+    try:
+        overrides = _plain(overrides or {})
+    except RecursionError as error:
+        raise UsageError("environment config is nested too deeply") from error
     config = default_config(overrides.get("scenario", "highway-v0"))
     known = [*config, *OPTIONAL_HIGHWAY_KEYS]
     for key, value in overrides.items():
@@ -141,17 +117,14 @@ def resolve_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]
             raise unknown_name("environment config key", key, known)
         if key in ("observation", "action"):
             if not isinstance(value, dict):
-                raise UsageError(f"environment config key {key!r} must be a dictionary, not {value!r}")
+                raise UsageError(f"environment config key {key!r} must be a dictionary, not {shown(value)}")
             same_type = value.get("type", config[key]["type"]) == config[key]["type"]
             config[key] = {**config[key], **value} if same_type else value
         else:
             config[key] = value
     if config["speed_weight"] is None:
-        config["speed_weight"] = float(config["high_speed_reward"])
-    _check_choices(config)
-    _check_numbers(config)
-    _check_observation(config["observation"])
-    _check_action(config["action"])
+        config["speed_weight"] = config["high_speed_reward"]
+    check_config(config)
     return config
 
 
@@ -200,95 +173,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_plain(v) for v in value]
     return copy.deepcopy(value)
-
-
-def _check_choices(config: Mapping[str, Any]) -> None:
-    for key, choices in (
-        ("engine", ENGINES),
-        ("scenario", SCENARIOS),
-        ("reward", REWARDS),
-        ("safety_mode", SAFETY_MODES),
-    ):
-        if config[key] not in choices:
-            raise unknown_name(f"environment config value for {key!r}", str(config[key]), choices)
-
-
-def _check_numbers(config: Mapping[str, Any]) -> None:
-    def number(key: str, low: float, *, exclusive: bool = False, whole: bool = False) -> None:
-        value = config[key]
-        right_type = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-        if not right_type or value < low or (exclusive and value == low) or (whole and value != int(value)):
-            kind = "a whole number" if whole else "a finite number"
-            bound = f"above {low:g}" if exclusive else f"of at least {low:g}"
-            raise UsageError(f"environment config key {key!r} must be {kind} {bound}, not {value!r}")
-
-    number("lanes_count", 1, whole=True)
-    number("vehicles_count", 0, whole=True)
-    number("controlled_vehicles", 1, whole=True)
-    number("max_episode_steps", 1, whole=True)
-    number("simulation_frequency", 0, exclusive=True)
-    number("policy_frequency", 0, exclusive=True)
-    number("duration", 0, exclusive=True)
-    number("vehicles_density", 0, exclusive=True)
-    number("ego_spacing", 0)
-    number("observation_clip", 0, exclusive=True)
-    number("ttc_critical", 0)
-    number("ttc_threshold", config["ttc_critical"], exclusive=True)
-    number("gap_threshold", 0)
-    number("proximity_near", 0)
-    number("proximity_far", config["proximity_near"], exclusive=True)
-    number("offroad_safety_penalty", 0)
-    number("cone_half_angle_degrees", 0)
-    for key in ("collision_reward", "right_lane_reward", "high_speed_reward", "speed_weight", "safety_coeff",
-                "offroad_penalty"):  # fmt: skip
-        number(key, -np.inf)
-    if config["simulation_frequency"] < config["policy_frequency"]:
-        raise UsageError(
-            f"environment config key 'policy_frequency' ({config['policy_frequency']}) must not exceed "
-            f"'simulation_frequency' ({config['simulation_frequency']})"
-        )
-    for key in ("forward_speed_range", "reward_speed_range"):
-        _check_interval(key, config[key])
-    if config["controlled_vehicles"] != 1:
-        raise UsageError("environment config key 'controlled_vehicles' must be 1: one policy drives one car")
-    lane = config["initial_lane_id"]
-    if lane is not None and (not isinstance(lane, int) or not 0 <= lane < config["lanes_count"]):
-        raise UsageError(
-            f"environment config key 'initial_lane_id' must be None or a lane from 0 to "
-            f"{config['lanes_count'] - 1}, not {lane!r}"
-        )
-
-
-def _check_interval(key: str, value: Any) -> None:
-    pair = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    if not pair or not value[0] < value[1]:
-        raise UsageError(f"environment config key {key!r} must be [low, high] with low < high, not {value!r}")
-
-
-def _check_observation(observation: Mapping[str, Any]) -> None:
-    if observation.get("type") != "Kinematics":
-        raise UsageError(
-            f"environment config key 'observation.type' is {observation.get('type')!r}; "
-            "racer/RiskHighway-v0 observes vehicle rows: use 'Kinematics'"
-        )
-    for key in observation:
-        if key not in OBSERVATION_KEYS:
-            raise unknown_name("environment config key", f"observation.{key}",
-                               [f"observation.{k}" for k in OBSERVATION_KEYS])  # fmt: skip
-    count = observation.get("vehicles_count", 5)
-    if not isinstance(count, int) or count < 2:
-        raise UsageError(f"environment config key 'observation.vehicles_count' must be at least 2, not {count!r}")
-
-
-def _check_action(action: Mapping[str, Any]) -> None:
-    kind = action.get("type")
-    if kind not in ACTION_KEYS:
-        raise unknown_name("environment config value for 'action.type'", str(kind), ACTION_KEYS)
-    for key in action:
-        if key not in ACTION_KEYS[kind]:
-            raise unknown_name("environment config key", f"action.{key}", [f"action.{k}" for k in ACTION_KEYS[kind]])
-    if not action.get("longitudinal", True) and not action.get("lateral", True):
-        raise UsageError("environment config: 'action.longitudinal' and 'action.lateral' must not both be off")
-    for key in ("acceleration_range", "steering_range", "speed_range"):
-        if action.get(key) is not None:
-            _check_interval(f"action.{key}", action[key])
