@@ -193,9 +193,10 @@ def test_damaged_metrics_lose_the_damaged_lines_only(tmp_path: Path, harm: Calla
     path = tmp_path / METRICS_FILE
     data = harm(b"".join(lines))
     path.write_bytes(data)
-    found = read_metrics(path)
+    found = iter(read_metrics(path))
     untouched = [json.loads(line) for line in data.splitlines(keepends=True) if line in lines]
-    assert [line for line in found if line in untouched] == untouched
+    # In their order; a damaged line that is still one may stand between them, with any numbers.
+    assert all(line in found for line in untouched)
 
 
 @SHARED
