@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from racer.core.errors import RacerError, UsageError, unknown_name
+from racer.core.cli import guarded
+from racer.core.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,19 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code, 2 for wrong input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if not arguments or arguments[0].startswith("-"):
-            _overview().parse_args(arguments)
-        if arguments[0] == "train":
-            from racer.training.command import main as train
+    return guarded(lambda: _dispatch(arguments))
 
-            return train(arguments[1:])
-        if arguments[0] not in COMMANDS:
-            raise unknown_name("command", arguments[0], [*COMMANDS, "train"])
-        return _run(arguments[0], arguments[1:])
-    except RacerError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        return 130
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        _overview().parse_args(arguments)
+    if arguments[0] == "train":
+        from racer.training.command import main as train
+
+        return train(arguments[1:])
+    if arguments[0] not in COMMANDS:
+        raise unknown_name("command", arguments[0], [*COMMANDS, "train"])
+    return _run(arguments[0], arguments[1:])
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -111,7 +110,7 @@ def parse_overrides(words: Sequence[str], prefix: str) -> dict[str, Any]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 

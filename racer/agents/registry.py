@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from racer.core.config import from_mapping
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, shown, unknown_name
 
 __all__ = ["agent_class", "agent_config", "agent_names", "agent_settings", "full_name"]
 
@@ -40,6 +40,8 @@ def agent_class(name: str) -> type[Any]:
     Raises:
         UsageError: no such agent; the message names the nearest one.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"an agent (model_cls) is given by its name, not {shown(name)}")
     if ":" in name:
         found = _imported(name)
         if hasattr(found, "wants"):
@@ -75,10 +77,15 @@ def agent_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _imported(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise UsageError(f"agent {shown(path)} must be written package.module:Class")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(f"agent {path!r}: cannot import module {module_name!r} ({error})") from error
     if not hasattr(module, attribute):
         raise unknown_name(f"agent in module {module_name!r}", attribute, dir(module))
-    return getattr(module, attribute)
+    found = getattr(module, attribute)
+    if not isinstance(found, type):
+        raise UsageError(f"agent {path!r} is no class, but a {type(found).__name__}")
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import sys
 import traceback
@@ -18,13 +19,17 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
+from racer.core.ending import Ended, ended_by_signals
 from racer.core.errors import RacerError, UsageError, shown, unknown_name
+from racer.core.files import open_regular
 from racer.core.terminal import outlived_streams, write_line
 
-__all__ = ["EXIT_USAGE", "parse_bool_tokens", "run_program", "unknown_config_key"]
+__all__ = ["EXIT_USAGE", "guarded", "parse_bool_tokens", "run_program", "unknown_config_key"]
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
+
+_CONFIG_BYTES = 1 << 20
 
 
 def run_program(
@@ -43,8 +48,29 @@ def run_program(
         doc: what ``--help`` says first.
     """
     argv = list(sys.argv if argv is None else argv)
-    with outlived_streams():
-        return _run(main, argv, values, doc)
+    debug = any(word in ("--debug", "--debug=true", "--debug=1") for word in argv[1:])
+    return guarded(lambda: _run(main, argv, values, doc), debug=debug)
+
+
+def guarded(call: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Call a program and return its exit code: wrong input and failures become one line, signals their codes."""
+    with outlived_streams(), ended_by_signals():
+        try:
+            return call() or 0
+        except UsageError as error:
+            return _refuse(error, EXIT_USAGE, debug)
+        except RacerError as error:
+            return _refuse(error, EXIT_FAILURE, debug)
+        except MemoryError as error:
+            return _refuse(RacerError(f"not enough memory: {error}".rstrip(": ")), EXIT_FAILURE, debug)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return _refuse(UsageError(f"{shown(str(error.filename))}: {error.strerror}"), EXIT_USAGE, debug)
+        except KeyboardInterrupt:
+            return 130
+        except Ended as ended:
+            return ended.exit_code
 
 
 def parse_bool_tokens(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
@@ -64,31 +90,19 @@ def parse_bool_tokens(argv: Sequence[str], values: flags.FlagValues) -> list[str
     return out
 
 
-def _run(main: Callable[[], int | None], argv: list[str], values: flags.FlagValues, doc: str) -> int:
+def _run(main: Callable[[], int | None], argv: list[str], values: flags.FlagValues, doc: str) -> int | None:
     _define_common(values)
     if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
         write_line(_help(argv[0], values, doc))
         return 0
-    debug = any(word in ("--debug", "--debug=true", "--debug=1") for word in argv[1:])
     _quiet_logs()
-    try:
-        _parse(argv, values)
-        return main() or 0
-    except UsageError as error:
-        return _refuse(error, EXIT_USAGE, debug)
-    except RacerError as error:
-        return _refuse(error, EXIT_FAILURE, debug)
-    except MemoryError as error:
-        return _refuse(RacerError(f"not enough memory: {error}".rstrip(": ")), EXIT_FAILURE, debug)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return _refuse(UsageError(f"{shown(str(error.filename))}: {error.strerror}"), EXIT_USAGE, debug)
-    except KeyboardInterrupt:
-        return 130
+    _parse(argv, values)
+    return main()
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
+    if "config" in values:
+        _check_config_file(argv)
     try:
         rest = values(parse_bool_tokens(argv, values))
     except flags.UnrecognizedFlagError as error:
@@ -103,10 +117,25 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
         raise UsageError(f"config file {error.filename}:{error.lineno}: {error.msg}") from error
     except SystemExit as error:
         raise UsageError(f"config file {_place_of(error)}: it ends the program, with {shown(error.code)}") from error
-    except Exception as error:
-        raise UsageError(f"config file {_place_of(error)}: {type(error).__name__}: {error}") from error
+    except (Ended, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(f"config file {_place_of(error)}: {shown(what)[1:-1]}") from error
     if rest[1:]:
         raise UsageError(f"unexpected argument {rest[1]!r}; every option begins with --")
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+    """Refuse a ``--config`` that is no regular file of a fit size, which would be executed or waited for."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
+        path = value if equals else following
+        if word.startswith("-") and name == "config" and path:
+            # "file.py:argument" passes the argument to the file.
+            path = path if os.path.lexists(path) else path.partition(":")[0]
+            with open_regular(path, _CONFIG_BYTES):
+                pass
 
 
 def _define_common(values: flags.FlagValues) -> None:

@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UsageError:
     """Build the error for a name that is none of ``choices``.
 
     Args:
@@ -50,6 +50,6 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
         choices: every name that would have been right.
     """
     choices = sorted(choices)
-    guess = nearest(name, choices)
+    guess = nearest(name, choices) if isinstance(name, str) else None
     hint = f"did you mean {guess!r}?" if guess else f"choose one of: {', '.join(choices)}"
     return UsageError(f"unknown {kind} {shown(name)}; {hint}")

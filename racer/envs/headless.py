@@ -9,5 +9,10 @@ __all__ = ["prepare_drawing"]
 
 
 def prepare_drawing() -> None:
-    """Give SDL a runtime folder where the system has none; it would print an error for every process otherwise."""
+    """Set what SDL reads at its start; call it before anything draws.
+
+    Without a runtime folder it would print an error for every process. Its own handlers of SIGTERM and SIGINT would
+    turn them into events that nobody reads, and the program could not be ended.
+    """
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    os.environ["SDL_NO_SIGNAL_HANDLERS"] = "1"

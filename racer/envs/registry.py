@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, shown, unknown_name
 
 if TYPE_CHECKING:
     import gymnasium
@@ -358,6 +358,8 @@ def get_world(name: str) -> World:
     Raises:
         UsageError: there is no such world; the message names the nearest one.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"a world is given by its name, not {shown(name)}")
     if name.startswith("gym:"):
         from racer.envs.gym import gym_world
 

@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw
 
 from racer.core.drawing import BACKGROUND, BLUE, GREEN, HEADER, MUTED, TEXT, TRACK, Canvas, Color, font
-from racer.core.errors import UsageError
 from racer.envs.registry import Film, Step
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.episodes import EpisodeResult, EvaluationStep, run_episode
+from racer.evaluation.video import remove_partial_videos, video_writer
 
-__all__ = ["PANEL_HEIGHT", "Caption", "Pictures", "check_encoder", "film_episodes", "record", "video_writer"]
+__all__ = ["PANEL_HEIGHT", "Caption", "Pictures", "film_episodes", "record"]
 
 WIDTH = 1280
 PANEL_HEIGHT = 288
@@ -39,69 +35,6 @@ USUAL_FPS = 30.0
 
 HOLD_SECONDS = 1.0
 """How long the end of an episode stays on screen."""
-
-
-@contextmanager
-def video_writer(path: str | os.PathLike[str], fps: float, size: tuple[int, int]) -> Iterator[Any]:
-    """Open an H.264, yuv420p video for frames ``[H, W, 3]`` uint8; ``send`` each frame.
-
-    The file appears under its name only when it is complete; after an error nothing is left.
-
-    Args:
-        path: ends in ".mp4".
-        fps: frames per second of real time.
-        size: (width, height) in pixels, both even (yuv420p halves them for colour).
-    """
-    if size[0] % 2 or size[1] % 2:
-        raise ValueError(f"H.264 in yuv420p needs even sizes, got {size[0]}x{size[1]}")
-    target = Path(path)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial.mp4")
-    writer = imageio_ffmpeg.write_frames(
-        str(partial),
-        size,
-        fps=fps,
-        codec="libx264",
-        pix_fmt_in="rgb24",
-        pix_fmt_out="yuv420p",
-        quality=None,
-        macro_block_size=2,
-        ffmpeg_log_level="error",
-        output_params=["-crf", "21", "-preset", "veryfast", "-movflags", "+faststart"],
-    )
-    try:
-        writer.send(None)
-        yield writer
-        writer.close()
-        os.replace(partial, target)
-    finally:
-        writer.close()
-        partial.unlink(missing_ok=True)
-
-
-def check_encoder() -> None:
-    """Encode two tiny frames, so that a missing or broken ffmpeg is found before any episode is run.
-
-    Raises:
-        UsageError: there is no ffmpeg that encodes H.264.
-    """
-    black = np.zeros((64, 64, 3), dtype=np.uint8)
-    with tempfile.TemporaryDirectory(prefix="racer-encoder-") as folder:
-        path = Path(folder) / "probe.mp4"
-        try:
-            with video_writer(path, 10, (64, 64)) as writer:
-                writer.send(black)
-                writer.send(black)
-            encoded = path.stat().st_size > 0
-        except (OSError, RuntimeError, StopIteration) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UsageError(
-                f"no working H.264 video encoder: {reason}; install imageio-ffmpeg, point IMAGEIO_FFMPEG_EXE "
-                "at an ffmpeg, or pass --render=false"
-            ) from error
-    if not encoded:
-        raise UsageError("no working H.264 video encoder: ffmpeg wrote an empty file; or pass --render=false")
-
-
 
 
 @dataclass(frozen=True)
@@ -254,7 +187,9 @@ def film_episodes(
 
     Raises:
         UsageError: the world cannot be filmed.
+        RacerError: the encoder failed.
     """
+    remove_partial_videos(folder)
     films: list[tuple[Path, EpisodeResult]] = []
     if not seeds:
         return films

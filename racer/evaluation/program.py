@@ -22,9 +22,10 @@ from racer.evaluation.episodes import (
     evaluate_policy,
     evaluation_seeds,
 )
-from racer.evaluation.film import check_encoder, film_episodes
+from racer.evaluation.film import film_episodes
 from racer.evaluation.report import format_table, verdict, write_evaluation
 from racer.evaluation.summary import check_cvar_level
+from racer.evaluation.video import check_encoder
 from racer.networks.uniform import uniform_policy
 
 __all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "merge_config"]

@@ -112,14 +112,11 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 def _train(values: flags.FlagValues, agent: str | None) -> int:
     wandb_mode()
-    if values.config is None and values.resume is None:
+    if agent is None and values.resume is None and not values["config"].present:
         raise UsageError("--agent is missing: name one (ppo, sac, cvar, package.module:Class), or a --config file")
-    if values.config is not None:
-        with values.config.unlocked():
-            for key, name in (("model_cls", agent), ("world", values.world)):
-                if name is not None:
-                    values.config[key] = name
-    plan = plan_run(PROGRAM, workers_or_none, values, trusted=agent)
+    named = {"model_cls": agent, "world": values.world}
+    replaced = {key: name for key, name in named.items() if name is not None}
+    plan = plan_run(PROGRAM, workers_or_none, values, replaced=replaced)
     if values.world is not None and values.world != plan.spec.world:
         raise UsageError(f"flag --world is {values.world!r}, but the resumed run has {plan.spec.world!r}")
     from racer.training.run import run_training  # after choose_device: brings JAX

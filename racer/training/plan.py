@@ -267,20 +267,35 @@ def define_dataclass_flags(
         define_flag(field.name, default, field.metadata.get("doc", ""), flag_values=values)
 
 
-def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Any:
+def config_from_flags(values: flags.FlagValues = flags.FLAGS, replaced: Mapping[str, Any] | None = None) -> Any:
     """Return the contents of ``--config``, or None where none was given.
 
+    Args:
+        values: the flags.
+        replaced: keys that count instead of the file's.
+
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or gives something else than a configuration.
     """
-    config = values.config
     try:
         # A file that failed to load is reported by ml_collections only when it is first looked into.
-        return config if config is None else config.copy_and_resolve_references()
+        config = values.config
+        if config is None:
+            if values["config"].present:
+                raise UsageError("config file must give an ml_collections.ConfigDict, not None")
+            return None
+        copied = config.copy_and_resolve_references()
+        with copied.unlocked():
+            copied.update(replaced or {})
+        return copied
     except OSError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(f"config file cannot be read: {reason}") from error
-    except AttributeError as error:
+    except RecursionError as error:
+        raise UsageError("config file is nested too deeply") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(f"config file must give an ml_collections.ConfigDict, not {type(config).__name__}") from error
 
 
@@ -317,7 +332,7 @@ def plan_run(
     values: flags.FlagValues = flags.FLAGS,
     *,
     env_flags: Collection[str] = (),
-    trusted: str | None = None,
+    replaced: Mapping[str, Any] | None = None,
 ) -> RunPlan:
     """Read from the flags which run is meant, new or resumed.
 
@@ -326,14 +341,15 @@ def plan_run(
         make_setup: how this program spreads the work.
         values: the flags.
         env_flags: flags that replace the keys of the world's configuration of the same names.
-        trusted: agent (``package.module:Class``) whose code the user named, for a resumed run.
+        replaced: keys that count instead of the config file's; a resumed run may run the code of the agent
+            (``model_cls``) that they or the config file name.
 
     Raises:
         UsageError: wrong flags, an occupied folder, or a run that does not fit.
     """
     if values.resume is not None:
-        return _plan_resume(program, make_setup, values, env_flags, trusted)
-    config = config_from_flags(values)
+        return _plan_resume(program, make_setup, values, env_flags, replaced or {})
+    config = config_from_flags(values, replaced)
     if config is None:
         raise UsageError("--config is missing: name a config file, e.g. one of scripts/sim/configs")
     if values.seed < 0:
@@ -354,7 +370,11 @@ def _default_name(spec: RunSpec) -> str:
 
 
 def _plan_resume(
-    program: str, make_setup: MakeSetup, values: flags.FlagValues, env_flags: Collection[str], trusted: str | None
+    program: str,
+    make_setup: MakeSetup,
+    values: flags.FlagValues,
+    env_flags: Collection[str],
+    replaced: Mapping[str, Any],
 ) -> RunPlan:
     folder = Path(values.resume)
     if values.start_from is not None:
@@ -364,7 +384,7 @@ def _plan_resume(
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         raise UsageError(f"run {str(folder)!r} was begun by {stored.get('program')}; resume it with that program")
-    _check_same(spec, folder, values, env_flags, trusted)
+    _check_same(spec, folder, values, env_flags, replaced)
     if "workers" in values and values["workers"].present and bool(values.workers) != bool(stored.get("workers")):
         raise UsageError(f"flag --workers is {values.workers}, but the resumed run has {stored.get('workers')!r}")
     options = Options(values, stored)
@@ -376,15 +396,15 @@ def _plan_resume(
 
 
 def _check_same(
-    spec: RunSpec, folder: Path, values: flags.FlagValues, env_flags: Collection[str], trusted: str | None
+    spec: RunSpec, folder: Path, values: flags.FlagValues, env_flags: Collection[str], replaced: Mapping[str, Any]
 ) -> None:
     """Raise UsageError where the flags describe another run than the one to be resumed."""
     kept = {"seed": spec.seed, "run_name": folder.name, **{name: spec.env_config.get(name) for name in env_flags}}
     for name, value in kept.items():
         if values[name].present and values[name].value != value:
             raise UsageError(f"flag --{name} is {values[name].value!r}, but the resumed run has {value!r}")
-    config = config_from_flags(values)
-    named = {trusted, None if config is None else config.get("model_cls")}
+    config = config_from_flags(values, replaced)
+    named = {replaced.get("model_cls"), None if config is None else config.get("model_cls")}
     if ":" in spec.agent_name and spec.agent_name not in named:
         raise UsageError(
             f"run {str(folder)!r} asks for the code of {spec.agent_name!r}; if you trust it, name it again: --agent or "

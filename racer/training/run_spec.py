@@ -92,7 +92,10 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
     """
     if not isinstance(config, Mapping) and not hasattr(config, "items"):
         raise UsageError(f"a config holds keys and values, not a {type(config).__name__}")
-    values = {str(k): plain(v.to_dict() if hasattr(v, "to_dict") else v) for k, v in config.items()}
+    try:
+        values = {str(k): plain(v.to_dict() if hasattr(v, "to_dict") else v) for k, v in config.items()}
+    except RecursionError as error:
+        raise UsageError("config file is nested too deeply") from error
     name = values.pop("model_cls", None)
     if not isinstance(name, str):
         raise UsageError("config file has no 'model_cls', the name of the agent; e.g. 'DistributionalSACLearner'")

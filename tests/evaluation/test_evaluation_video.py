@@ -15,7 +15,8 @@ from evaluation_standins import (
 from racer.core.errors import UsageError
 from racer.envs.registry import World
 from racer.evaluation.episodes import run_episode
-from racer.evaluation.film import PANEL_HEIGHT, Caption, Pictures, check_encoder, record, video_writer
+from racer.evaluation.film import PANEL_HEIGHT, Caption, Pictures, record
+from racer.evaluation.video import check_encoder, video_writer
 
 FPS = POLICY_HZ * FRAMES_PER_STEP
 SEED = 10_003  # an odd seed: ends in a fall, after 4 + 3 steps

@@ -1,0 +1,48 @@
+"""Ending by a signal in order: what is under way is undone, then the exit code says which signal it was."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+__all__ = ["Ended", "ended_by_signals"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(BaseException):
+    """A signal asked the program to end.
+
+    Attributes:
+        exit_code: 128 plus the signal's number, as shells and schedulers expect.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP raise :class:`Ended`, so that half-written files are removed; a second one kills.
+
+    A signal that is ignored (SIGHUP under ``nohup``), or that somebody handles already, is left as it is.
+    """
+    mine = []
+    if threading.current_thread() is threading.main_thread():
+        mine = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Ended(number)
