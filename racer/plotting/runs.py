@@ -21,6 +21,7 @@ from racer.core.metrics import read_metrics
 from racer.core.run_dir import read_json
 from racer.envs.registry import DEFAULT_WORLD
 from racer.evaluation.report import METRICS_FILE, read_evaluation
+from racer.training.past import upgraded_agent_config
 
 __all__ = ["Curve", "Evaluation", "Run", "RunGroup", "group_runs", "has_checkpoint", "load_run", "mean_curve"]
 
@@ -230,7 +231,7 @@ def _identity(described: Mapping[str, Any], name: str) -> str:
     if config is not None and isinstance(settings.get("agent_config"), dict):
         known = dataclasses.fields(config)
         defaults = {field.name: field.default for field in known if field.default is not dataclasses.MISSING}
-        settings["agent_config"] = {**defaults, **settings["agent_config"]}
+        settings["agent_config"] = {**defaults, **upgraded_agent_config(settings["agent_config"])}
     return json.dumps(settings, sort_keys=True) if settings else _SEED_SUFFIX.sub("", name)
 
 
