@@ -47,6 +47,11 @@ class VideoWriter:
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said, process_group=0
         )
 
+    @property
+    def process_id(self) -> int:
+        """Of ffmpeg."""
+        return self._process.pid
+
     def send(self, frame: np.ndarray) -> None:
         """Add a frame.
 
