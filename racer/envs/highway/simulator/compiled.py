@@ -16,6 +16,8 @@ from typing import Any
 
 import numba
 
+from racer.envs.highway.simulator.cache import KernelCache, cache_folder
+
 __all__ = ["entry", "inlined", "kernel", "merged", "source_digest"]
 
 
@@ -60,9 +62,13 @@ def merged(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls: it releases the GIL and is cached on disk."""
-    dispatcher: Any = numba.njit(**OPTIONS, cache=True)(function)
-    # Numba has no public way to say what a cache entry depends on; should these names go, its own stamp remains
-    index: Any = getattr(dispatcher._cache, "_cache_file", None)
-    if hasattr(index, "_source_stamp"):
-        index._source_stamp = source_digest(Path(function.__code__.co_filename).parent)
+    dispatcher: Any = numba.njit(**OPTIONS)(function)
+    folder = cache_folder()
+    if folder is not None:
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        try:
+            stamp = source_digest(Path(function.__code__.co_filename).parent)
+            dispatcher._cache = KernelCache(function, stamp)
+        finally:
+            numba.config.CACHE_DIR = before
     return dispatcher
