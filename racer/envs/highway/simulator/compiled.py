@@ -65,10 +65,11 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     dispatcher: Any = numba.njit(**OPTIONS)(function)
     folder = cache_folder()
     if folder is not None:
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        settings: Any = numba.config
+        before, settings.CACHE_DIR = settings.CACHE_DIR, str(folder)
         try:
             stamp = source_digest(Path(function.__code__.co_filename).parent)
             dispatcher._cache = KernelCache(function, stamp)
         finally:
-            numba.config.CACHE_DIR = before
+            settings.CACHE_DIR = before
     return dispatcher
