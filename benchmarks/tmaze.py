@@ -191,7 +191,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axis.annotate(label, (0.0, value), xytext=(2, 3), textcoords="offset points", fontsize=8)
     axis.set(xlabel="transitions", ylabel="discounted return of training episodes")
     axis.set_title(f"T-maze of length {world['length']}: mean, worst and best of {len(first['seeds'])} seeds")
-    axis.legend(loc="center right", frameon=False)
+    axis.legend(loc="center right", bbox_to_anchor=(1.0, 0.6), frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
