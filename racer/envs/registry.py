@@ -35,6 +35,7 @@ __all__ = [
     "View",
     "World",
     "get_world",
+    "world_by_short_name",
     "world_names",
 ]
 
@@ -272,6 +273,8 @@ class World:
             may read, and acts as :class:`racer.networks.policy.Policy` does, without parameters.
         film: how episodes are drawn, or None where the world cannot be filmed.
         functional: builds reset and step as pure functions from a whole configuration, or None.
+        number_key: the key that the number in a short name sets, as in ``tmaze_10``; None where there are none.
+        variants: overrides of the configuration, by the name under which other programs know them.
     """
 
     name: str
@@ -290,6 +293,8 @@ class World:
     drivers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     film: Film | None = None
     functional: Callable[[Config], Functional] | None = None
+    number_key: str | None = None
+    variants: Mapping[str, Config] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -368,6 +373,21 @@ def get_world(name: str) -> World:
         raise unknown_name("world", name, [*_WORLDS, "gym:<id>"])
     world: World = importlib.import_module(_WORLDS[name]).WORLD
     return world
+
+
+def world_by_short_name(name: str) -> tuple[str, dict[str, Any]]:
+    """Return a world's name and overrides of its configuration: ``tmaze_10`` is a T-maze of length 10.
+
+    Raises:
+        UsageError: there is no such world; the message names the nearest one.
+    """
+    base, _, number = name.rpartition("_") if isinstance(name, str) else ("", "", "")
+    if base in _WORLDS and number.isdecimal() and len(number) < 10:
+        key = get_world(base).number_key
+        if key is not None:
+            return base, {key: int(number)}
+    get_world(name)
+    return name, {}
 
 
 def _named(kind: str, world: str, name: str, known: Mapping[str, Any]) -> Any:
