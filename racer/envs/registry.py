@@ -43,6 +43,7 @@ DEFAULT_WORLD = "highway"
 
 _WORLDS: dict[str, str] = {
     "highway": "racer.envs.highway.entry",
+    "lateral": "racer.envs.lateral.entry",
     "tmaze": "racer.envs.tmaze.entry",
 }
 """Name to the module that holds ``WORLD``; imported on demand."""
@@ -270,6 +271,9 @@ class World:
         controllers: named action transforms.
         drivers: named policies that nobody trained; each is made for a single or a vector environment, whose state it
             may read, and acts as :class:`racer.networks.policy.Policy` does, without parameters.
+        driver_config: keys put over the default configuration where a driver is evaluated.
+        held_out: the configuration in which a policy trained in a given one is evaluated, where seeds alone do not keep
+            what it was trained on apart from what it is judged by.
         film: how episodes are drawn, or None where the world cannot be filmed.
         functional: builds reset and step as pure functions from a whole configuration, or None.
     """
@@ -288,6 +292,8 @@ class World:
     views: Mapping[str, View] = field(default_factory=dict)
     controllers: Mapping[str, Controller] = field(default_factory=dict)
     drivers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    driver_config: Config = field(default_factory=dict)
+    held_out: Callable[[Config], Config] = lambda config: config
     film: Film | None = None
     functional: Callable[[Config], Functional] | None = None
 

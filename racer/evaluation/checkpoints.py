@@ -82,7 +82,7 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
     """
     if os.fspath(path).startswith(PREFIX):
         world, driver = find_driver(os.fspath(path))
-        return TrainedPolicy(driver, {}, world, world.resolve(None), None, {}, Path(path), 0, None)
+        return TrainedPolicy(driver, {}, world, world.resolve(world.driver_config), None, {}, Path(path), 0, None)
     folder = resolve_checkpoint(path, ["policy"])
     checkpoint = read_checkpoint(folder, groups=["policy"])
     metadata = checkpoint.metadata
