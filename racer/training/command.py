@@ -46,9 +46,10 @@ _FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --a
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``train`` say; returns the exit code."""
     values = flags.FlagValues()
-    given = _given(words, ("agent", "world", "config", "resume", "device", "config.model_cls"))
+    given = _given(words, ("agent", "world", "config", "resume", "device", "learner_threads", "config.model_cls"))
     # Before the agent's module is imported, which brings JAX.
-    choose_device(given.get("device", "auto"))
+    threads = given.get("learner_threads", "1")
+    choose_device(given.get("device", "auto"), int(threads) if threads.isdecimal() else 1)
     _define_flags(values)
     name_code(given.get("agent"), given.get("world"), given.get("config.model_cls"))
     agent, command = given.get("agent") or given.get("config.model_cls"), [f"-m {PROGRAM}", *words]

@@ -245,6 +245,10 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS, *, config: bool = T
         "device", "auto", ["auto", "cpu", "gpu"], "Where the learner runs; auto takes a GPU when JAX sees one.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "learner_threads", 1, "Threads that share the learner's work on a CPU; the others are the workers'.", 1,
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_bool("progress", True, "Show a progress bar.", flag_values=values)
 
 
