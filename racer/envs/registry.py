@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from racer.core.errors import UsageError, shown, unknown_name
+from racer.core.trust import require_named
 
 if TYPE_CHECKING:
     import gymnasium
@@ -35,6 +36,7 @@ __all__ = [
     "View",
     "World",
     "get_world",
+    "stored_world",
     "world_names",
 ]
 
@@ -276,6 +278,7 @@ class World:
             what it was trained on apart from what it is judged by.
         film: how episodes are drawn, or None where the world cannot be filmed.
         functional: builds reset and step as pure functions from a whole configuration, or None.
+        names_code: a text in a configuration that could name code to run, or None.
     """
 
     name: str
@@ -296,6 +299,7 @@ class World:
     held_out: Callable[[Config], Config] = lambda config: config
     film: Film | None = None
     functional: Callable[[Config], Functional] | None = None
+    names_code: Callable[[Config], str | None] = lambda config: None
 
     @property
     def file_name(self) -> str:
@@ -362,7 +366,8 @@ def get_world(name: str) -> World:
     """Return the world called ``name``: one of :func:`world_names`, or ``gym:<id>`` for any gymnasium id.
 
     Raises:
-        UsageError: there is no such world; the message names the nearest one.
+        UsageError: there is no such world; the message names the nearest one. Or nobody named its code
+            (:func:`racer.core.trust.name_code`).
     """
     if not isinstance(name, str):
         raise UsageError(f"a world is given by its name, not {shown(name)}")
@@ -374,6 +379,19 @@ def get_world(name: str) -> World:
         raise unknown_name("world", name, [*_WORLDS, "gym:<id>"])
     world: World = importlib.import_module(_WORLDS[name]).WORLD
     return world
+
+
+def stored_world(name: Any, config: Config) -> tuple[World, dict[str, Any]]:
+    """Return the world and the whole configuration that a file gives; ``name`` may be None for the default world.
+
+    Raises:
+        UsageError: there is no such world, its configuration is none, or it would run code that nobody named.
+    """
+    world = get_world(DEFAULT_WORLD if name is None else name)
+    code = world.names_code(config)
+    if code is not None:
+        require_named("world", world.name, f"is given {shown(code)} by a file, which could name code")
+    return world, world.resolve(config)
 
 
 def _named(kind: str, world: str, name: str, known: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
 from racer.envs.registry import World
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
+from racer.evaluation.command import add_world
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
 from racer.evaluation.report import format_table
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command line of ``export``."""
     parser.add_argument("run", metavar="RUN", help="checkpoint folder, or run folder for its newest valid checkpoint")
     parser.add_argument("folder", metavar="FOLDER", help="new folder for the policy and its card, as policies/<name>")
+    add_world(parser)
     parser.add_argument(
         "--episodes", type=int, default=1000, help="held-out episodes of the card (default: %(default)s)"
     )
@@ -49,7 +51,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     Raises:
         UsageError: there is no valid checkpoint, a key is unknown, or the folder is taken or cannot be written.
     """
-    trained = load_policy(arguments.run)
+    trained = load_policy(arguments.run, arguments.world)
     env_config = trained.world.with_defaults(trained.env_config, arguments.default_keys)
     seeds = evaluation_seeds(arguments.episodes, arguments.seed)
     folder = Path(arguments.folder)

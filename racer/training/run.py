@@ -17,6 +17,7 @@ from racer.agents.protocol import ROLLOUT
 from racer.core.checkpoint import Checkpoint
 from racer.core.errors import UsageError
 from racer.core.metrics import MetricsLogger
+from racer.core.trust import name_code
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.distributed.consumers import Consumer, OffPolicyConsumer, OnPolicyConsumer
 from racer.distributed.inline import InlinePool
@@ -40,7 +41,8 @@ Evaluate = Callable[[int, Any], Mapping[str, float]]
 
 
 def make_environments(world: str, env_config: Mapping[str, Any], num_envs: int) -> VectorEnv:
-    """Build a worker's environments, in the worker."""
+    """Build a worker's environments, in the worker; the learner trusts this world."""
+    name_code(world)
     return get_world(world).make(env_config, num_envs)
 
 
