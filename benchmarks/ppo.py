@@ -5,7 +5,8 @@
     python benchmarks/ppo.py --variants racer/compiled sb3/compiled
 
 RACER's single-threaded PPO and Stable-Baselines3's PPO with SubprocVecEnv, each on highway-env itself and on the
-compiled engine, and on highway-env RACER's actor-learner service too (``racer-workers``, a worker process a core).
+compiled engine, and RACER's actor-learner service too (``racer-workers``: on highway-env a worker process a core, on
+the compiled engine one worker that steps all environments while the learner updates).
 They share the world and reward, the networks (two of two tanh layers), the numbers of environments, rollout steps,
 epochs and minibatches, step size, discount, clipping. What stays different: SB3 clips an unbounded Gaussian to the
 action range, RACER squashes it; SB3 steps one environment a process, RACER all in one call; RACER's workers collect
@@ -16,6 +17,9 @@ collecting and learning, without what comes before the first step (imports, proc
 with workers, without the first iteration (compilation, the workers' start). ``time to return`` is wall clock from the
 start of the process to the first moment when the mean return of the last 100 training episodes reaches ``--target``,
 compilation included; on highway-env itself, where it would take hours, nobody waits for it.
+
+``share of floor`` compares the compiled variants with what the simulator and the networks' matrix products alone would
+allow on all cores (``benchmarks/ppo_floor.py``), measured in the same run before and after them.
 
 Prints a table and writes ``benchmarks/results/ppo.json``.
 """
@@ -37,8 +41,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ppo_floor
 
-VARIANTS = ("racer/compiled", "sb3/compiled", "racer/highway-env", "racer-workers/highway-env", "sb3/highway-env")
+VARIANTS = (
+    "racer/compiled", "racer-workers/compiled", "sb3/compiled",
+    "racer/highway-env", "racer-workers/highway-env", "sb3/highway-env",
+)  # fmt: skip
 START = time.monotonic()
 
 ROLLOUT, EPOCHS, MINIBATCHES, WIDTH = 128, 5, 4, 128
@@ -160,8 +168,9 @@ def run_racer_workers(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     """Train RACER's PPO in the actor-learner service, with a worker for each core."""
     from racer.distributed.service import ActorLearnerService, Periodic
 
-    # As many workers as cores, or as divide the environments among them.
-    workers, enough = math.gcd(os.cpu_count() or 1, args.envs), threading.Event()
+    # Of what steps slowly a worker a core, or as many as divide the environments among them.
+    workers = 1 if engine == "compiled" else math.gcd(os.cpu_count() or 1, args.envs)
+    enough = threading.Event()
     iteration = ROLLOUT * (args.envs // workers) * workers
     clock = Clock(args, iteration, False)
 
@@ -233,22 +242,57 @@ def run_sb3(args: argparse.Namespace, engine: str) -> dict[str, Any]:
 def run_child(args: argparse.Namespace) -> int:
     """Run one variant and print its report as the last line."""
     library, engine = args.child.split("/")
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    if library != "sb3":
+        from racer.training.device import choose_device
+
+        choose_device("cpu")
     report = {"racer": run_racer, "racer-workers": run_racer_workers, "sb3": run_sb3}[library](args, engine)
     print(json.dumps(report))
     return 0
 
 
-def table(reports: dict[str, dict[str, Any]], target: float) -> str:
+def floor_run(envs: int) -> dict[str, Any]:
+    """Return what :func:`ppo_floor.floor` needs to know of the run that the variants share."""
+    layers = [15 * len(SCALE), WIDTH, WIDTH]
+    return {
+        "world": {**WORLD, "engine": "compiled"}, "envs": envs, "epochs": EPOCHS,
+        "minibatch": ROLLOUT * envs // MINIBATCHES, "networks": [[*layers, 2], [*layers, 1]],
+    }  # fmt: skip
+
+
+def describe_floor(found: dict[str, Any]) -> str:
+    """Return the floor in a line."""
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in found["microseconds"].items())
+    rate, processes = found["transitions_per_second"], found["processes"]
+    return f"floor: {rate:,.0f} transitions/s with {processes} processes at once (us a transition: {parts})"
+
+
+def table(reports: dict[str, dict[str, Any]], target: float, floor: float | None) -> str:
     """Return the Markdown table; ratios are to the slowest variant."""
     slowest = min(report["steps_per_second"] for report in reports.values())
-    lines = [f"| variant | steps/s | ratio | time to return {target:g} | steps to it |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        f"| variant | steps/s | ratio | share of floor | time to return {target:g} | steps to it |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, report in reports.items():
         rate, reached = report["steps_per_second"], report["reached"]
         missing = "not reached" if report["waited_for_target"] else "not waited for"
         found = f"{reached['seconds']:.0f} s | {reached['steps']:,}" if reached else f"{missing} | "
-        lines.append(f"| {name} | {rate:,.1f} | {rate / slowest:,.1f} | {found} |")
+        share = "" if floor is None or not name.endswith("/compiled") else f"{rate / floor:.0%}"
+        lines.append(f"| {name} | {rate:,.1f} | {rate / slowest:,.1f} | {share} | {found} |")
     return "\n".join(lines)
+
+
+def compiled_wanted(args: argparse.Namespace) -> bool:
+    """Return whether a variant is to be compared with the floor."""
+    return any(variant.endswith("/compiled") for variant in args.variants)
+
+
+def measured_floor(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the floor and print it."""
+    found = ppo_floor.floor(floor_run(args.envs))
+    print(describe_floor(found), flush=True)
+    return found
 
 
 def main() -> int:
@@ -256,7 +300,7 @@ def main() -> int:
     args = parse_arguments()
     if args.child:
         return run_child(args)
-    reports = {}
+    reports, floors = {}, [measured_floor(args)] if compiled_wanted(args) else []
     for variant in args.variants:
         print(f"running {variant}", flush=True)
         options = [f"--{name}={getattr(args, name)}" for name in ("envs", "seconds", "target", "limit", "seed")]
@@ -266,11 +310,14 @@ def main() -> int:
             print(f"{variant} failed with exit code {done.returncode}", file=sys.stderr)
             return 1
         reports[variant] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(table(reports, args.target))
+    if floors:
+        floors.append(measured_floor(args))
+    floor = float(np.mean([found["transitions_per_second"] for found in floors])) if floors else None
+    print(table(reports, args.target, floor))
     output = args.output or Path(__file__).parent / "results" / "ppo.json"
     settings = {name: getattr(args, name) for name in ("envs", "seconds", "target", "limit", "seed")}
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    everything = {"benchmark": "ppo", **machine, "settings": settings, "variants": reports}
+    everything = {"benchmark": "ppo", **machine, "settings": settings, "variants": reports, "floors": floors}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
     return 0

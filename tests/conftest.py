@@ -13,6 +13,8 @@ _CACHE = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the many processes that tests start share compiled JAX programs: each would compile the same again."""
+    # As the programs do, so that what a program computes can be compared with what a test computes.
+    os.environ.setdefault("NPROC", "1")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="racer-jax-cache-")
         config.stash[_CACHE] = folder

@@ -116,7 +116,7 @@ class ActorCriticStatic(Static):
     ensemble: EnsembleCritic
 
     def sample(self, actor: Any, observations: jax.Array, key: jax.Array, bounds: Bounds) -> ActionSample:
-        """Draw actions for observations ``[..., *shape]`` by reparametrisation."""
+        """Draw actions for (viewed) observations ``[..., *shape]`` by reparametrisation."""
         policy, head = self.policy, self.policy.head
         assert isinstance(head, TanhGaussianHead)
         distribution = policy.distribution(actor, policy.features(actor, observations))
@@ -124,8 +124,8 @@ class ActorCriticStatic(Static):
         return ActionSample(raw, head.actions(raw, bounds), head.log_probs(distribution, raw, bounds))
 
     def critic(self, params: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        """Return the critics' outputs ``[E, K, B, O]`` for ``[B, *shape]`` and ``[K, B, A]``."""
-        return self.ensemble(params, self.policy.viewed(self.policy.shaped(observations)), actions)
+        """Return the critics' outputs ``[E, K, B, O]`` for (viewed) ``[B, *shape]`` and ``[K, B, A]``."""
+        return self.ensemble(params, observations, actions)
 
     def first_state(self, hyper: Hyper, key: jax.Array) -> dict[str, Any]:
         """Draw the components that every actor-critic has, and set the counts to zero."""
@@ -199,9 +199,10 @@ class ActorCriticLearner(BaseLearner):
         return arrays
 
 
-def in_minibatches(batch: Mapping[str, jax.Array], utd_ratio: int) -> dict[str, jax.Array]:
-    """Return fields ``[U * B, ...]`` as ``[U, B, ...]``."""
-    return {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in batch.items()}
+def in_minibatches(static: ActorCriticStatic, batch: Mapping[str, jax.Array], utd_ratio: int) -> dict[str, jax.Array]:
+    """Return fields ``[U * B, ...]`` as ``[U, B, ...]``, the observations as policy and critics read them."""
+    viewed = {name: static.policy.viewed(batch[name]) for name in ("observations", "next_observations")}
+    return {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in {**batch, **viewed}.items()}
 
 
 CriticLoss = Callable[[Any, Any, Any], tuple[jax.Array, Info]]

@@ -181,7 +181,7 @@ def update(
         The next state, and scalars to log.
     """
     rng, rows_key, policy_key = jax.random.split(state.rng, 3)
-    minibatches = in_minibatches(batch, utd_ratio)
+    minibatches = in_minibatches(static, batch, utd_ratio)
     rows = critic_rows(static, hyper, state, minibatches, rows_key)
     lagrange = jnp.exp(state.q_entropy_lagrange.params["log_value"])
     loss = partial(_critic_loss, static, hyper, lagrange)
@@ -330,6 +330,7 @@ class DistributionalSACLearner(ActorCriticLearner):
             observations: ``[B, *shape]``.
             actions: ``[B, A]`` as the policy chooses them.
         """
-        logits = self.static.critic(self.state.critic.params, jnp.asarray(observations), jnp.asarray(actions)[None])
+        viewed = self.static.policy.viewed(jnp.asarray(observations))
+        logits = self.static.critic(self.state.critic.params, viewed, jnp.asarray(actions)[None])
         probs = jnp.mean(jax.nn.softmax(logits[:, 0], axis=-1), axis=0)
         return np.asarray(self.static.support.atoms(), np.float64), np.asarray(probs, np.float64)

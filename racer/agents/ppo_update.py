@@ -78,9 +78,8 @@ class PPOStatic(Static):
         return jnp.array(self.low, jnp.float32), jnp.array(self.high, jnp.float32)
 
     def evaluate(self, critic: Any, features: jax.Array | None, observations: jax.Array) -> jax.Array:
-        """Return normalized values ``[..., K]`` of the policy's features or of observations, whichever are read."""
-        viewed = self.policy.viewed(self.policy.shaped(observations))
-        return self.values(critic, features, viewed)  # type: ignore[arg-type]
+        """Return normalized values ``[..., K]`` of the features or (viewed) observations, whichever it reads."""
+        return self.values(critic, features, observations)  # type: ignore[arg-type]
 
     def forward(self, actor: Any, critic: Any, rows: Rows) -> tuple[Distribution, jax.Array]:
         """Return the distribution's parameters and normalized values ``[..., K]`` of units."""
@@ -97,7 +96,8 @@ class PPOStatic(Static):
 class Rows(NamedTuple):
     """A rollout as the losses want it, ``[U, ...]`` or ``[U, T, ...]``; ``values`` and ``targets`` are normalized.
 
-    ``forget`` and ``memory`` (before the first row, ``[U, ...]`` by name) are empty for a policy without memory.
+    ``observations`` are what the policy's view gives; ``forget`` and ``memory`` (before the first row, ``[U, ...]`` by
+    name) are empty for a policy without memory.
     """
 
     observations: jax.Array
@@ -217,6 +217,8 @@ def prepare(
 ) -> tuple[Rows, Trainable, ValueScale, Info]:
     """Compute values, advantages and the policy before the update; rescale the value network to the new returns."""
     scale, valid, policy = state.value_scale, rollout["valid"], static.policy
+    viewed = {name: policy.viewed(rollout[name]) for name in ("observations", "final_observations")}
+    rollout = {**rollout, **viewed}
     distribution, normal, following = _look_ahead(static, state, rollout)
     values = scale.raw(normal)
     lambdas = jnp.stack([hyper.gae_lambda, hyper.second_gae_lambda][: values.shape[-1]])

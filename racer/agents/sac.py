@@ -105,7 +105,7 @@ def update(
         The next state, and scalars to log.
     """
     rng, rows_key, policy_key = jax.random.split(state.rng, 3)
-    minibatches = in_minibatches(batch, utd_ratio)
+    minibatches = in_minibatches(static, batch, utd_ratio)
     rows = critic_rows(static, state, minibatches, rows_key)
     state, info, refused = critic_steps(partial(_critic_loss, static, hyper), static, hyper, state, rows)
     last = minibatches["observations"][-static.config.policy_steps :]

@@ -187,25 +187,24 @@ class Policy:
 
         Args:
             params: trained parameters.
-            observations: ``[T, N, *observation_shape]``.
+            observations: ``[T, N, ...]`` as :meth:`viewed` gives them.
             memory: before the first row.
             forget: ``[T, N]``, 1 where the memory is cleared after the row.
             valid: ``[T, N]``, 0 where a row is no transition; it leaves the memory as it was.
-            peek: ``[T, N, *observation_shape]``, each row's successor in its own episode, or None.
+            peek: ``[T, N, ...]`` of :meth:`viewed`, each row's successor in its own episode, or None.
 
         Returns:
             The distribution's parameters, the features ``[T, N, H]``, and the features of ``peek``.
         """
         rows = Sequence(forget, valid)
-        later = None if peek is None else self.viewed(self.shaped(peek))
-        features, peeked = self.torso.unroll(params, self.viewed(self.shaped(observations)), memory, rows, later)
+        features, peeked = self.torso.unroll(params, observations, memory, rows, peek)
         return self.head.parameters(params, features), features, peeked
 
     def features(self, params: Params, observations: Array) -> Array:
-        """Return the features ``[..., H]`` of ``[..., *observation_shape]``; for policies without a core."""
+        """Return the features ``[..., H]`` of what :meth:`viewed` gives; for policies without a core."""
         if self.has_memory:
             raise UsageError("a policy with a memory has no features of an observation alone; use unroll")
-        return self.torso.before_memory(params, self.viewed(self.shaped(observations)))
+        return self.torso.before_memory(params, observations)
 
     def distribution(self, params: Params, features: Array) -> Distribution:
         """Return the distribution's parameters on features."""
@@ -231,8 +230,12 @@ class Policy:
         raise UsageError(f"the policy takes observations [N, {sizes}], got {list(observations.shape)}")
 
     def viewed(self, observations: Array) -> Array:
-        """Return what the torso reads of shaped observations."""
-        return observations if self._view is None else self._view(observations)
+        """Return what the torso reads ``[..., *torso.shape]`` of the world's observations, shaped or flattened.
+
+        Learners look at a batch once; critics, :meth:`features` and :meth:`unroll` take what comes out.
+        """
+        shaped = self.shaped(observations)
+        return shaped if self._view is None else self._view(shaped)
 
     def _draw(self, distribution: Distribution, memory: Memory, key: Any) -> tuple[Array, dict[str, Array]]:
         """Draw, with noise that remembers the last step's where the policy says so."""

@@ -40,7 +40,7 @@ def main() -> int:
     if values.debug_distributed:
         logging.getLogger("racer.distributed").setLevel(logging.DEBUG)
     wandb_mode()
-    choose_device(values.device)
+    choose_device(values.device, values.learner_threads)
     plan = plan_run("train_highway_distributed", worker_processes, env_flags=("engine",))
     from racer.training.run import run_training  # after choose_device: brings JAX
 

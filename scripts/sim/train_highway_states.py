@@ -39,7 +39,7 @@ def main() -> int:
     """Run what the flags describe; returns the exit code."""
     values = flags.FLAGS
     wandb_mode()
-    choose_device(values.device)
+    choose_device(values.device, values.learner_threads)
     plan = plan_run("train_highway_states", single_process, env_flags=("engine",))
     from racer.training.run import run_training  # after choose_device: brings JAX
 

@@ -80,8 +80,9 @@ def test_critics_see_the_view_and_learn_the_policys_own_actions() -> None:
     }  # fmt: skip
     flat = {**batch, "observations": batch["observations"].reshape(8, -1)}
     params = agent.state.critic.params
+    actions = jnp.asarray(batch["actions"], jnp.float32)[None]
     found, again = (
-        agent.static.critic(params, jnp.asarray(each["observations"]), jnp.asarray(batch["actions"], jnp.float32)[None])
+        agent.static.critic(params, agent.policy.viewed(jnp.asarray(each["observations"])), actions)
         for each in (batch, flat)
     )
     np.testing.assert_array_equal(found, again)

@@ -50,11 +50,12 @@ def learner():
     ends.close()
 
 
-def test_put_waits_for_a_credit_and_gives_signs_of_life_meanwhile(learner):
+def test_a_worker_waits_for_a_credit_and_gives_signs_of_life_meanwhile(learner):
     third = threading.Event()
 
     def work():
         for number in range(3):
+            learner.link.wait_for_room()
             learner.link.put(make_batch(number))
         third.set()
 
@@ -76,7 +77,7 @@ def test_batches_of_the_predecessor_count():
     learner = Learner(credit_limit=2, outstanding=2)
     learner.send(Kind.STOP)
     with pytest.raises(StopRequested):
-        learner.link.put(make_batch(0))
+        learner.link.wait_for_room()
     learner.close()
 
 

@@ -25,6 +25,9 @@ class ScriptedLink:
         self.script, self.current, self.limit = list(parameters), None, batches
         self.sent, self.log = [], []
 
+    def wait_for_room(self):
+        self.log.append("room")
+
     def put(self, batch):
         self.sent.append(batch)
         self.log.append("put")
@@ -65,7 +68,8 @@ def test_batches_carry_who_made_them_and_with_what():
     assert len(np.unique(first.experience.actions)) == 10
     assert not (first.experience.actions == second.experience.actions).any()
     # Ready is told once, after the first step; a sign of life before every step.
-    assert link.log == ["beat", "ready", *["beat"] * 0, *["beat"] * 4, "put", *["beat"] * 5, "put"]
+    # Room is awaited before a collection begins, so that it begins with the newest parameters.
+    assert link.log == ["room", "beat", "ready", *["beat"] * 4, "put", "room", *["beat"] * 5, "put"]
 
 
 def test_warm_up_acts_with_its_own_policy_and_then_no_more():

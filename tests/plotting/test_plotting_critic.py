@@ -51,7 +51,9 @@ def test_recorded_distributions_are_those_of_the_critics(written):
     observation, _ = env.reset(seed=SEED)
     env.close()
     action = mode(trained, observation)
-    logits = np.asarray(agent.static.critic(agent.state.critic.params, observation[None], action[None, None]))[:, 0, 0]
+    logits = np.asarray(
+        agent.static.critic(agent.state.critic.params, agent.policy.viewed(observation[None]), action[None, None])
+    )[:, 0, 0]
     expected = np.mean([np.exp(row) / np.exp(row).sum() for row in logits], axis=0)
     np.testing.assert_allclose(episode.probs[0], expected, atol=1e-5)
 

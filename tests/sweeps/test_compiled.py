@@ -47,7 +47,8 @@ def test_an_interrupted_job_goes_on_where_it_was(job: Job, tmp_path: Path) -> No
     first = len(told)
     got = train_compiled(job, broken, quiet, lambda share, line: told.append(share))
     assert told[first] > told[first - 1]
-    assert got == want or all(a == b or (np.isnan(a.value) and np.isnan(b.value)) for a, b in zip(got, want, strict=True))
+    assert [row[:3] for row in got] == [row[:3] for row in want]
+    np.testing.assert_array_equal([row.value for row in got], [row.value for row in want])
     write_results(broken, job, got)
     table = read_table(broken)
     assert table.series(3, "training/return")[0].tolist() == [64 * k for k in range(1, 11)]

@@ -66,10 +66,13 @@ class WorkerLink:
         """Set how many batches may be and already are under way."""
         self._credits, self._outstanding = credit_limit, outstanding
 
-    def put(self, batch: WorkerBatch) -> None:
-        """Send a batch; wait while the queue holds this worker's share."""
+    def wait_for_room(self) -> None:
+        """Wait while this worker's share of the queue is under way."""
         while self._outstanding >= self._credits:
             self.wait(self._interval)
+
+    def put(self, batch: WorkerBatch) -> None:
+        """Send a batch."""
         self._outstanding += 1
         self._send(Kind.EXPERIENCE, batch_to_bytes(batch))
 

@@ -56,6 +56,8 @@ class WorkerStart:
 class Link(Protocol):
     """What the loop needs of its connection to the learner."""
 
+    def wait_for_room(self) -> None: ...
+
     def put(self, batch: WorkerBatch) -> None: ...
 
     def latest(self) -> Parameters | None: ...
@@ -85,6 +87,8 @@ class WorkerLoop:
     def run(self) -> None:
         """Work until the link raises StopRequested."""
         while True:
+            # Before collecting rather than before sending: what is collected next is then of the newest policy.
+            self._link.wait_for_room()
             batch = self.worker.collect(self._next_parameters(), self._on_step)
             self._announce()
             if self._lock_step:

@@ -39,8 +39,9 @@ def successors(rollout: dict[str, np.ndarray]) -> np.ndarray:
 
 def values_of(agent: PPOLearner, observations: np.ndarray) -> np.ndarray:
     """Normalized values of the first head."""
-    features = agent.policy.features(agent.state.actor.params, jnp.asarray(observations))
-    return np.asarray(agent.static.evaluate(agent.state.critic.params, features, jnp.asarray(observations)))[..., 0]
+    viewed = agent.policy.viewed(jnp.asarray(observations))
+    features = agent.policy.features(agent.state.actor.params, viewed)
+    return np.asarray(agent.static.evaluate(agent.state.critic.params, features, viewed))[..., 0]
 
 
 def test_is_found_by_name_and_says_that_it_wants_rollouts() -> None:
