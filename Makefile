@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,plot
+EXTRAS ?= dev,plot,lateral,sweeps
 STAMP := $(VENV)/.installed
 RUN ?= quickstart-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 600000

@@ -9,6 +9,7 @@ from typing import Any
 
 from racer.core.config import from_mapping
 from racer.core.errors import UsageError, shown, unknown_name
+from racer.core.trust import import_named
 
 __all__ = ["agent_class", "agent_config", "agent_names", "agent_settings", "fitted_settings", "full_name"]
 
@@ -38,7 +39,8 @@ def agent_class(name: str) -> type[Any]:
             own. A class that knows the jaxrl verbs alone is given the others by an adapter.
 
     Raises:
-        UsageError: no such agent; the message names the nearest one.
+        UsageError: no such agent; the message names the nearest one. Or nobody named its code
+            (:func:`racer.core.trust.name_code`).
     """
     if not isinstance(name, str):
         raise UsageError(f"an agent (model_cls) is given by its name, not {shown(name)}")
@@ -92,7 +94,7 @@ def _imported(path: str) -> Any:
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
         raise UsageError(f"agent {shown(path)} must be written package.module:Class")
     try:
-        module = importlib.import_module(module_name)
+        module = import_named("agent", path, module_name)
     except ImportError as error:
         raise UsageError(f"agent {path!r}: cannot import module {module_name!r} ({error})") from error
     if not hasattr(module, attribute):

@@ -1,12 +1,13 @@
 """``gym:<id>``: any installed gymnasium environment as a world, with no file touched.
 
 Observations that are no Box (Dict, Discrete, ...) are flattened, a Dict by the order of its names; actions are a Box or
-Discrete. ``gym:<module>:<id>`` imports the module that registers the id.
+Discrete. ``gym:<module>:<id>`` imports the module that registers the id, if a person named it: :mod:`racer.core.trust`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -18,6 +19,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from racer.core.errors import UsageError, nearest, unknown_name
+from racer.core.trust import import_named
 from racer.envs.headless import prepare_drawing
 from racer.envs.registry import Film, World
 
@@ -52,7 +54,13 @@ def gym_world(name: str) -> World:
             make=partial(_make_drawing, name, env_id),
             clock=lambda config: (1.0 / rate, int(config["max_episode_steps"])),
         )
-    return World(name=name, resolve=partial(_resolve, name, spec), make=partial(_make, name, env_id), film=film)
+    return World(
+        name=name,
+        resolve=partial(_resolve, name, spec),
+        make=partial(_make, name, env_id),
+        names_code=lambda config: _words(config.get("kwargs")),
+        film=film,
+    )
 
 
 class PlainEnv(gymnasium.Wrapper):
@@ -116,6 +124,14 @@ def _resolve(name: str, spec: EnvSpec, overrides: Mapping[str, Any] | None = Non
     return json.loads(text)
 
 
+def _words(value: Any) -> str | None:
+    """Return the first text in a constructor's arguments that could name code: a module, a class, a file."""
+    if isinstance(value, str):
+        return value if any(word.isidentifier() for word in re.split(r"\W+", value)) else None
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((found for found in map(_words, parts) if found is not None), None)
+
+
 @lru_cache(maxsize=64)
 def _prove(name: str, config: str) -> None:
     _guarded(name, _make_one, name.removeprefix("gym:"), json.loads(config)).close()
@@ -152,7 +168,7 @@ def _spec(name: str, env_id: str) -> EnvSpec:
 
     module, _, plain_id = env_id.rpartition(":")
     if module:
-        _guarded(name, __import__, module)
+        _guarded(name, import_named, "world", name, module)
     if plain_id not in gymnasium.registry:
         guess = nearest(plain_id, gymnasium.registry)
         hint = f"did you mean 'gym:{guess}'?" if guess else "a package that registers it is named by gym:<module>:<id>"
@@ -168,6 +184,8 @@ def _guarded(name: str, call: Any, *arguments: Any, **keywords: Any) -> Any:
     """
     try:
         return call(*arguments, **keywords)
+    except UsageError:
+        raise
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         raise UsageError(f"world {name!r} needs a package that is not installed: pip install {package}") from error

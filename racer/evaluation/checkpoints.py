@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
-from racer.core.errors import UsageError
-from racer.envs.registry import DEFAULT_WORLD, World, get_world
+from racer.core.errors import UsageError, shown
+from racer.core.trust import name_code
+from racer.envs.registry import World, stored_world
 from racer.evaluation.drivers import PREFIX, DriverPolicy, find_driver
 from racer.networks.policy import AnyPolicy, Policy, build_policy
 
@@ -70,19 +71,26 @@ def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | N
     return found
 
 
-def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
+def load_policy(path: str | os.PathLike[str], named_world: str | None = None) -> TrainedPolicy:
     """Read the acting policy of a checkpoint or run folder; only the policy's own file is read.
 
-    ``driver:<name>`` is no folder but a driver of the default world, in its default configuration.
+    ``driver:<name>`` is no folder but a driver of the default world, in its default configuration. ``path`` is what a
+    person typed: a driver's world is trusted as named by it, a checkpoint's is not.
+
+    Args:
+        path: checkpoint, run folder or driver.
+        named_world: the checkpoint's world as a person names it, whose code is trusted therefore.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, newer than this version, no checkpoint at all, or its
             policy arrays do not fit its policy specification.
-        UsageError: the policy is of an unknown kind, its world is unknown or not installed, or there is no such driver.
+        UsageError: the policy is of an unknown kind, its world is unknown, not installed or runs code that nobody
+            named, or there is no such driver.
     """
+    name_code(named_world)
     if os.fspath(path).startswith(PREFIX):
         world, driver = find_driver(os.fspath(path))
-        return TrainedPolicy(driver, {}, world, world.resolve(None), None, {}, Path(path), 0, None)
+        return TrainedPolicy(driver, {}, world, world.resolve(world.driver_config), None, {}, Path(path), 0, None)
     folder = resolve_checkpoint(path, ["policy"])
     checkpoint = read_checkpoint(folder, groups=["policy"])
     metadata = checkpoint.metadata
@@ -90,9 +98,11 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
         if not isinstance(metadata.get(key), dict):
             raise CheckpointError(f"checkpoint {str(folder)!r} cannot be evaluated: its manifest has no {key!r}")
     try:
-        world = get_world(str(metadata.get("world") or DEFAULT_WORLD))
+        world, env_config = stored_world(metadata.get("world"), metadata["env_config"])
     except UsageError as error:
-        raise UsageError(f"checkpoint {str(folder)!r} needs a world that is not here: {error}") from error
+        raise UsageError(f"the world of checkpoint {str(folder)!r}: {error}") from error
+    if named_world not in (None, world.name):
+        raise UsageError(f"--world is {shown(named_world)}, but checkpoint {str(folder)!r} is of {world.name!r}")
     policy = build_policy(metadata["policy_spec"])
     params = checkpoint.groups["policy"]
     _check_params(folder, policy, params)
@@ -100,7 +110,7 @@ def load_policy(path: str | os.PathLike[str]) -> TrainedPolicy:
         policy=policy.with_white_noise() if isinstance(policy, Policy) else policy,
         params=params,
         world=world,
-        env_config=metadata["env_config"],
+        env_config=env_config,
         agent_name=metadata.get("agent_name"),
         agent_config=metadata.get("agent_config") or {},
         path=folder,

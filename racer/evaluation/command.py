@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from racer.core.trust import offer_flags
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EpisodeResult
 from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
 
-__all__ = ["add_arguments", "evaluate", "progress_bar"]
+__all__ = ["add_arguments", "add_world", "evaluate", "progress_bar"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     what = "checkpoint folder, run folder for its newest valid checkpoint, or driver:<name>"
     parser.add_argument("run", metavar="RUN", help=what)
+    add_world(parser)
     flag("num_episodes", int, 20, "episodes to run, one for each held-out seed")
     flag("render", _boolean, True, "film episodes")
     flag("video_output_dir", Path, Path("evaluation_videos"), "folder for evaluation_metrics.json and the videos")
@@ -34,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("deterministic", _boolean, True, "take the policy's most likely action; false samples from it")
     flag("cvar_level", float, 0.8, "level of the lower tail of returns, counted as cvar_risk")
     flag("compare_random", _boolean, False, "also run uniformly random actions on the same seeds, side by side")
+
+
+def add_world(parser: argparse.ArgumentParser) -> None:
+    """Define ``--world``, by which a person names the code of a checkpoint's world."""
+    offer_flags(world="--world")
+    parser.add_argument(
+        "--world", default=None, metavar="NAME",
+        help="the checkpoint's world again, which a world of other people's code needs (gym:<module>:<id>)",
+    )  # fmt: skip
 
 
 def evaluate(arguments: argparse.Namespace) -> list[Path]:
@@ -53,7 +64,8 @@ def evaluate(arguments: argparse.Namespace) -> list[Path]:
         compare_random=arguments.compare_random,
         env_overrides=arguments.overrides,
     )
-    outcome = evaluate_checkpoint(load_policy(arguments.run), options, on_table=print, progress=progress_bar)
+    trained = load_policy(arguments.run, arguments.world)
+    outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
     return [outcome.metrics_path, *outcome.videos]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from racer.core.trust import name_code
 from racer.envs.registry import DEFAULT_WORLD, World, get_world
 
 __all__ = ["PREFIX", "DriverPolicy", "bound", "find_driver"]
@@ -37,11 +38,12 @@ def bound(policy: Any, env: Any) -> Any:
 
 
 def find_driver(name: str) -> tuple[World, DriverPolicy]:
-    """Return the world and the driver that ``driver:...`` means.
+    """Return the world and the driver that ``driver:...`` means, as a person typed it.
 
     Raises:
         UsageError: there is no such driver or world; the message names the nearest one.
     """
     world_name, _, driver = name.removeprefix(PREFIX).rpartition("/")
+    name_code(world_name)
     world = get_world(world_name or DEFAULT_WORLD)
     return world, DriverPolicy(world.driver(driver))

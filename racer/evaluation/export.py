@@ -17,6 +17,7 @@ from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
 from racer.envs.registry import World
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
+from racer.evaluation.command import add_world
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
 from racer.evaluation.report import format_table
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command line of ``export``."""
     parser.add_argument("run", metavar="RUN", help="checkpoint folder, or run folder for its newest valid checkpoint")
     parser.add_argument("folder", metavar="FOLDER", help="new folder for the policy and its card, as policies/<name>")
+    add_world(parser)
     parser.add_argument(
         "--episodes", type=int, default=1000, help="held-out episodes of the card (default: %(default)s)"
     )
@@ -49,7 +51,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     Raises:
         UsageError: there is no valid checkpoint, a key is unknown, or the folder is taken or cannot be written.
     """
-    trained = load_policy(arguments.run)
+    trained = load_policy(arguments.run, arguments.world)
     env_config = trained.world.with_defaults(trained.env_config, arguments.default_keys)
     seeds = evaluation_seeds(arguments.episodes, arguments.seed)
     folder = Path(arguments.folder)
@@ -58,7 +60,8 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
-    result = evaluate_policy(trained.policy, trained.params, trained.world, env_config, seeds)
+    held_out = trained.world.held_out(env_config)
+    result = evaluate_policy(trained.policy, trained.params, trained.world, held_out, seeds)
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
     kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": env_config}
     checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)

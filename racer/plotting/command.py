@@ -10,6 +10,7 @@ from typing import Any
 
 from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_writable
+from racer.core.trust import name_code, offer_flags
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED
 from racer.evaluation.summary import check_cvar_level
 from racer.plotting.runs import RunGroup, group_runs, has_checkpoint, load_run
@@ -30,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run folder (policies/<run>), evaluation folder, or an evaluation_metrics.json; runs that differ by the "
         "seed only are drawn as one",
     )
+    offer_flags(world="--world", agent="--agent")
+    parser.add_argument(
+        "--world", action="append", default=[], metavar="NAME",
+        help="a run's world again, which a world of other people's code needs (gym:<module>:<id>); may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--agent", action="append", default=[], metavar="NAME",
+        help="a run's agent again, which the critic of an agent of other people's code needs; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--output_dir", default="plots", help="folder for the PNG files (default: %(default)s)")
     parser.add_argument(
         "--figure", action="append", metavar="NAME",
@@ -75,9 +85,11 @@ def plot(arguments: argparse.Namespace) -> list[Path]:
     if arguments.seed < 0:
         raise UsageError(f"seed must not be negative, got {arguments.seed}")
     pyplot()
+    name_code(*arguments.world, *arguments.agent)
     groups = group_runs([load_run(path) for path in arguments.runs])
     folder = check_writable(Path(arguments.output_dir), "output folder")
     paths: list[Path] = []
+    reasons = []
     for name in wanted:
         try:
             figures = _draw(name, groups, arguments)
@@ -85,10 +97,11 @@ def plot(arguments: argparse.Namespace) -> list[Path]:
             if arguments.figure or (arguments.metric and name == "learning_curves"):
                 raise
             log.info("%s is left out: %s", name, error)
+            reasons.append(str(error))
             continue
         paths += [save(figure, folder / f"{stem}.png") for stem, figure in figures]
     if not paths:
-        raise UsageError("the runs allow none of the figures: train or evaluate first")
+        raise UsageError(f"the runs allow none of the figures: {reasons[0]}")
     return paths
 
 

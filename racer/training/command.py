@@ -22,6 +22,7 @@ from racer.agents.registry import agent_config, full_name
 from racer.core.cli import run_program, unknown_config_key
 from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
+from racer.core.trust import name_code, offer_flags
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.device import choose_device
@@ -50,6 +51,7 @@ def main(words: Sequence[str]) -> int:
     threads = given.get("learner_threads", "1")
     choose_device(given.get("device", "auto"), int(threads) if threads.isdecimal() else 1)
     _define_flags(values)
+    name_code(given.get("agent"), given.get("world"), given.get("config.model_cls"))
     agent, command = given.get("agent") or given.get("config.model_cls"), [f"-m {PROGRAM}", *words]
     if "config" in given or "resume" in given or agent is None:
         config_flags.DEFINE_config_file("config", None, _FILE_HELP, flag_values=values, sys_argv=command)
@@ -97,6 +99,7 @@ def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _define_flags(values: flags.FlagValues) -> None:
     define_run_flags(values, config=False)
+    offer_flags(agent="--agent", world="--world")
     flags.DEFINE_string("agent", None, "ppo, sac, cvar, or package.module:Class.", flag_values=values)
     flags.DEFINE_string(
         "world", None, f"A world's name, or gym:<id> of any gymnasium environment; {DEFAULT_WORLD} if not given.",

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.core.run_dir import check_run_name, check_vacant, check_writable, lock_run, open_run
+from racer.core.trust import name_code, offer_flags, require_named
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, wants_rollouts, write_run
 
@@ -223,6 +224,7 @@ def _checked(setup: Setup) -> Setup:
 
 def define_run_flags(values: flags.FlagValues = flags.FLAGS, *, config: bool = True) -> None:
     """Define the flags that say what run this is; ``config`` leaves ``--config`` to the caller."""
+    offer_flags(agent="a --config file with model_cls", world="a --config file with world")
     if config:
         config_flags.DEFINE_config_file(
             "config",
@@ -393,10 +395,13 @@ def _plan_resume(
         raise UsageError("flag --start_from is for new runs; --resume goes on with the run's own networks")
     if not folder.is_dir():
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
+    config = config_from_flags(values, replaced)
+    # What a person names here is trusted, before the run's own description is looked into.
+    name_code(*replaced.values(), *(config.get(key) for key in ("model_cls", "world") if config is not None))
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         raise UsageError(f"run {str(folder)!r} was begun by {stored.get('program')}; resume it with that program")
-    _check_same(spec, folder, values, env_flags, replaced)
+    _check_same(spec, folder, values, env_flags, config)
     if "workers" in values and values["workers"].present and bool(values.workers) != bool(stored.get("workers")):
         raise UsageError(f"flag --workers is {values.workers}, but the resumed run has {stored.get('workers')!r}")
     options = Options(values, stored)
@@ -408,20 +413,15 @@ def _plan_resume(
 
 
 def _check_same(
-    spec: RunSpec, folder: Path, values: flags.FlagValues, env_flags: Collection[str], replaced: Mapping[str, Any]
+    spec: RunSpec, folder: Path, values: flags.FlagValues, env_flags: Collection[str], config: Any
 ) -> None:
     """Raise UsageError where the flags describe another run than the one to be resumed."""
     kept = {"seed": spec.seed, "run_name": folder.name, **{name: spec.env_config.get(name) for name in env_flags}}
     for name, value in kept.items():
         if values[name].present and values[name].value != value:
             raise UsageError(f"flag --{name} is {values[name].value!r}, but the resumed run has {value!r}")
-    config = config_from_flags(values, replaced)
-    named = {replaced.get("model_cls"), None if config is None else config.get("model_cls")}
-    if ":" in spec.agent_name and spec.agent_name not in named:
-        raise UsageError(
-            f"run {str(folder)!r} asks for the code of {spec.agent_name!r}; if you trust it, name it again: --agent or "
-            "--config"
-        )
+    if ":" in spec.agent_name:
+        require_named("agent", spec.agent_name, f"of run {str(folder)!r} is code")
     if config is not None:
         overrides = {name: spec.env_config[name] for name in env_flags if name in spec.env_config}
         differing = spec.differences(spec_from_config(config, spec.seed, overrides))

@@ -19,7 +19,8 @@ import racer
 from racer.agents.registry import agent_class, agent_settings, fitted_settings, full_name
 from racer.core.errors import UsageError
 from racer.core.run_dir import read_json, write_json
-from racer.envs.registry import DEFAULT_WORLD, get_world
+from racer.core.trust import name_code
+from racer.envs.registry import DEFAULT_WORLD, get_world, stored_world
 from racer.training.past import upgraded_agent_config
 
 __all__ = [
@@ -91,6 +92,7 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
 
     Keys: ``model_cls`` names the agent, ``world`` the world, ``env`` holds overrides of its configuration, as do the
     world's aliases (:attr:`racer.envs.registry.World.aliases`); everything else belongs to the agent's configuration.
+    A config comes from a person: the code of the agent and of the world that it names is trusted.
 
     Args:
         config: the contents.
@@ -112,6 +114,7 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
     world_name = values.pop("world", DEFAULT_WORLD)
     if not isinstance(world_name, str):
         raise UsageError(f"config key 'world' must be the name of a world, not {world_name!r}")
+    name_code(world_name, name)
     world = get_world(world_name)
     environment = values.pop("env", None) or {}
     if not isinstance(environment, Mapping):
@@ -164,7 +167,7 @@ def read_run(run_dir: Path) -> tuple[RunSpec, dict[str, Any]]:
     """Read ``run.json``; returns the specification and the options. One without a world is of the default world.
 
     Raises:
-        UsageError: if it is missing or malformed, or its world is not installed.
+        UsageError: if it is missing or malformed, or its world is not installed or runs code that nobody named.
     """
     path = run_dir / RUN_FILE
     document = read_json(path)
@@ -175,7 +178,7 @@ def read_run(run_dir: Path) -> tuple[RunSpec, dict[str, Any]]:
     if not isinstance(world, str) or not isinstance(options, dict):
         raise UsageError(f"{str(path)!r} does not describe a run: its world or its options are malformed")
     try:
-        env_config = get_world(world).resolve(document["env_config"])
+        _, env_config = stored_world(world, document["env_config"])
     except UsageError as error:
         raise UsageError(f"the world of run {str(run_dir)!r}: {error}") from error
     agent_config = upgraded_agent_config(document["agent_config"])

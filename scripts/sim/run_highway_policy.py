@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from racer.core.cli import run_program
 from racer.core.errors import UsageError
+from racer.core.trust import offer_flags
 from racer.envs.highway.config import ENGINES
 from racer.evaluation.checkpoints import TrainedPolicy, config_differences, load_policy
 from racer.evaluation.command import progress_bar
@@ -32,6 +33,9 @@ flags.DEFINE_string(
     None,
     "Checkpoint folder to evaluate, or a run folder, which means its newest valid checkpoint; or what nobody trained: "
     "driver:planner, driver:observation-planner, driver:rules.",
+)
+flags.DEFINE_string(
+    "world", None, "The checkpoint's world again, which a world of other people's code needs (gym:<module>:<id>)."
 )
 config_flags.DEFINE_config_file(
     "config",
@@ -64,7 +68,8 @@ def main() -> int:
     """Evaluate as the flags say."""
     if not FLAGS.policy_file:
         raise UsageError("--policy_file is missing: name a checkpoint folder or a run folder")
-    trained = load_policy(FLAGS.policy_file)
+    offer_flags(world="--world")
+    trained = load_policy(FLAGS.policy_file, FLAGS.world)
     overrides = env_overrides()
     if FLAGS.config is not None:
         report_config_differences(trained, overrides)

@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from racer.core.errors import UsageError
+from racer.core.trust import name_code
 from racer.envs.gym import BACKSTOP, PlainEnv
 from racer.envs.registry import World, get_world
 from racer.evaluation.episodes import evaluate_policy, run_episode
@@ -99,6 +100,7 @@ def test_a_mapping_is_flattened_by_name():
 
 
 def test_rows_of_numbers_keep_their_shape():
+    name_code("gym:highway_env:highway-v0")
     assert spaces_of("gym:highway_env:highway-v0")[0].shape == (5, 5)
 
 
@@ -146,6 +148,7 @@ def test_the_configuration_is_completed_and_checked():
     ],
 )
 def test_an_unknown_world_names_the_nearest(name, words):
+    name_code(name)
     with pytest.raises(UsageError, match=words) as error:
         get_world(name)
     assert "\n" not in str(error.value)

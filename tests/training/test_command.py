@@ -98,7 +98,9 @@ def test_code_that_a_run_names_is_not_run_unless_the_command_line_names_it_too(t
     document["world"] = "gym:not.installed:Id-v0"
     (folder / "run.json").write_text(json.dumps(document))
     assert train(tmp_path, "--resume", str(folder)) == 2
-    assert "not installed" in capsys.readouterr().err
+    assert "name it again: --world gym:not.installed:Id-v0" in capsys.readouterr().err
+    assert train(tmp_path, "--resume", str(folder), "--world", "gym:not.installed:Id-v0") == 2
+    assert "pip install not" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_workers_only_if_it_has_some(tmp_path, capsys):

@@ -15,6 +15,14 @@ ENGINES = ("compiled", "highway-env")
 SCENARIOS = ("highway-v0", "highway-fast-v0")
 REWARDS = ("training", "base")
 SAFETY_MODES = ("ttc", "proximity")
+# highway-env imports the module that the name says: it is one of its own.
+VEHICLES = tuple(
+    f"highway_env.vehicle.{name}"
+    for name in (
+        "behavior.IDMVehicle", "behavior.LinearVehicle", "behavior.AggressiveVehicle", "behavior.DefensiveVehicle",
+        "controller.ControlledVehicle", "controller.MDPVehicle", "kinematics.Vehicle", "dynamics.BicycleVehicle",
+    )
+)  # fmt: skip
 ORDERS = ("sorted", "shuffled")
 
 OBSERVATION_KEYS = (
@@ -130,8 +138,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         _check_switch(key, config[key])
     if config["offscreen_rendering"] is not None:
         _check_switch("offscreen_rendering", config["offscreen_rendering"])
-    if not isinstance(config["other_vehicles_type"], str):
-        raise _wrong("other_vehicles_type", "the name of a class", config["other_vehicles_type"])
+    _check_choice("other_vehicles_type", config["other_vehicles_type"], VEHICLES)
     _check_several(config)
     _check_observation(config["observation"])
     _check_action(config["action"])
