@@ -18,6 +18,7 @@ import numpy as np
 import racer
 from racer.agents.registry import agent_class, agent_settings, full_name
 from racer.core.errors import UsageError
+from racer.core.files import strict
 from racer.core.run_dir import read_json, write_json
 from racer.core.trust import name_code
 from racer.envs.registry import DEFAULT_WORLD, get_world, stored_world
@@ -29,6 +30,7 @@ __all__ = [
     "RunSpec",
     "create_agent",
     "described_spec",
+    "describes",
     "plain",
     "read_run",
     "spec_from_config",
@@ -158,8 +160,19 @@ def create_agent(
 
 def write_run(run_dir: Path, spec: RunSpec, options: Mapping[str, Any]) -> None:
     """Write ``run.json``: the specification and the program's options."""
-    document = {"racer_version": racer.__version__, **dataclasses.asdict(spec), "options": dict(options)}
-    write_json(run_dir / RUN_FILE, document)
+    write_json(run_dir / RUN_FILE, _document(spec, options))
+
+
+def describes(path: Path, spec: RunSpec, options: Mapping[str, Any]) -> bool:
+    """Whether a ``run.json`` says what :func:`write_run` writes of this run."""
+    try:
+        return bool(read_json(path) == plain(strict(_document(spec, options))))
+    except UsageError:
+        return False
+
+
+def _document(spec: RunSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"racer_version": racer.__version__, **dataclasses.asdict(spec), "options": dict(options)}
 
 
 def read_run(run_dir: Path) -> tuple[RunSpec, dict[str, Any]]:
