@@ -62,8 +62,12 @@ def _dispatch(arguments: list[str]) -> int:
         from racer.training.command import main as train
 
         return train(arguments[1:])
+    if arguments[0] == "sweep":
+        from racer.sweeps.command import main as sweep
+
+        return sweep(arguments[1:])
     if arguments[0] not in COMMANDS:
-        raise unknown_name("command", arguments[0], [*COMMANDS, "train"])
+        raise unknown_name("command", arguments[0], [*COMMANDS, "train", "sweep"])
     return _run(arguments[0], arguments[1:])
 
 
@@ -71,6 +75,7 @@ def _overview() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     commands.add_parser("train", help="train an agent in any world")
+    commands.add_parser("sweep", help="many trainings from one file, on this machine or on a cluster")
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.help)
     return parser
