@@ -2,7 +2,7 @@
 
     python -m racer train --world gym:Pendulum-v1 --agent ppo
     python -m racer train --world gym:Pendulum-v1 --agent sac --workers 2 --config.discount=0.98
-    python -m racer train --config highway_ppo_config --max_steps 1000000
+    python -m racer train --config NAME_OR_FILE.py --max_steps 1000000
     python -m racer train --resume policies/Pendulum-v1_run_42 --max_steps 200000
 
 --config names a file of yours, or one that comes along. Without it every key of the agent (--config.key=value) and of

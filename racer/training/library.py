@@ -67,7 +67,7 @@ def train(
     """Train an agent in a world and return the run; ``racer train`` of the same flags does the same.
 
     ``racer.train("gym:Pendulum-v1", "ppo", max_steps=100_000)``, or
-    ``racer.train(config="highway_ppo_config", max_steps=500_000, workers=2)``.
+    ``racer.train(config="my_config.py", max_steps=500_000, workers=2)``.
 
     Args:
         world: name of a world, or ``gym:<id>`` of any gymnasium environment.
