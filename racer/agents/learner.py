@@ -51,6 +51,15 @@ class AgentConfig:
         "not named start at the centre of the range that the policy uses.",
     )
 
+    def fitted(self, transitions: int, gradient_steps: int) -> Self:
+        """Return the configuration with what follows from the length of a run filled in, where it is None.
+
+        Args:
+            transitions: that the run will take in.
+            gradient_steps: that it will make; 0 where the agent decides that itself.
+        """
+        return self
+
 
 @dataclass(frozen=True)
 class Static:

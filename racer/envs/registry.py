@@ -37,6 +37,7 @@ __all__ = [
     "World",
     "get_world",
     "stored_world",
+    "world_by_short_name",
     "world_names",
 ]
 
@@ -45,6 +46,7 @@ DEFAULT_WORLD = "highway"
 
 _WORLDS: dict[str, str] = {
     "highway": "racer.envs.highway.entry",
+    "lateral": "racer.envs.lateral.entry",
     "tmaze": "racer.envs.tmaze.entry",
 }
 """Name to the module that holds ``WORLD``; imported on demand."""
@@ -272,8 +274,13 @@ class World:
         controllers: named action transforms.
         drivers: named policies that nobody trained; each is made for a single or a vector environment, whose state it
             may read, and acts as :class:`racer.networks.policy.Policy` does, without parameters.
+        driver_config: keys put over the default configuration where a driver is evaluated.
+        held_out: the configuration in which a policy trained in a given one is evaluated, where seeds alone do not keep
+            what it was trained on apart from what it is judged by.
         film: how episodes are drawn, or None where the world cannot be filmed.
         functional: builds reset and step as pure functions from a whole configuration, or None.
+        number_key: the key that the number in a short name sets, as in ``tmaze_10``; None where there are none.
+        variants: overrides of the configuration, by the name under which other programs know them.
         names_code: a text in a configuration that could name code to run, or None.
     """
 
@@ -291,8 +298,12 @@ class World:
     views: Mapping[str, View] = field(default_factory=dict)
     controllers: Mapping[str, Controller] = field(default_factory=dict)
     drivers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    driver_config: Config = field(default_factory=dict)
+    held_out: Callable[[Config], Config] = lambda config: config
     film: Film | None = None
     functional: Callable[[Config], Functional] | None = None
+    number_key: str | None = None
+    variants: Mapping[str, Config] = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
 
     @property
@@ -375,6 +386,19 @@ def get_world(name: str) -> World:
     return world
 
 
+def world_by_short_name(name: str) -> tuple[str, dict[str, Any]]:
+    """Return a world's name and overrides of its configuration: ``tmaze_10`` is a T-maze of length 10.
+
+    Raises:
+        UsageError: there is no such world; the message names the nearest one.
+    """
+    base, _, number = name.rpartition("_") if isinstance(name, str) else ("", "", "")
+    if base in _WORLDS and number.isdecimal() and len(number) < 10:
+        key = get_world(base).number_key
+        if key is not None:
+            return base, {key: int(number)}
+    get_world(name)
+    return name, {}
 def stored_world(name: Any, config: Config) -> tuple[World, dict[str, Any]]:
     """Return the world and the whole configuration that a file gives; ``name`` may be None for the default world.
 

@@ -60,7 +60,8 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
-    result = evaluate_policy(trained.policy, trained.params, trained.world, env_config, seeds)
+    held_out = trained.world.held_out(env_config)
+    result = evaluate_policy(trained.policy, trained.params, trained.world, held_out, seeds)
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
     kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": env_config}
     checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)

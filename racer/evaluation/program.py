@@ -105,7 +105,7 @@ def evaluate_checkpoint(
     if options.num_videos:
         world.get_film()
         check_encoder()
-    env_config = world.resolve(merge_config(trained.env_config, options.env_overrides))
+    env_config = world.resolve(merge_config(world.held_out(trained.env_config), options.env_overrides))
     action_space = _action_space(trained, env_config)
     described = {
         "policy_file": os.fspath(trained.path),

@@ -104,6 +104,13 @@ class Setup:
     envs_per_worker: int
     inline: bool
 
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that replay pays for over the whole run; 0 for agents that decide it themselves."""
+        if isinstance(self.learning, RolloutConfig):
+            return 0
+        return int(self.schedule.max_steps * self.learning.update_to_data)
+
 
 class Options:
     """Reads configuration dataclasses from flags; a resumed run's options stand in for flags that were not given.
@@ -368,6 +375,7 @@ def plan_run(
     setup = make_setup(options, spec)
     options.refuse_others(spec.agent_name, _OPTION_CLASSES)
     chosen = {name: values[name].value for name in _RUN_OPTIONS}
+    spec = spec.fitted(setup.schedule.max_steps, setup.gradient_steps)
     return RunPlan(folder, spec, setup, {"program": program, **options.read, **chosen}, resumed=False)
 
 

@@ -180,11 +180,19 @@ class TrainingRun:
 
 
 def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
-    """Return a function of (step, agent) that evaluates the deterministic policy on held-out seeds."""
+    """Return a function of (step, agent) that evaluates the deterministic policy on held-out seeds.
+
+    Raises:
+        UsageError: the configuration to evaluate in cannot be built.
+    """
     world, seeds = get_world(spec.world), evaluation_seeds(num_episodes)
+    config = world.held_out(spec.env_config)
+    if config != spec.env_config:
+        # What is held out may be missing, which is to be said before the training and not in the middle of it.
+        world.make(config, 1).close()
 
     def evaluate(step: int, agent: Any) -> Mapping[str, float]:
-        return evaluate_policy(agent.policy, agent.policy_params, world, spec.env_config, seeds).scalars()
+        return evaluate_policy(agent.policy, agent.policy_params, world, config, seeds).scalars()
 
     return evaluate
 
@@ -199,6 +207,7 @@ def run_training(plan: RunPlan, *, progress: bool = True) -> int:
         elif plan.options.get("start_from") is not None:
             learnt = learnt_arrays(plan.options["start_from"], plan.spec)
         run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt)
+        evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
         if stop.event.is_set():
             return stop.exit_code
         if not plan.resumed:
@@ -208,7 +217,6 @@ def run_training(plan: RunPlan, *, progress: bool = True) -> int:
         print(f"run {run_dir}: {_describe(plan)}")  # noqa: T201 - the program's output
         metrics = MetricsLogger(run_dir, plan.options, truncate_after=run.step if plan.resumed else None)
         saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
-        evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
         try:
             restored = functools.partial(_restored, folder, plan, metrics)
             run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress, restored=restored)

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 
 import racer
-from racer.agents.registry import agent_class, agent_settings, full_name
+from racer.agents.registry import agent_class, agent_settings, fitted_settings, full_name
 from racer.core.errors import UsageError
 from racer.core.files import strict
 from racer.core.run_dir import read_json, write_json
@@ -66,9 +66,19 @@ class RunSpec:
         """What the run is, as JSON gives it back; its sum (:func:`racer.core.manifest.json_sum`) is its name."""
         return {part: plain(getattr(self, part)) for part in DESCRIPTION}
 
+    def fitted(self, transitions: int, gradient_steps: int) -> RunSpec:
+        """Return the specification with what follows from the length of the run filled in."""
+        settings = fitted_settings(self.agent_name, self.agent_config, transitions, gradient_steps)
+        return dataclasses.replace(self, agent_config=plain(settings))
+
     def differences(self, other: RunSpec) -> list[str]:
-        """Say field by field where ``other`` differs from this one."""
+        """Say field by field where ``other``, fitted to the same length, differs from this one."""
         found = []
+        if self.agent_name == other.agent_name:
+            filled = other.fitted(1, 1).agent_config
+            missing = {key for key, value in other.agent_config.items() if value is None and filled[key] is not None}
+            config = {key: self.agent_config[key] if key in missing else v for key, v in other.agent_config.items()}
+            other = dataclasses.replace(other, agent_config=config)
         for part in DESCRIPTION[:-1]:
             mine, theirs = getattr(self, part), getattr(other, part)
             if not isinstance(mine, dict):

@@ -1,0 +1,87 @@
+"""Controllers that nobody trained, behind one protocol: the baselines of what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from racer.core.errors import unknown_name
+from racer.envs.lateral.generator import steady_gain
+from racer.envs.lateral.simulation import Signals, Simulation
+
+__all__ = ["CONTROLLERS", "PID", "Controller", "FeedForward", "Zero", "make_controller"]
+
+
+class Controller(Protocol):
+    """Steers every episode of a simulation; it holds nothing between calls."""
+
+    def __call__(self, signals: Signals) -> NDArray[np.float64]:
+        """Return steers ``[N]``, which the simulation clips."""
+        ...
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Leaves the wheel straight."""
+
+    def __call__(self, signals: Signals) -> NDArray[np.float64]:
+        return np.zeros(len(signals.target))
+
+
+@dataclass(frozen=True)
+class PID:
+    """The challenge's own baseline: the error, its sum and its change."""
+
+    proportional: float = 0.195
+    integral: float = 0.100
+    derivative: float = -0.053
+
+    def __call__(self, signals: Signals) -> NDArray[np.float64]:
+        change = signals.error - signals.previous_error
+        return self.proportional * signals.error + self.integral * signals.integral + self.derivative * change
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The steer that would settle at the target a little ahead, and a proportional and integral correction.
+
+    Attributes:
+        preview: weights of the targets now and in the steps to come; they sum to 1.
+        gain: share of the settled steer.
+        proportional: steer for an error of 1 m/s^2.
+        integral: steer for a sum of errors of 1 m/s^2.
+    """
+
+    preview: tuple[float, ...] = (0.0, 0.0, 0.25, 0.5, 0.25)
+    gain: float = 1.0
+    proportional: float = 0.08
+    integral: float = 0.04
+
+    def __call__(self, signals: Signals) -> NDArray[np.float64]:
+        future = signals.future[:, : len(self.preview)]
+        settled = (future[..., 0] - future[..., 1]) / steady_gain(future[..., 2])
+        ahead = self.gain * (settled @ np.array(self.preview))
+        return ahead + self.proportional * signals.error + self.integral * signals.integral
+
+
+CONTROLLERS: Mapping[str, Callable[[Simulation], Controller]] = {
+    "zero": lambda simulation: Zero(),
+    "pid": lambda simulation: PID(),
+    "feed-forward": lambda simulation: FeedForward(),
+}
+"""Name to what makes the controller for a simulation."""
+
+
+def make_controller(name: str, simulation: Simulation) -> Controller:
+    """Return the controller called ``name`` for a simulation.
+
+    Raises:
+        UsageError: there is none; the message names the nearest one.
+    """
+    if name not in CONTROLLERS:
+        raise unknown_name("controller", name, CONTROLLERS)
+    return CONTROLLERS[name](simulation)

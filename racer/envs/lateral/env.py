@@ -1,0 +1,89 @@
+"""``racer/LateralControl-v0``, one environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from racer.core.errors import unknown_name
+from racer.envs.lateral.config import lateral_config, resolve_config
+from racer.envs.lateral.drawing import draw
+from racer.envs.lateral.rules import STEP
+from racer.envs.lateral.world import LateralWorld, lateral_spaces
+
+__all__ = ["LateralControlEnv"]
+
+
+class LateralControlEnv(gymnasium.Env):
+    """A car that is to follow a lateral acceleration by steering.
+
+    Observation ``[256]`` float32, see :func:`racer.envs.lateral.observation.observe`. Action ``[1]`` in [-1, 1]. The
+    return of an episode is the negative of its total cost exactly; ``info`` holds the parts of each step, and at the
+    end ``episode_metrics``. Nothing terminates an episode: it is truncated after its last controlled step.
+
+    Args:
+        config: overrides of :class:`racer.envs.lateral.config.LateralConfig`.
+        render_mode: "rgb_array" for one frame, "rgb_array_list" for all frames since the last call.
+
+    Raises:
+        UsageError: a wrong configuration, or a plant or routes that cannot be read.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": round(1.0 / STEP)}
+
+    def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
+        self.config = resolve_config(config)
+        self.world = LateralWorld(lateral_config(config), 1)
+        self.observation_space, self.action_space = lateral_spaces()
+        self.render_mode = render_mode
+        self._trace: list[tuple[float, float, float]] = []
+        self._frames: list[NDArray[np.uint8]] = []
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.world.begin([0], [self.np_random])
+        self._trace, self._frames = [], []
+        self._film()
+        return self.world.observe()[0], {}
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        step = self.world.step(np.asarray(action)[None])
+        info: dict[str, Any] = {name: float(value[0]) for name, value in step.info.items()}
+        self._trace.append((info["target"], info["lataccel"], info["steer"]))
+        self._film()
+        if step.ended[0]:
+            info["episode_metrics"] = {name: float(value[0]) for name, value in step.metrics.items()}
+        return step.observations[0], float(step.rewards[0]), False, bool(step.ended[0]), info
+
+    def render(self) -> Any:
+        if self.render_mode == "rgb_array":
+            return self._drawn()
+        if self.render_mode == "rgb_array_list":
+            frames, self._frames = self._frames, []
+            return frames
+        return None
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that decides how the episode goes on, as flat named arrays."""
+        return self.world.get_state([self.np_random])
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return to :meth:`get_state` exactly; returns the observation there. The trace that is drawn begins anew."""
+        self.world.set_state(state, [self.np_random])
+        self._trace = []
+        return self.world.observe()[0]
+
+    def _drawn(self) -> NDArray[np.uint8]:
+        return draw(self._trace, int(self.world.simulation.steps[0]))
+
+    def _film(self) -> None:
+        if self.render_mode == "rgb_array_list":
+            self._frames.append(self._drawn())
