@@ -2,7 +2,8 @@
 
     python benchmarks/study.py risk                                 # CVaR levels and SAC on the sparse highway
     python benchmarks/study.py risk --rows cvar-0.5 --steps 1600000   # one row, further
-    python benchmarks/study.py highway                              # PPO and CVaR on the default highway
+    python benchmarks/study.py highway                              # PPO on the default highway, in stages
+    python benchmarks/study.py levels --seeds 1 2 3 4 5             # one CVaR policy for every risk level, there too
     python benchmarks/study.py risk --report_only                   # evaluate and print what is there
     python benchmarks/study.py risk --seeds 1 2 3 --output FILE     # keep the figures, beside those already in FILE
 
@@ -71,6 +72,17 @@ class Row:
     """Row whose run of the same training seed it begins with."""
     also_at: tuple[int, ...] = ()
     """Transitions of further checkpoints that are evaluated, where the run has them."""
+    levels: tuple[float, ...] = ()
+    """Risk levels at which a policy that knows them all is evaluated, each a line of its own."""
+
+    def line(self, level: float | None) -> str:
+        """Name a line of the table."""
+        return self.name if level is None else f"{self.name} at {level:g}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the table, in order."""
+        return [self.line(level) for level in self.levels or (None,)]
 
 
 def risk_rows() -> list[Row]:
@@ -99,15 +111,14 @@ def risk_rows() -> list[Row]:
 
 
 def highway_rows() -> list[Row]:
-    """The default highway with 50 vehicles, where speed is paid for between 30 and 45 m/s.
+    """PPO on the default highway with 50 vehicles, where speed is paid for between 30 and 45 m/s.
 
-    Between 20 m/s, the traffic's speed, and 30 m/s going faster earns nothing: the second CVaR row is trained where
-    speed pays from 15 m/s on, and evaluated as the others are. The second PPO row goes on from the first where a crash
-    costs 15 and nothing above 36 m/s is paid for, the third from the second where it costs 40.
+    The second row goes on from the first where a crash costs 15 and nothing above 36 m/s is paid for, the third from
+    the second where it costs 40.
     """
-    ppo = (f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16")
-    cvar = (f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=8", "--start_training=1000")
-    wide = ("--config.cvar_risk=0.25", "--config.env.forward_speed_range=(15.0, 45.0)")
+    ppo = (
+        f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16", "--config.lr_decay_transitions=4_000_000",
+    )  # fmt: skip
     slower = ("--config.actor_lr=1e-4", "--config.env.forward_speed_range=(20.0, 36.0)")
     careful = (
         *slower, "--config.critic_lr=1e-4", "--config.env.collision_reward=-15", "--config.env.offroad_penalty=-15.0",
@@ -120,12 +131,23 @@ def highway_rows() -> list[Row]:
         Row("ppo", ppo, 8_000_000, 2_000_000),
         Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, REWARD, "ppo"),
         Row("ppo-cautious", (*ppo, *cautious), 4_000_000, 2_000_000, REWARD, "ppo-careful"),
-        Row("cvar", cvar, 60_000, 60_000),
-        Row("cvar-wide", (*cvar, *wide), 240_000, 120_000, REWARD),
     ]
 
 
-STUDIES = {"risk": risk_rows, "highway": highway_rows}
+def levels_rows() -> list[Row]:
+    """The CVaR actor-critic's default configuration on the default highway, told every risk level in training."""
+    flags = (
+        f"--config={CONFIGS / 'highway_distributional_config.py'}", "--config.risk_conditioned=True", "--num_envs=64",
+        "--utd_ratio=8", "--batch_size=128", "--replay_buffer_size=1000000",
+    )  # fmt: skip
+    levels = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    return [Row("cvar", flags, 1_500_000, 1_500_000, levels=levels)]
+
+
+STUDIES = {"risk": risk_rows, "highway": highway_rows, "levels": levels_rows}
+
+FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000}
+"""First held-out seed of each study's evaluations."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -235,19 +257,23 @@ def fast_from(lines: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
     return None if since is None else {"transitions": since, "seconds": wall_clock(lines, since)}
 
 
-def measure(episodes: int, before: list[Path], row: Row, seed: int, checkpoint: Path) -> dict[str, Any]:
+def measure(
+    episodes: int, first_seed: int, before: list[Path], row: Row, level: float | None, seed: int, checkpoint: Path
+) -> dict[str, Any]:
     """Evaluate one checkpoint and join what its training cost, with the runs ``before`` it."""
     from racer.evaluation.checkpoints import load_policy
-    from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, evaluate_policy, evaluation_seeds
+    from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 
     trained, step = load_policy(checkpoint), step_of(checkpoint)
-    seeds = evaluation_seeds(episodes, FIRST_UNWATCHED_SEED)
+    if level is not None:
+        trained = trained.at_risk(level)
+    seeds = evaluation_seeds(episodes, first_seed)
     env_config = trained.world.with_defaults(trained.env_config, row.evaluated_with_default)
     result = evaluate_policy(trained.policy, trained.params, trained.world, env_config, seeds)
     lines = metric_lines(checkpoint.parent)
     costs = [*(cost(metric_lines(folder), last_step(folder)) for folder in before), cost(lines, step)]
     return {
-        "row": row.name,
+        "row": row.line(level),
         "seed": seed,
         **{name: sum(part[name] for part in costs) for name in COSTS},
         "fast_from": None if before else fast_from(lines, step),
@@ -328,17 +354,15 @@ def kept_results(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def joined(old: list[dict[str, Any]], new: list[dict[str, Any]], rows: list[Row]) -> list[dict[str, Any]]:
     """Return the runs of both in the table's order; where both have one, the new one."""
-    names = [row.name for row in rows]
+    names = [line for row in rows for line in row.lines]
     runs = {(run["transitions"], names.index(run["row"]), run["seed"]): run for run in [*old, *new]}
     return [runs[key] for key in sorted(runs)]
 
 
 def write(args: argparse.Namespace, rows: list[Row], runs: list[dict[str, Any]]) -> None:
     """Write the figures and how they were obtained."""
-    from racer.evaluation.episodes import FIRST_UNWATCHED_SEED
-
     settings = {
-        "episodes": args.episodes, "first_seed": FIRST_UNWATCHED_SEED, "jobs": args.jobs,
+        "episodes": args.episodes, "first_seed": FIRST_SEEDS[args.study], "jobs": args.jobs,
         "starts_from": {row.name: row.starts_from for row in rows if row.starts_from is not None},
     }  # fmt: skip
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
@@ -363,8 +387,9 @@ def main() -> int:
                 now = [(row, seed) for row, seed in pairs if len(before[row.name]) == depth]
                 list(pool.map(lambda pair: train(args, *pair), now))
     kept = [
-        ([run_folder(args, stage.name, seed) for stage in before[row.name]], row, seed, path)
+        ([run_folder(args, stage.name, seed) for stage in before[row.name]], row, level, seed, path)
         for row, seed in pairs
+        for level in row.levels or (None,)
         for path in run_folder(args, row.name, seed).glob("checkpoint_*")
         if is_kept(row, step_of(path))
     ]
@@ -373,7 +398,8 @@ def main() -> int:
         return 2
     os.environ.update(ONE_THREAD)
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
-        measured = list(processes.map(functools.partial(measure, args.episodes), *zip(*kept, strict=True)))
+        evaluate = functools.partial(measure, args.episodes, FIRST_SEEDS[args.study])
+        measured = list(processes.map(evaluate, *zip(*kept, strict=True)))
     runs = joined(kept_results(args), measured, all_rows)
     print(table(runs))
     print(speeds(runs))

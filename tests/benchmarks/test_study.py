@@ -69,10 +69,10 @@ def test_intervals_are_over_seeds_from_three_on(study: ModuleType) -> None:
 
 def test_new_figures_replace_old_ones_and_keep_the_rest(study: ModuleType) -> None:
     rows = study.STUDIES["highway"]()
-    old = [run_of("ppo", 1, 100, 1.0), run_of("cvar", 1, 100, 2.0)]
+    old = [run_of("ppo", 1, 100, 1.0), run_of("ppo-careful", 1, 100, 2.0)]
     new = [run_of("ppo", 1, 100, 3.0), run_of("ppo", 2, 50, 4.0)]
     found = [(run["row"], run["seed"], run["evaluation"]["mean_return"]) for run in study.joined(old, new, rows)]
-    assert found == [("ppo", 2, 4.0), ("ppo", 1, 3.0), ("cvar", 1, 2.0)]
+    assert found == [("ppo", 2, 4.0), ("ppo", 1, 3.0), ("ppo-careful", 1, 2.0)]
 
 
 def test_a_stage_comes_after_the_runs_that_it_goes_on_from(study: ModuleType) -> None:
