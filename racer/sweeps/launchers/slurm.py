@@ -34,7 +34,9 @@ class SlurmArray:
     memory: str = option("1G", "memory for each GPU, or of a task without any")
     cpus: int = option(1, "CPUs of a task", low=1, high=1024)
     jobs_per_task: int = option(64, "jobs of the manifest that a task runs", low=1)
-    oversub: int = option(16, "jobs that share a GPU, where the environment variable OVERSUB says nothing", low=1)
+    oversub: int | None = option(
+        None, "jobs that share a GPU where OVERSUB says nothing, None for 16; without GPUs a job for each CPU", low=1
+    )
     at_once: int | None = option(None, "tasks at a time, or None for as many as SLURM lets", low=1)
     log_folder: str = option("slurm_jobs/logs", "folder of the tasks' output")
 
@@ -62,12 +64,13 @@ def array_script(array: SlurmArray, name: str, manifest: Path, results: Path, jo
     folder = Path(__file__).parent / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        keep_trailing_newline=True, autoescape=False,  # noqa: S701 - a shell script; words are quoted below
+        keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     return environment.get_template("array.slurm.j2").render(
         name=name, parts=-(-jobs // array.jobs_per_task), at_once=array.at_once, partition=array.partition,
         account=array.account, gpus=array.gpus, memory=array.memory, cpus=array.cpus, time=array.time,
-        log_folder=array.log_folder, part_size=array.jobs_per_task, oversub=array.oversub,
+        log_folder=array.log_folder, part_size=array.jobs_per_task,
+        oversub=array.oversub or (16 if array.gpus else array.cpus),
         devices="on the GPUs of the task" if array.gpus else "on the CPUs of the task",
         device="GPU" if array.gpus else "task", where="auto" if array.gpus else "cpu",
         python=shlex.quote(sys.executable), manifest=shlex.quote(str(manifest)), results=shlex.quote(str(results)),
