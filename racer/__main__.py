@@ -1,4 +1,4 @@
-"""``python -m racer <command>``: what can be done with any world."""
+"""``racer <command>``, or ``python -m racer <command>``: what can be done with any world."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code, 2 for wrong input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(arguments))
+
+
+def program() -> NoReturn:
+    """Run the command line and exit: what an installation calls ``racer``."""
+    sys.exit(main())
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -120,4 +125,4 @@ def _literal(text: str) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()
