@@ -146,6 +146,9 @@ def levels_rows() -> list[Row]:
 
 STUDIES = {"risk": risk_rows, "highway": highway_rows, "levels": levels_rows}
 
+PLANNER = "observation-planner"
+"""Driver of the world whose return others are shown as shares of, where ``benchmarks/drivers.py`` has measured it."""
+
 FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000}
 """First held-out seed of each study's evaluations."""
 
@@ -305,10 +308,27 @@ def figure(runs: list[dict[str, Any]], key: str) -> str:
     return f"{text} ± {(high - low) / 2:.1f}"
 
 
-def table(runs: list[dict[str, Any]]) -> str:
-    """Return the Markdown table: a line for every row and number of transitions."""
+def planner_return(study: str) -> float | None:
+    """Return the planner's mean return on the study's seeds, or None where it has not been measured on them."""
+    path = ROOT / "benchmarks" / "results" / "drivers.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["first_seed"] != FIRST_SEEDS[study] or PLANNER not in found["rows"]:
+        return None
+    return float(found["rows"][PLANNER]["mean_return"])
+
+
+def table(runs: list[dict[str, Any]], planner: float | None = None) -> str:
+    """Return the Markdown table: a line for every row and number of transitions.
+
+    Args:
+        runs: evaluated checkpoints.
+        planner: a planner's mean return, of which each line then shows its share.
+    """
     costs = ("seeds", "transitions", "gradient steps", "minutes")
-    names = ["row", *costs, *COLUMNS, "training collisions", "worst exploit", "return of each seed"]
+    share = () if planner is None else ("share of planner",)
+    names = ["row", *costs, *COLUMNS, *share, "training collisions", "worst exploit", "return of each seed"]
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in runs:
@@ -317,6 +337,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         mean = {name: sum(run[name] for run in group) / len(group) for name in COSTS}
         cells = [row, str(len(group)), f"{step:,}", f"{mean['gradient_steps']:,.0f}", f"{mean['seconds'] / 60:.1f}"]
         cells += [figure(group, key) for key in COLUMNS.values()]
+        if planner is not None:
+            cells.append(f"{sum(run['evaluation']['mean_return'] for run in group) / len(group) / planner:.0%}")
         worst = max(run["worst_exploit"] for run in group)
         each = ", ".join(f"{run['evaluation']['mean_return']:.1f}" for run in group)
         cells += [f"{mean['training_collisions']:,.0f}", f"{worst:.1%}", each]
@@ -401,7 +423,7 @@ def main() -> int:
         evaluate = functools.partial(measure, args.episodes, FIRST_SEEDS[args.study])
         measured = list(processes.map(evaluate, *zip(*kept, strict=True)))
     runs = joined(kept_results(args), measured, all_rows)
-    print(table(runs))
+    print(table(runs, planner_return(args.study)))
     print(speeds(runs))
     if args.output is not None:
         write(args, all_rows, runs)

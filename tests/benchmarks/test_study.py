@@ -40,11 +40,12 @@ def run_of(row: str, seed: int, transitions: int, value: float = 1.0, rate: floa
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["risk", "highway"])
+@pytest.mark.parametrize("name", ["risk", "highway", "levels"])
 def test_results_page_shows_what_the_study_printed(study: ModuleType, name: str) -> None:
     document = json.loads((ROOT / "benchmarks" / "results" / f"study_{name}.json").read_text())
     page = (ROOT / "docs" / "results.md").read_text().splitlines()
-    printed = [*study.table(document["runs"]).splitlines(), *study.speeds(document["runs"]).splitlines()]
+    shown = study.table(document["runs"], study.planner_return(name))
+    printed = [*shown.splitlines(), *study.speeds(document["runs"]).splitlines()]
     missing = [line for line in printed if line not in page and f"    {line}" not in page]
     assert not missing, "docs/results.md differs from benchmarks/results: " + "\n".join(missing)
 
@@ -65,6 +66,15 @@ def test_intervals_are_over_seeds_from_three_on(study: ModuleType) -> None:
     # Student's 97.5 % quantile with two degrees of freedom is 4.3027; the standard error is 10 / sqrt(3).
     assert study.figure(three, "mean_return") == "20.0 ± 24.8"
     assert study.figure(three, "collision_rate") == "20.0% [0.0, 85.7]"
+
+
+def test_a_policy_of_every_level_has_a_line_for_each(study: ModuleType) -> None:
+    [row] = study.levels_rows()
+    assert row.lines == [f"cvar at 0.{n}" for n in range(1, 10)]
+    old, new = [run_of("cvar at 0.2", 1, 100, 1.0)], [run_of("cvar at 0.1", 1, 100, 2.0)]
+    assert [run["row"] for run in study.joined(old, new, [row])] == ["cvar at 0.1", "cvar at 0.2"]
+    [line] = study.table(old, planner=4.0).splitlines()[2:]
+    assert "| 25% |" in line
 
 
 def test_new_figures_replace_old_ones_and_keep_the_rest(study: ModuleType) -> None:
