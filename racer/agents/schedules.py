@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 __all__ = ["SCHEDULES", "falling_fraction", "progress"]
 
-SCHEDULES = ("constant", "linear")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 def progress(done: jax.Array, length: float | jax.Array, begin: float | jax.Array = 0.0) -> jax.Array:
@@ -25,7 +25,8 @@ def falling_fraction(
     """Return the factor on the step sizes, float32.
 
     Args:
-        schedule: "constant", or "linear": from 1 to ``final``, where it stays.
+        schedule: "constant"; "linear": from 1 to ``final``, where it stays; "cosine": the same along half a cosine,
+            slow at both ends (Loshchilov & Hutter 2017, arXiv 1608.03983).
         done: what counts, transitions or gradient steps.
         length: how many of them the fall takes.
         final: factor in the end, in [0, 1].
@@ -33,4 +34,7 @@ def falling_fraction(
     """
     if schedule == "constant":
         return jnp.float32(1.0)
-    return 1.0 - (1.0 - final) * progress(done, length, begin)
+    share = progress(done, length, begin)
+    if schedule == "cosine":
+        share = 0.5 - 0.5 * jnp.cos(jnp.pi * share)
+    return 1.0 - (1.0 - final) * share

@@ -56,10 +56,10 @@ class FeedForward:
         integral: steer for a sum of errors of 1 m/s^2.
     """
 
-    preview: tuple[float, ...] = (0.0, 0.0, 0.25, 0.5, 0.25)
-    gain: float = 1.0
-    proportional: float = 0.08
-    integral: float = 0.04
+    preview: tuple[float, ...] = (0.05, 0.12, 0.21, 0.24, 0.21, 0.12, 0.05)
+    gain: float = 0.65
+    proportional: float = 0.13
+    integral: float = 0.09
 
     def __call__(self, signals: Signals) -> NDArray[np.float64]:
         future = signals.future[:, : len(self.preview)]
