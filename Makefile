@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,plot,lateral
+EXTRAS ?= dev,plot,lateral,sweeps
 STAMP := $(VENV)/.installed
 RUN ?= quickstart-$(shell date +%Y%m%d-%H%M%S)
-STEPS ?= 2000000
+STEPS ?= 600000
 WORKERS ?= 1
 
 .PHONY: help setup train test test-slow lint clean
@@ -19,19 +19,20 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("RACER needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $(STAMP)
 
-# PPO rather than the CVaR actor-critic: it needs the fewest minutes on two cores to drive. The step size falls over the
-# run, however short it is: a policy is best after it has fallen.
+# The CVaR actor-critic. Transitions cost little beside gradient steps, so there are many environments and one update() call
+# of 8 gradient steps for each step of all of them.
 train: setup
 	$(BIN)/python scripts/sim/train_highway_distributed.py \
-	  --config scripts/sim/configs/highway_ppo_config.py --config.lr_decay_transitions=$(STEPS) --run_name $(RUN) \
-	  --max_steps $(STEPS) --num_workers $(WORKERS) --envs_per_worker 16 \
-	  --log_interval 20000 --eval_interval 250000 --save_interval 250000
+	  --config scripts/sim/configs/highway_distributional_config.py --run_name $(RUN) \
+	  --max_steps $(STEPS) --num_workers $(WORKERS) --envs_per_worker 64 --worker_steps_per_iteration 8 \
+	  --batch_size 128 --utd_ratio 8 --experience_batch_size 64 --learner_update_ratio 1 \
+	  --log_interval 20000 --eval_interval 100000 --save_interval 100000
 	$(BIN)/python scripts/sim/run_highway_policy.py --policy_file policies/$(RUN) --compare_random \
 	  --num_episodes 50 --num_videos 2 --video_output_dir evaluation_videos/$(RUN)
 

@@ -1,4 +1,4 @@
-"""``python -m racer <command>``: what can be done with any world."""
+"""``racer <command>``, or ``python -m racer <command>``: what can be done with any world."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: _dispatch(arguments))
 
 
+def program() -> NoReturn:
+    """Run the command line and exit: what an installation calls ``racer``."""
+    sys.exit(main())
+
+
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         _overview().parse_args(arguments)
@@ -57,8 +62,12 @@ def _dispatch(arguments: list[str]) -> int:
         from racer.training.command import main as train
 
         return train(arguments[1:])
+    if arguments[0] == "sweep":
+        from racer.sweeps.command import main as sweep
+
+        return sweep(arguments[1:])
     if arguments[0] not in COMMANDS:
-        raise unknown_name("command", arguments[0], [*COMMANDS, "train"])
+        raise unknown_name("command", arguments[0], [*COMMANDS, "train", "sweep"])
     return _run(arguments[0], arguments[1:])
 
 
@@ -66,6 +75,7 @@ def _overview() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     commands.add_parser("train", help="train an agent in any world")
+    commands.add_parser("sweep", help="many trainings from one file, on this machine or on a cluster")
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.help)
     return parser
@@ -115,4 +125,4 @@ def _literal(text: str) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

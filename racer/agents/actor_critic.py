@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from racer.agents.limits import ActionRange
 from racer.agents.losses.sac import temperature_loss
 from racer.agents.named_actions import initial_shares
 from racer.agents.protocol import BATCH_FIELDS, REPLAY
-from racer.agents.schedules import SCHEDULES, falling_fraction
+from racer.agents.schedules import SCHEDULES, falling_fraction, filled, need_lengths
 from racer.agents.state import Trainable, adam, trainable, tree_is_finite
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
@@ -50,8 +50,12 @@ class ActorCriticConfig(AgentConfig):
         "over lr_decay_steps gradient steps, after lr_decay_begin gradient steps, and stay there.",
         choices=SCHEDULES,
     )
-    lr_decay_begin: int = option(0, "See lr_schedule.", low=0, swept=True)
-    lr_decay_steps: int = option(1_000_000, "See lr_schedule.", low=1, swept=True)
+    lr_decay_begin: int | None = option(
+        None, "See lr_schedule; None in a program: three fifths of the run's gradient steps.", low=0, swept=True
+    )
+    lr_decay_steps: int | None = option(
+        None, "See lr_schedule; None in a program: two fifths of the run's gradient steps.", low=1, swept=True
+    )
     final_lr_fraction: float = option(0.0, "See lr_schedule.", low=0.0, high=1.0, swept=True)
     actor_hidden_dims: tuple[int, ...] = option((256, 256), "Widths of the actor's hidden layers.", empty=False)
     critic_hidden_dims: tuple[int, ...] = option((256, 256), "Widths of each critic's hidden layers.", empty=False)
@@ -82,6 +86,11 @@ class ActorCriticConfig(AgentConfig):
     noise_correlation: float = option(
         0.0, "Correlation of the exploration noise from one step to the next; 0 for white noise.", low=0.0, high=0.9999
     )
+
+    def fitted(self, transitions: int, gradient_steps: int) -> Self:
+        """See :class:`racer.agents.learner.AgentConfig`."""
+        lengths = {"lr_decay_begin": 3 * gradient_steps // 5, "lr_decay_steps": 2 * gradient_steps // 5}
+        return filled(self, lengths)
 
     def __post_init__(self) -> None:
         check_fields(self, "agent config key")
@@ -154,7 +163,12 @@ class ActorCriticLearner(BaseLearner):
 
     @staticmethod
     def fields(
-        config: ActorCriticConfig, fixed: Fixed, interfaces: Interfaces, action_range: ActionRange, outputs: int
+        config: ActorCriticConfig,
+        fixed: Fixed,
+        interfaces: Interfaces,
+        action_range: ActionRange,
+        outputs: int,
+        **more: Any,
     ) -> dict[str, Any]:
         """Return the fields of an :class:`ActorCriticStatic`.
 
@@ -164,12 +178,15 @@ class ActorCriticLearner(BaseLearner):
             interfaces: observations and actions.
             action_range: the box of the policy.
             outputs: numbers that each critic answers with.
+            more: further fields of the policy.
         """
         interfaces.need_numbers("an actor-critic")
+        if config.lr_schedule != "constant":
+            need_lengths(config, "lr_schedule", ("lr_decay_begin", "lr_decay_steps"))
         learned = None if action_range.index is None else interfaces.names[action_range.index]
         policy = agent_policy(
             config, interfaces, "squashed_gaussian", config.actor_hidden_dims, "relu",
-            learned_action=learned, noise_correlation=config.noise_correlation,
+            learned_action=learned, noise_correlation=config.noise_correlation, **more,
         )  # fmt: skip
         low, high = (np.asarray(ends, np.float64) for ends in action_range.bounds(action_range.initial))
         first = initial_shares(config.initial_action, interfaces.names, low.tolist(), high.tolist())
@@ -199,9 +216,18 @@ class ActorCriticLearner(BaseLearner):
         return arrays
 
 
-def in_minibatches(static: ActorCriticStatic, batch: Mapping[str, jax.Array], utd_ratio: int) -> dict[str, jax.Array]:
-    """Return fields ``[U * B, ...]`` as ``[U, B, ...]``, the observations as policy and critics read them."""
-    viewed = {name: static.policy.viewed(batch[name]) for name in ("observations", "next_observations")}
+def in_minibatches(
+    static: ActorCriticStatic, batch: Mapping[str, jax.Array], utd_ratio: int, risk: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """Return fields ``[U * B, ...]`` as ``[U, B, ...]``, the observations as policy and critics read them.
+
+    Args:
+        static: description.
+        batch: fields of transitions.
+        utd_ratio: U.
+        risk: the level ``[U * B]`` that both observations of a transition are read with, where the policy is told one.
+    """
+    viewed = {name: static.policy.viewed(batch[name], risk) for name in ("observations", "next_observations")}
     return {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in {**batch, **viewed}.items()}
 
 

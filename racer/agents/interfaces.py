@@ -80,6 +80,11 @@ class Interfaces:
         transforms: dict[str, Any] = {"world": world, "view": view, "controller": controller}
         shape = _observation_shape(agent, observation_space)
         if controller is not None:
+            if not isinstance(action_space, gym.spaces.Box):
+                raise UsageError(
+                    f"controller {controller!r} gives numbers and needs a Box action space, got {action_space}; set "
+                    "controller to None for choices"
+                )
             names = _controlled(world, controller)
             return cls(shape, (-1.0,) * len(names), (1.0,) * len(names), names, **transforms)
         if isinstance(action_space, gym.spaces.Discrete):

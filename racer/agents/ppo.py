@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from racer.agents.learner import AgentConfig, BaseLearner, agent_policy
 from racer.agents.named_actions import initial_shares, numbers_by_name
 from racer.agents.ppo_update import PPOState, PPOStatic
 from racer.agents.protocol import ROLLOUT, ROW_FLAGS
-from racer.agents.schedules import SCHEDULES
+from racer.agents.schedules import SCHEDULES, filled, need_lengths
 from racer.core.config import NamedNumbers, check_fields, option
 from racer.core.errors import UsageError
 from racer.networks.critics import ValueHeads
@@ -47,7 +47,9 @@ class PPOConfig(AgentConfig):
         "lr_decay_transitions transitions and stay there.",
         choices=SCHEDULES,
     )
-    lr_decay_transitions: int = option(1_000_000, "See lr_schedule.", low=1, swept=True)
+    lr_decay_transitions: int | None = option(
+        None, "See lr_schedule; None in a training program: all of the run.", low=1, swept=True
+    )
     final_lr_fraction: float = option(0.0, "See lr_schedule.", low=0.0, high=1.0, swept=True)
     critic_warmup: int = option(
         0,
@@ -117,7 +119,9 @@ class PPOConfig(AgentConfig):
         above=0.0,
         swept=True,
     )
-    std_decay_transitions: int = option(1_000_000, "See final_std.", low=1, swept=True)
+    std_decay_transitions: int | None = option(
+        None, "See final_std; None in a training program: all of the run.", low=1, swept=True
+    )
     action_scale: NamedNumbers = option(
         (),
         'Share of its range that the policy uses, for actions by name, as {"acceleration": 0.1}: the range shrinks '
@@ -145,6 +149,10 @@ class PPOConfig(AgentConfig):
         if self.value_heads == 1 and np.any(np.asarray(self.ld_weight) > 0.0):
             raise UsageError("ld_weight compares two value heads: set value_heads to 2, or ld_weight to 0")
 
+    def fitted(self, transitions: int, gradient_steps: int) -> Self:
+        """See :class:`racer.agents.learner.AgentConfig`."""
+        return filled(self, {"lr_decay_transitions": transitions, "std_decay_transitions": transitions})
+
 
 @dataclass(frozen=True)
 class PPOLearner(BaseLearner):
@@ -159,6 +167,10 @@ class PPOLearner(BaseLearner):
     @staticmethod
     def prepare(config: PPOConfig, fixed: Fixed, interfaces: Interfaces) -> PPOStatic:
         """See :class:`racer.agents.learner.BaseLearner`."""
+        if config.lr_schedule != "constant":
+            need_lengths(config, "lr_schedule", ("lr_decay_transitions",))
+        if config.final_std is not None:
+            need_lengths(config, "final_std", ("std_decay_transitions",))
         kind = _distribution(config, interfaces)
         low, high = _scaled_range(config, interfaces)
         limits = LOG_STD_LIMITS.get(kind)

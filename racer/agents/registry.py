@@ -11,7 +11,7 @@ from racer.core.config import from_mapping
 from racer.core.errors import UsageError, shown, unknown_name
 from racer.core.trust import import_named
 
-__all__ = ["agent_class", "agent_config", "agent_names", "agent_settings", "full_name"]
+__all__ = ["agent_class", "agent_config", "agent_names", "agent_settings", "fitted_settings", "full_name"]
 
 _AGENTS: dict[str, str] = {
     "DistributionalSACLearner": "racer.agents.distributional_sac",
@@ -75,6 +75,18 @@ def agent_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if getattr(found, "config_class", None) is None:
         return dict(found.checked_settings(values))
     return dataclasses.asdict(from_mapping(found.config_class, values, f"config key of {name}"))
+
+
+def fitted_settings(name: str, settings: Mapping[str, Any], transitions: int, gradient_steps: int) -> dict[str, Any]:
+    """Return an agent's whole configuration with what follows from the length of its run filled in.
+
+    See :meth:`racer.agents.learner.AgentConfig.fitted`.
+    """
+    config = agent_config(name)
+    if config is None or not hasattr(config, "fitted"):
+        return dict(settings)
+    values = from_mapping(config, settings, f"config key of {name}")
+    return dataclasses.asdict(values.fitted(transitions, gradient_steps))
 
 
 def _imported(path: str) -> Any:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 
-__all__ = ["SCHEDULES", "falling_fraction", "progress"]
+from racer.core.errors import UsageError
+
+__all__ = ["SCHEDULES", "falling_fraction", "filled", "need_lengths", "progress"]
 
 SCHEDULES = ("constant", "linear", "cosine")
+
+T = TypeVar("T")
+
+
+def filled(config: T, lengths: dict[str, int]) -> T:
+    """Return a configuration whose keys of ``lengths`` that are None have taken these values, at least 1."""
+    missing = {name: max(value, 1) for name, value in lengths.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **missing)  # type: ignore[type-var]
+
+
+def need_lengths(config: Any, key: str, names: tuple[str, ...]) -> None:
+    """Raise UsageError where a schedule (``key``) is on and its lengths (``names``) are still None."""
+    for name in names:
+        if getattr(config, name) is None:
+            raise UsageError(
+                f"{key} is {getattr(config, key)!r}, so {name} must be a number: only a training program knows a "
+                "run's length"
+            )
 
 
 def progress(done: jax.Array, length: float | jax.Array, begin: float | jax.Array = 0.0) -> jax.Array:

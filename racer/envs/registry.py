@@ -37,6 +37,7 @@ __all__ = [
     "World",
     "get_world",
     "stored_world",
+    "world_by_short_name",
     "world_names",
 ]
 
@@ -278,6 +279,8 @@ class World:
             what it was trained on apart from what it is judged by.
         film: how episodes are drawn, or None where the world cannot be filmed.
         functional: builds reset and step as pure functions from a whole configuration, or None.
+        number_key: the key that the number in a short name sets, as in ``tmaze_10``; None where there are none.
+        variants: overrides of the configuration, by the name under which other programs know them.
         names_code: a text in a configuration that could name code to run, or None.
     """
 
@@ -299,6 +302,8 @@ class World:
     held_out: Callable[[Config], Config] = lambda config: config
     film: Film | None = None
     functional: Callable[[Config], Functional] | None = None
+    number_key: str | None = None
+    variants: Mapping[str, Config] = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
 
     @property
@@ -381,6 +386,19 @@ def get_world(name: str) -> World:
     return world
 
 
+def world_by_short_name(name: str) -> tuple[str, dict[str, Any]]:
+    """Return a world's name and overrides of its configuration: ``tmaze_10`` is a T-maze of length 10.
+
+    Raises:
+        UsageError: there is no such world; the message names the nearest one.
+    """
+    base, _, number = name.rpartition("_") if isinstance(name, str) else ("", "", "")
+    if base in _WORLDS and number.isdecimal() and len(number) < 10:
+        key = get_world(base).number_key
+        if key is not None:
+            return base, {key: int(number)}
+    get_world(name)
+    return name, {}
 def stored_world(name: Any, config: Config) -> tuple[World, dict[str, Any]]:
     """Return the world and the whole configuration that a file gives; ``name`` may be None for the default world.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,9 +14,11 @@ import numpy as np
 
 from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
 from racer.core.errors import UsageError, shown
+from racer.core.shipped import find_policy
 from racer.core.trust import name_code
 from racer.envs.registry import World, stored_world
 from racer.evaluation.drivers import PREFIX, DriverPolicy, find_driver
+from racer.networks.memory import Memory, cleared
 from racer.networks.policy import AnyPolicy, Policy, build_policy
 
 __all__ = ["TrainedPolicy", "config_differences", "load_policy", "resolve_checkpoint"]
@@ -49,23 +53,80 @@ class TrainedPolicy:
     step: int
     seed: int | None
 
+    def at_risk(self, level: float) -> TrainedPolicy:
+        """Return the policy at another risk level.
+
+        Raises:
+            UsageError: it was not trained for several, or there is no such level.
+        """
+        if not isinstance(self.policy, Policy):
+            raise UsageError(f"{str(self.path)!r} has no risk level to be chosen")
+        policy = self.policy.at_risk(level)
+        return dataclasses.replace(self, policy=policy, agent_config={**self.agent_config, "cvar_risk": level})
+
     @property
     def name(self) -> str:
         """The checkpoint folder's name ("checkpoint_10000"), which videos are named after."""
         return self.path.name.replace(":", "-")
+
+    def predict(
+        self,
+        observation: Any,
+        memory: Memory | None = None,
+        deterministic: bool = True,
+        *,
+        state: Memory | None = None,
+        episode_start: Any = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """Choose an action as Stable-Baselines3's ``predict`` does, or actions for a batch.
+
+        Args:
+            observation: of the policy's world, ``[*observation_shape]`` or ``[N, *observation_shape]``, or flattened.
+            memory: what the last call returned; None where an episode begins.
+            deterministic: take the most likely action; otherwise one is drawn.
+            state: ``memory`` under Stable-Baselines3's name, so that its ``evaluate_policy`` takes this policy.
+            episode_start: ``[N]``, true where an episode begins and the memory is to be forgotten.
+            rng: where draws come from; new each call if None.
+
+        Returns:
+            The action ``[A]`` float32 (a number for choices), with a leading axis ``[N]`` for a batch, and the memory
+            for the next call, empty for policies without one.
+
+        Raises:
+            UsageError: an observation of another shape, a memory of another policy or batch, or a driver, which acts in
+                its own environment only.
+        """
+        if isinstance(self.policy, DriverPolicy):
+            raise UsageError(f"{str(self.path)!r} drives in an environment whose state it reads; use racer.evaluate")
+        given = np.asarray(observation, np.float32)
+        shape = self.policy.observation_shape
+        single = shape is None or given.shape in (shape, (math.prod(shape),))
+        rows = given[None] if single else given
+        blank = self.policy.initial_memory(len(rows))
+        before = memory if memory is not None else state
+        before = blank if before is None else before
+        for name, array in blank.items():
+            if name not in before or np.shape(before[name]) != array.shape:
+                raise UsageError(f"the memory is not one of this policy for {len(rows)} observations: see {name!r}")
+        if episode_start is not None:
+            before = cleared(before, np.broadcast_to(np.asarray(episode_start, bool), len(rows)))
+        key = rng or np.random.default_rng()
+        actions, after, _ = self.policy.act(self.params, rows, before, key, deterministic)
+        return (actions[0] if single else actions), after
 
 
 def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
     """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
 
     Args:
-        path: a checkpoint or a run folder.
+        path: a checkpoint or a run folder, or a shipped policy's name.
         groups: those that will be read, all by default; only they have to be whole.
 
     Raises:
         CheckpointError: there is nothing there, or no valid checkpoint in the run.
     """
-    found = Path(os.path.normpath(path))
+    found = find_policy(path)
     if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
         return latest_valid_checkpoint(found, groups)
     return found
@@ -78,7 +139,7 @@ def load_policy(path: str | os.PathLike[str], named_world: str | None = None) ->
     person typed: a driver's world is trusted as named by it, a checkpoint's is not.
 
     Args:
-        path: checkpoint, run folder or driver.
+        path: checkpoint, run folder, name of a shipped policy, or driver.
         named_world: the checkpoint's world as a person names it, whose code is trusted therefore.
 
     Raises:
@@ -107,7 +168,7 @@ def load_policy(path: str | os.PathLike[str], named_world: str | None = None) ->
     params = checkpoint.groups["policy"]
     _check_params(folder, policy, params)
     return TrainedPolicy(
-        policy=policy.with_white_noise() if isinstance(policy, Policy) else policy,
+        policy=policy.without_exploration() if isinstance(policy, Policy) else policy,
         params=params,
         world=world,
         env_config=env_config,

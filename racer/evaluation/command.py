@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("num_envs", int, 8, "environments stepped side by side; changes the speed, not the numbers")
     flag("deterministic", _boolean, True, "take the policy's most likely action; false samples from it")
     flag("cvar_level", float, 0.8, "level of the lower tail of returns, counted as cvar_risk")
+    parser.add_argument(
+        "--cvar_risk", type=float, default=None, metavar="LEVEL",
+        help="risk level to act at, of a policy that was trained for all of them (risk_conditioned)",
+    )  # fmt: skip
     flag("compare_random", _boolean, False, "also run uniformly random actions on the same seeds, side by side")
 
 
@@ -65,6 +69,8 @@ def evaluate(arguments: argparse.Namespace) -> list[Path]:
         env_overrides=arguments.overrides,
     )
     trained = load_policy(arguments.run, arguments.world)
+    if arguments.cvar_risk is not None:
+        trained = trained.at_risk(arguments.cvar_risk)
     outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
     return [outcome.metrics_path, *outcome.videos]
 

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from racer.agents.learner import QUICK_TO_COMPILE, BaseLearner, acting_params
 from racer.agents.protocol import ROLLOUT
-from racer.agents.state import strong
+from racer.agents.state import flatten_state, restore_state, strong
 from racer.core.errors import UsageError
 from racer.envs.registry import Functional
 from racer.sweeps.rollout import Episodes, Scene, begin, collect
 
-__all__ = ["Member", "PopulationResult", "train_population"]
+__all__ = ["Member", "PopulationResult", "SavedPopulation", "train_population"]
 
 
 _ONE_PASS: dict[str, Any] = {"xla_backend_optimization_level": 1}
@@ -57,6 +57,21 @@ class _Run(NamedTuple):
     learner: Any
     scene: Scene
     key: jax.Array
+
+
+@dataclass(frozen=True)
+class SavedPopulation:
+    """A population between two chunks, as named arrays.
+
+    Attributes:
+        chunks: trained so far.
+        run: learners, environments and keys of all members.
+        history: episodes so far: ``ended`` and by metric ``sums/<metric>``, ``[M, U]``.
+    """
+
+    chunks: int
+    run: dict[str, NDArray[Any]]
+    history: dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,8 @@ def train_population(
     num_transitions: int,
     chunk: int = 10,
     on_chunk: Callable[[int, float, Mapping[str, NDArray[np.float64]]], None] | None = None,
+    saved: SavedPopulation | None = None,
+    on_state: Callable[[int, Callable[[], SavedPopulation]], None] | None = None,
 ) -> PopulationResult:
     """Train every setting with every seed.
 
@@ -118,10 +135,13 @@ def train_population(
         chunk: updates between two returns to Python, where progress is told and an interrupt is heard.
         on_chunk: called after every chunk with the transitions of a member so far, the seconds since the start, and
             the members' means of every metric over the chunk's episodes, ``[M]``.
+        saved: where to go on; the result is that of a population that was never interrupted.
+        on_state: called after every chunk with the transitions of a member so far and a function that copies the
+            population as it is, to be saved.
 
     Raises:
-        UsageError: there is nothing to train, the agent does not learn from rollouts or not from so many environments,
-            or settings need compilations of their own.
+        UsageError: ``saved`` is of another population, there is nothing to train, the agent does not learn from
+            rollouts or not from so many environments, or settings need compilations of their own.
     """
     if not settings or not seeds or min(num_envs, num_transitions, chunk) < 1:
         raise UsageError("a population needs a setting, a seed, an environment and a transition at least")
@@ -138,13 +158,23 @@ def train_population(
     compiled = time.monotonic()
     run = start(hyper, keys)
     history: list[Any] = []
-    for index in range(num_chunks):
+    first = 0
+    if saved is not None:
+        run, first = restore_state(run, saved.run), saved.chunks
+        history.append(_history(saved.history))
+
+    def state() -> SavedPopulation:
+        return SavedPopulation(index + 1, flatten_state(run), _named(_joined(history)))
+
+    for index in range(first, num_chunks):
         run, episodes = advance(hyper, run)
         history.append(jax.tree.map(lambda value: np.asarray(value, np.float64), episodes))
         if on_chunk is not None:
             on_chunk((index + 1) * chunk * rows, time.monotonic() - started, _means(history[-1]))
+        if on_state is not None:
+            on_state((index + 1) * chunk * rows, state)
     ended = time.monotonic()
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
+    joined = _joined(history)
     return PopulationResult(
         members=members,
         transitions=np.arange(1, num_chunks * chunk + 1) * rows,
@@ -205,6 +235,23 @@ def _compiled(agent: type[BaseLearner], static: Any, functional: Functional, siz
     run = jax.eval_shape(starts, hyper, keys)
     advances = jax.jit(jax.vmap(advance), donate_argnums=1).lower(hyper, run)
     return starts.lower(hyper, keys).compile(), advances.compile(_ONE_PASS if jax.default_backend() == "cpu" else None)
+
+
+def _joined(history: Sequence[Any]) -> Any:
+    """Put chunks one after another, ``[M, U]`` each."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
+
+
+def _named(episodes: Any) -> dict[str, NDArray[np.float64]]:
+    return {"ended": episodes.ended, **{f"sums/{name}": values for name, values in episodes.sums.items()}}
+
+
+def _history(arrays: Mapping[str, NDArray[np.float64]]) -> Episodes:
+    sums = {name.removeprefix("sums/"): value for name, value in arrays.items() if name != "ended"}
+    shapes = {value.shape for value in arrays.values()}
+    if "ended" not in arrays or len(shapes) != 1:
+        raise UsageError("the saved population's episodes do not fit together")
+    return Episodes(cast(Any, arrays["ended"]), cast(Any, sums))
 
 
 def _means(episodes: Any) -> dict[str, NDArray[np.float64]]:

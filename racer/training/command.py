@@ -2,10 +2,11 @@
 
     python -m racer train --world gym:Pendulum-v1 --agent ppo
     python -m racer train --world gym:Pendulum-v1 --agent sac --workers 2 --config.discount=0.98
+    python -m racer train --config NAME_OR_FILE.py --max_steps 1000000
     python -m racer train --resume policies/Pendulum-v1_run_42 --max_steps 200000
 
-Without --config FILE every key of the agent (--config.key=value) and of the world (--config.env.key=value) has its
-default. A stopped run goes on with --resume policies/<run>.
+--config names a file of yours, or one that comes along. Without it every key of the agent (--config.key=value) and of
+the world (--config.env.key=value) has its default. A stopped run goes on with --resume policies/<run>.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from racer.agents.registry import agent_config, full_name
 from racer.core.cli import run_program, unknown_config_key
 from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
+from racer.core.shipped import find_config
 from racer.core.trust import name_code, offer_flags
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.device import choose_device
 from racer.training.plan import (
     ManyProcesses,
+    RunPlan,
     Schedule,
     SingleProcess,
     Workers,
@@ -37,7 +40,7 @@ from racer.training.plan import (
     workers_or_none,
 )
 
-__all__ = ["PROGRAM", "default_config", "main"]
+__all__ = ["PROGRAM", "default_config", "define_flags", "main", "make_plan"]
 
 PROGRAM = "racer train"
 _FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --agent and --world replace its own."
@@ -45,12 +48,12 @@ _FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --a
 
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``train`` say; returns the exit code."""
-    values = flags.FlagValues()
+    values, words = flags.FlagValues(), _with_shipped_config(words)
     given = _given(words, ("agent", "world", "config", "resume", "device", "learner_threads", "config.model_cls"))
     # Before the agent's module is imported, which brings JAX.
     threads = given.get("learner_threads", "1")
     choose_device(given.get("device", "auto"), int(threads) if threads.isdecimal() else 1)
-    _define_flags(values)
+    define_flags(values)
     name_code(given.get("agent"), given.get("world"), given.get("config.model_cls"))
     agent, command = given.get("agent") or given.get("config.model_cls"), [f"-m {PROGRAM}", *words]
     if "config" in given or "resume" in given or agent is None:
@@ -97,7 +100,8 @@ def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**_leaves({name: v for name, v in values.items() if name not in branches}), **branches}
 
 
-def _define_flags(values: flags.FlagValues) -> None:
+def define_flags(values: flags.FlagValues) -> None:
+    """Define every flag of ``train`` but ``--config``, which depends on what is trained."""
     define_run_flags(values, config=False)
     offer_flags(agent="--agent", world="--world")
     flags.DEFINE_string("agent", None, "ppo, sac, cvar, or package.module:Class.", flag_values=values)
@@ -115,6 +119,18 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def _train(values: flags.FlagValues, agent: str | None) -> int:
+    plan = make_plan(values, agent)
+    from racer.training.run import run_training  # after choose_device: brings JAX
+
+    return run_training(plan, progress=values.progress)
+
+
+def make_plan(values: flags.FlagValues, agent: str | None) -> RunPlan:
+    """Return the run that the flags mean; ``agent`` counts instead of the config's.
+
+    Raises:
+        UsageError: as :func:`racer.training.plan.plan_run`.
+    """
     wandb_mode()
     if agent is None and values.resume is None and not values["config"].present:
         raise UsageError("--agent is missing: name one (ppo, sac, cvar, package.module:Class), or a --config file")
@@ -123,9 +139,19 @@ def _train(values: flags.FlagValues, agent: str | None) -> int:
     plan = plan_run(PROGRAM, workers_or_none, values, replaced=replaced)
     if values.world is not None and values.world != plan.spec.world:
         raise UsageError(f"flag --world is {values.world!r}, but the resumed run has {plan.spec.world!r}")
-    from racer.training.run import run_training  # after choose_device: brings JAX
+    return plan
 
-    return run_training(plan, progress=values.progress)
+
+def _with_shipped_config(words: Sequence[str]) -> list[str]:
+    """Let ``--config NAME`` mean a config file that comes with the code, where there is no such file."""
+    found = list(words)
+    for i, word in enumerate(found):
+        if word.startswith(("--config=", "-config=")):
+            name, _, value = word.partition("=")
+            found[i] = f"{name}={find_config(value)}"
+        elif word in ("--config", "-config") and i + 1 < len(found):
+            found[i + 1] = find_config(found[i + 1])
+    return found
 
 
 def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
-from racer.core.run_dir import check_run_name, check_vacant, check_writable, lock_run, open_run
+from racer.core.run_dir import HeldRun, check_run_name, check_vacant, check_writable, lock_run, open_run
 from racer.core.trust import name_code, offer_flags, require_named
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, wants_rollouts, write_run
@@ -103,6 +103,13 @@ class Setup:
     learning: OffPolicyConfig | RolloutConfig
     envs_per_worker: int
     inline: bool
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that replay pays for over the whole run; 0 for agents that decide it themselves."""
+        if isinstance(self.learning, RolloutConfig):
+            return 0
+        return int(self.schedule.max_steps * self.learning.update_to_data)
 
 
 class Options:
@@ -316,7 +323,7 @@ class RunPlan:
     resumed: bool
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> Iterator[HeldRun]:
         """Make the run's folder, and keep every other process from it.
 
         Raises:
@@ -324,8 +331,8 @@ class RunPlan:
         """
         check_writable(self.folder.parent, "policy folder")
         run_dir = open_run(self.folder.parent, self.folder.name, resume=self.resumed)
-        with lock_run(run_dir):
-            yield
+        with lock_run(run_dir) as held:
+            yield held
 
     def write(self) -> None:
         """Write ``run.json`` into the folder that is held."""
@@ -368,6 +375,7 @@ def plan_run(
     setup = make_setup(options, spec)
     options.refuse_others(spec.agent_name, _OPTION_CLASSES)
     chosen = {name: values[name].value for name in _RUN_OPTIONS}
+    spec = spec.fitted(setup.schedule.max_steps, setup.gradient_steps)
     return RunPlan(folder, spec, setup, {"program": program, **options.read, **chosen}, resumed=False)
 
 

@@ -61,6 +61,9 @@ flags.DEFINE_float(
     0.8,
     "Level of the lower tail of returns, counted as cvar_risk: 0.8 is the mean of the worst 20 %, 0 the plain mean.",
 )
+flags.DEFINE_float(
+    "cvar_risk", None, "Risk level to drive at, of a policy that was trained for all of them (risk_conditioned)."
+)
 flags.DEFINE_bool("compare_random", False, "Also run uniformly random actions on the same seeds, side by side.")
 
 
@@ -70,6 +73,8 @@ def main() -> int:
         raise UsageError("--policy_file is missing: name a checkpoint folder or a run folder")
     offer_flags(world="--world")
     trained = load_policy(FLAGS.policy_file, FLAGS.world)
+    if FLAGS.cvar_risk is not None:
+        trained = trained.at_risk(FLAGS.cvar_risk)
     overrides = env_overrides()
     if FLAGS.config is not None:
         report_config_differences(trained, overrides)

@@ -20,12 +20,15 @@ ACTIONS = gym.spaces.Box(-1.0, 1.0, (2,))
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-COMMON = {"critic_weight_decay": 1e-3, "lr_schedule": "linear", "actor_hidden_dims": (8,), "critic_hidden_dims": (8,)}
+COMMON = {
+    "critic_weight_decay": 1e-3, "lr_schedule": "linear", "lr_decay_begin": 0, "lr_decay_steps": 100,
+    "actor_hidden_dims": (8,), "critic_hidden_dims": (8,),
+}  # fmt: skip
 PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "ppo": (
         {
             "hidden_dims": (8,), "value_hidden_dims": (8,), "num_epochs": 2, "num_minibatches": 2, "rollout_length": 8,
-            "lr_schedule": "linear", "value_heads": 2,
+            "lr_schedule": "linear", "lr_decay_transitions": 100, "value_heads": 2,
         },
         {"actor_lr": 1e-3, "discount": 0.9, "gae_lambda": 0.5, "clip_ratio": 0.1, "target_kl": 1e-3, "ld_weight": 0.0},
         {"actor_lr": 1e-2, "discount": 0.99, "gae_lambda": 0.9, "clip_ratio": 0.3, "target_kl": 9.0, "ld_weight": 0.7},

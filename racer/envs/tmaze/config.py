@@ -26,6 +26,7 @@ class TMazeConfig:
         choices=OBSERVATIONS,
     )
     max_episode_steps: int = option(1000, "steps after which an episode is truncated", low=1)
+    previous_action: bool = option(False, "whether the last action is seen too: four more numbers, 0 at the start")
     discount: float = option(0.99, "factor a step in the metric discounted_return", above=0.0, high=1.0)
 
     def __post_init__(self) -> None:

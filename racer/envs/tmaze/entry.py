@@ -40,4 +40,6 @@ WORLD = World(
         ends={"right_turn": ("RIGHT TURN", GREEN), "wrong_turn": ("WRONG TURN", RED)},
     ),
     functional=functional_tmaze,
+    number_key="length",
+    variants={"perfect_memory": {"observation": "perfect_memory"}, "action_concat": {"previous_action": True}},
 )

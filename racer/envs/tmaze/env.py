@@ -36,9 +36,9 @@ class TMazeEnv(gymnasium.Env):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
         self.config = resolve_config(config)
-        self.observation_space, self.action_space = maze_spaces()
-        self.render_mode = render_mode
         self._maze = tmaze_config(config)
+        self.observation_space, self.action_space = maze_spaces(self._maze)
+        self.render_mode = render_mode
         self._state = maze.start(np.zeros(1, np.int32))
         self._frames: list[NDArray[np.uint8]] = []
 

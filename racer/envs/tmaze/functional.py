@@ -36,7 +36,7 @@ def functional_tmaze(config: Mapping[str, Any] | None) -> Functional:
             metrics={name: value.astype(np.float32) for name, value in taken.metrics.items()},
         )
 
-    return Functional(*maze_spaces(), reset, step)
+    return Functional(*maze_spaces(resolved), reset, step)
 
 
 def _random_goal(key: Any) -> Any:

@@ -16,6 +16,7 @@ from racer.envs.tmaze.config import TMazeConfig
 __all__ = [
     "EAST",
     "NORTH",
+    "NO_ACTION",
     "RIGHT_TURN",
     "SOUTH",
     "WEST",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 NORTH, SOUTH, EAST, WEST = range(4)
+NO_ACTION = -1
 
 RIGHT_TURN = 4.0
 WRONG_TURN = -0.1
@@ -43,11 +45,13 @@ class MazeState(NamedTuple):
             in the northern arm and ``length + 3`` in the southern one.
         goal: :data:`NORTH` or :data:`SOUTH`.
         steps: taken in the episode.
+        action: the last one, or :data:`NO_ACTION`.
     """
 
     cell: Any
     goal: Any
     steps: Any
+    action: Any
 
 
 class MazeStep(NamedTuple):
@@ -64,7 +68,7 @@ def start(goals: Any) -> MazeState:
     """Return the first state of episodes with these goals, int32 ``[...]``."""
     xp = goals.__array_namespace__()
     zeros = xp.zeros_like(goals)
-    return MazeState(zeros, goals, zeros)
+    return MazeState(zeros, goals, zeros, zeros + np.int32(NO_ACTION))
 
 
 def restart(state: MazeState, ended: Any, goals: Any) -> MazeState:
@@ -76,7 +80,8 @@ def restart(state: MazeState, ended: Any, goals: Any) -> MazeState:
 def observe(config: TMazeConfig, state: MazeState) -> Any:
     """Return ``[..., 4]`` float32: the sign (1: the goal is south), in the corridor, at the junction, turned.
 
-    The start counts as corridor. With "plain" the sign reads 0 everywhere but there.
+    The start counts as corridor. With "plain" the sign reads 0 everywhere but there. With ``previous_action`` four
+    more numbers say which action was the last.
     """
     xp = state.cell.__array_namespace__()
     junction = config.length + 1
@@ -84,6 +89,8 @@ def observe(config: TMazeConfig, state: MazeState) -> Any:
     if config.observation == "plain":
         sign = sign & (state.cell == 0)
     seen = [sign, state.cell < junction, state.cell == junction, state.cell > junction]
+    if config.previous_action:
+        seen += [state.action == action for action in (NORTH, SOUTH, EAST, WEST)]
     return xp.stack(seen, axis=-1).astype(np.float32)
 
 
@@ -103,7 +110,7 @@ def step(config: TMazeConfig, state: MazeState, actions: Any) -> MazeStep:
     turned = (state.cell == junction) & ((actions == NORTH) | (actions == SOUTH))
     right = turned & (actions == state.goal)
     cell = xp.where(turned, junction + 1 + actions, xp.clip(moved, 0, junction)).astype(np.int32)
-    after = MazeState(cell, state.goal, state.steps + 1)
+    after = MazeState(cell, state.goal, state.steps + 1, actions.astype(np.int32))
     reward = xp.where(right, RIGHT_TURN, xp.where(turned, WRONG_TURN, 0.0))
     truncated = ~turned & (after.steps >= config.max_episode_steps)
     # Only the last step of an episode pays, so its reward is the return.

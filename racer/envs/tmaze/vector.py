@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 from racer.envs.tmaze import maze
-from racer.envs.tmaze.config import resolve_config, tmaze_config
+from racer.envs.tmaze.config import TMazeConfig, resolve_config, tmaze_config
 from racer.envs.vectors import final_observations, masked, reset_arguments
 
 __all__ = ["TMazeVectorEnv", "maze_spaces", "random_goals"]
 
 
-def maze_spaces() -> tuple[spaces.Box, spaces.Discrete]:
+def maze_spaces(config: TMazeConfig) -> tuple[spaces.Box, spaces.Discrete]:
     """Return the spaces of one environment's observations and actions."""
-    return spaces.Box(0.0, 1.0, (4,), np.float32), spaces.Discrete(4)
+    return spaces.Box(0.0, 1.0, (8 if config.previous_action else 4,), np.float32), spaces.Discrete(4)
 
 
 def random_goals(generators: Sequence[np.random.Generator]) -> NDArray[np.int32]:
@@ -51,11 +51,11 @@ class TMazeVectorEnv(VectorEnv):
             raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
         self.num_envs = num_envs
         self.config = resolve_config(config)
-        self.single_observation_space, self.single_action_space = maze_spaces()
+        self._maze = tmaze_config(config)
+        self.single_observation_space, self.single_action_space = maze_spaces(self._maze)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = None
-        self._maze = tmaze_config(config)
         self._generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self._state = maze.start(np.zeros(num_envs, np.int32))
 
@@ -98,7 +98,10 @@ class TMazeVectorEnv(VectorEnv):
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return to :meth:`get_state` exactly; returns the observations there."""
-        self._state = maze.MazeState(*(np.array(state[name], np.int32) for name in maze.MazeState._fields))
+        fields = {name: np.array(state[name], np.int32) for name in maze.MazeState._fields if name in state}
+        # Earlier versions saved no action.
+        fields.setdefault("action", np.full(self.num_envs, maze.NO_ACTION, np.int32))
+        self._state = maze.MazeState(**fields)
         for generator, saved in zip(self._generators, json.loads(bytes(state["generators"]).decode()), strict=True):
             generator.bit_generator.state = saved
         return maze.observe(self._maze, self._state)

@@ -1,4 +1,4 @@
-"""RACER on the highway: risk-sensitive actor-critic with a learned steering limit.
+"""RACER on the highway: a risk-sensitive actor-critic that sees lanes and chooses a speed and a place across the road.
 
 Every key can be overridden on the command line: ``--config.cvar_risk=0.5``.
 """
@@ -29,14 +29,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.q_entropy_lagrange_lr = 1e-3
 
     # "constant", or "linear": the step sizes of policy and critics fall to final_lr_fraction of themselves over
-    # lr_decay_steps.
-    config.lr_schedule = "constant"
-    # Gradient steps before they begin to fall.
-    config.lr_decay_begin = 0
-    # Gradient steps over which they fall.
-    config.lr_decay_steps = 1_000_000
+    # lr_decay_steps. Crashes become rare among the replayed transitions, and a constant step size never averages their
+    # noise out.
+    config.lr_schedule = "linear"
+    # Gradient steps before they begin to fall; None: three fifths of the run's.
+    config.lr_decay_begin = config_dict.placeholder(int)
+    # Gradient steps over which they fall; None: two fifths of the run's.
+    config.lr_decay_steps = config_dict.placeholder(int)
     # Share of the first step sizes that is left in the end.
-    config.final_lr_fraction = 0.0
+    config.final_lr_fraction = 0.1
 
     # Widths of the policy's hidden layers.
     config.actor_hidden_dims = (128, 128)
@@ -66,7 +67,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.cvar_risk = 0.8
     # Gradient steps over which the risk rises from 0 to cvar_risk: the worst fifth of the returns of an agent that
     # cannot drive yet is the same whatever it does.
-    config.cvar_warmup_steps = 0
+    config.cvar_warmup_steps = 20_000
+
+    # Whether one policy learns every risk level, to be chosen when it drives (--cvar_risk); cvar_risk is its usual one.
+    config.risk_conditioned = False
 
     # Layer normalisation in the critics.
     config.critic_layer_norm = True
@@ -81,38 +85,41 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Risk level of the learned limit: a number in [0, 1], or "cvar_risk" for the policy's own.
     config.cvar_limits = config_dict.FieldReference("cvar_risk", field_type=object)
-    # Largest excess (nats) of critic entropy on replayed actions over that on out-of-distribution actions.
-    config.q_entropy_target_diff = -0.01
+    # Largest excess (nats) of critic entropy on replayed actions over that on out-of-distribution actions; None: the
+    # critics are not asked about such actions. A learned limit needs them.
+    config.q_entropy_target_diff = config_dict.FieldReference(None, field_type=object)
     # First value of the multiplier of that constraint.
     config.q_entropy_lagrange_init = 1e-3
 
     # Name of the action with a learned limit; "none": no limit is learned.
-    config.learned_action = "steering"
-    # First value of the limit: 0.1 rad turn a car at 40 m/s by 0.8 rad/s, more than any lane change takes.
+    config.learned_action = "none"
+    # First value of the limit, in the action's own unit.
     config.learned_action_initial_limit = 0.1
-    # "symmetric" keeps the action in [-limit, limit], "upper" in [low, limit]; None: symmetric for steering.
+    # "symmetric" keeps the action in [-limit, limit], "upper" in [low, limit]; None: symmetric where the range is.
     config.learned_action_limit_kind = config_dict.placeholder(str)
 
     # First mean of the policy, for actions by name: below 30 m/s the speed earns nothing, and a policy that begins
     # there learns to crawl before it has felt what speed is worth.
-    config.initial_action = {"acceleration": 0.5}
+    config.initial_action = config_dict.FieldReference({"target_speed": 0.5}, field_type=object)
 
     # Correlation of the exploration noise from one step (0.2 s) to the next: white noise cancels out before the car has
     # changed its lane or its speed.
     config.noise_correlation = 0.85
 
     # Observation transform of the world that policy and critics see through, by name; None: the observation itself.
-    config.view = config_dict.placeholder(str)
-    # Action transform of the world that the policy acts through, by name; None: the world's own actions.
-    config.controller = config_dict.placeholder(str)
+    # "lane_slots": in each lane around the nearest cars ahead, alongside and behind.
+    config.view = "lane_slots"
+    # Action transform of the world that the policy acts through, by name; None: the world's own actions. "targets": the
+    # policy chooses a speed and a place across the road. Random steering explores by crashing; random targets do not.
+    config.controller = "targets"
     # What the policy remembers with, as "gru"; None: it has no memory.
     config.memory = config_dict.placeholder(object)
 
-    # What reads an observation first: a PointNet over vehicle rows, with the widths of its layers, or "flat".
-    config.encoder = config_dict.FieldReference({"kind": "pointnet", "widths": (128,)}, field_type=object)
-    # Factor on the observation: one number, one for each vehicle feature, or None. These bring metres, m/s and
-    # radians to about one; unscaled, an x of 100 drowns a heading of 0.05.
-    config.observation_scale = config_dict.FieldReference((1.0, 0.03, 0.25, 0.1, 0.25, 8.0), field_type=object)
+    # What reads what is seen first: "flat", or without a view {"kind": "pointnet", "widths": (128,)} or an attention
+    # over vehicle rows.
+    config.encoder = config_dict.FieldReference("flat", field_type=object)
+    # Factor on what is seen: one number, one for each vehicle feature, or None. Lane slots need none.
+    config.observation_scale = config_dict.FieldReference(None, field_type=object)
 
     # Weight of the safety reward in the training reward (read by the environment, not by the agent).
     config.safety_penalty = 0.01

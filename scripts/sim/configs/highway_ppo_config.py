@@ -29,8 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.critic_lr = 4e-4
     # "constant", or "linear": both step sizes fall to final_lr_fraction of themselves over lr_decay_transitions.
     config.lr_schedule = "linear"
-    # Transitions over which the step sizes fall.
-    config.lr_decay_transitions = 4_000_000
+    # Transitions over which the step sizes fall; None: the whole run.
+    config.lr_decay_transitions = config_dict.placeholder(int)
     # Share of the first step size that is left in the end.
     config.final_lr_fraction = 0.1
 
@@ -82,8 +82,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Standard deviation of a tanh_gaussian policy in the end: it is not learned then, but falls from initial_std over
     # std_decay_transitions transitions; None: it is learned.
     config.final_std = config_dict.placeholder(float)
-    # See final_std.
-    config.std_decay_transitions = 1_000_000
+    # See final_std; None: the whole run.
+    config.std_decay_transitions = config_dict.placeholder(int)
     # 1, or 2: a second value head learns returns of second_gae_lambda.
     config.value_heads = 1
     # gae_lambda of the second value head; the policy follows the first.

@@ -26,10 +26,10 @@ def get_config() -> ml_collections.ConfigDict:
     # "constant", or "linear": the step sizes of policy and critics fall to final_lr_fraction of themselves over
     # lr_decay_steps.
     config.lr_schedule = "constant"
-    # Gradient steps before they begin to fall.
-    config.lr_decay_begin = 0
-    # Gradient steps over which they fall.
-    config.lr_decay_steps = 1_000_000
+    # Gradient steps before they begin to fall; None: three fifths of the run's.
+    config.lr_decay_begin = config_dict.placeholder(int)
+    # Gradient steps over which they fall; None: two fifths of the run's.
+    config.lr_decay_steps = config_dict.placeholder(int)
     # Share of the first step sizes that is left in the end.
     config.final_lr_fraction = 0.0
 

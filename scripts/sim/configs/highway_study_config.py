@@ -31,7 +31,10 @@ def get_config(agent: str = "cvar") -> ml_collections.ConfigDict:
     config.policy_steps = 4
     # Speed is rewarded from 10 m/s on: nobody has to be pushed.
     config.initial_action = {}
+    config.view = config.controller = None
     config.encoder = {"kind": "pointnet", "widths": (128,)}
+    config.observation_scale = (1.0, 0.03, 0.25, 0.1, 0.25, 8.0)
+    config.lr_schedule, config.final_lr_fraction = "constant", 0.0
     # The study does not say how wide; these fit the small world and two cores.
     config.actor_hidden_dims = (128, 128)
     config.critic_hidden_dims = (128, 128)
@@ -39,6 +42,8 @@ def get_config(agent: str = "cvar") -> ml_collections.ConfigDict:
         config.num_atoms = 151
         config.q_min, config.q_max = -40.0, 80.0
         config.q_entropy_target_diff = 0.5
+        config.cvar_warmup_steps = 0
+        config.learned_action = "steering"
 
     config.env = environment_config("highway-fast-v0")
     config.env.reward = "base"

@@ -326,7 +326,8 @@ def test_a_scheduled_deviation_falls_and_is_not_learned() -> None:
     for share in (0.25, 0.5, 0.75, 1.0, 1.0):
         agent, _ = agent.update(random_rollout(agent))
         np.testing.assert_allclose(agent.policy_params["log_std"], np.log(0.5 - 0.4 * share), rtol=1e-5)
-    restored = make_agent(initial_std=0.5, final_std=0.1).with_state_arrays(agent.state_arrays())
+    other = make_agent(initial_std=0.5, final_std=0.1, std_decay_transitions=9)
+    restored = other.with_state_arrays(agent.state_arrays())
     np.testing.assert_array_equal(restored.policy_params["log_std"], agent.policy_params["log_std"])
 
 

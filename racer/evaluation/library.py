@@ -1,0 +1,48 @@
+"""``racer.evaluate``: what a policy reaches on held-out seeds, from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from racer.core.errors import UsageError
+from racer.evaluation.checkpoints import TrainedPolicy, load_policy
+from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
+from racer.evaluation.program import merge_config
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    policy: TrainedPolicy | str | os.PathLike[str],
+    num_episodes: int = 20,
+    *,
+    seed: int = FIRST_EVALUATION_SEED,
+    env: Mapping[str, Any] | None = None,
+    deterministic: bool = True,
+    num_envs: int = 8,
+    cvar_level: float = 0.8,
+) -> EvaluationResult:
+    """Run held-out episodes with a policy; nothing is written. The same numbers as ``racer evaluate``.
+
+    Args:
+        policy: from :func:`racer.load_policy`, or what that takes.
+        num_episodes: one for each seed.
+        seed: the first one.
+        env: keys of the policy's world that differ from those of its training.
+        deterministic: the policy's most likely action, or draws seeded by the episode's seed.
+        num_envs: environments side by side; a matter of speed only.
+        cvar_level: level of the lower tail of returns.
+
+    Raises:
+        UsageError: the policy cannot be read, or an argument is wrong.
+    """
+    trained = policy if isinstance(policy, TrainedPolicy) else load_policy(policy)
+    if env is not None and not isinstance(env, Mapping):
+        raise UsageError(f"env must hold keys of world {trained.world.name!r}, not {env!r}")
+    config = merge_config(trained.world.held_out(trained.env_config), env or {})
+    return evaluate_policy(
+        trained.policy, trained.params, trained.world, config, evaluation_seeds(num_episodes, seed),
+        num_envs=num_envs, deterministic=deterministic, cvar_level=cvar_level,
+    )  # fmt: skip

@@ -1,0 +1,145 @@
+"""RACER from Python: policies that predict, runs from a function call, shipped files by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.vector import VectorEnv
+
+import racer
+from racer.core.errors import UsageError
+from racer.core.shipped import find_config, find_policy, shipped
+from racer.evaluation.checkpoints import TrainedPolicy
+from racer.networks.memory import cleared
+from racer.training.library import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory) -> Run:
+    """A run whose policy has a memory and makes choices."""
+    folder = tmp_path_factory.mktemp("runs")
+    return racer.train(
+        "tmaze", "ppo", env={"length": 3}, policy_dir=folder, max_steps=64, num_envs=4, eval_interval=0,
+        log_interval=64, progress=False,
+        config={"memory": "gru", "rollout_length": 16, "num_minibatches": 1, "num_epochs": 1, "hidden_dims": (8,)},
+    )  # fmt: skip
+
+
+def test_predict_is_what_the_evaluation_does():
+    policy = racer.load_policy("highway-ppo")
+    env: VectorEnv = policy.world.make(policy.env_config, 2)
+    observations, _ = env.reset(seed=[10_000, 10_001])
+    memory, total = None, np.zeros(2)
+    for _ in range(10):
+        actions, memory = policy.predict(observations, memory)
+        single = [policy.predict(row)[0] for row in observations]
+        flat, _ = policy.predict(np.reshape(observations[0], -1))
+        np.testing.assert_array_equal(actions, single)
+        np.testing.assert_array_equal(actions[0], flat)
+        observations, rewards, *_ = env.step(actions)
+        total += rewards
+    env.close()
+    assert np.isfinite(total).all()
+    assert memory == {}
+
+
+def test_predict_carries_and_forgets_a_memory(remembering):
+    policy = remembering.policy()
+    shape = policy.policy.observation_shape
+    first, second = np.random.default_rng(0).normal(size=(2, 3, *shape)).astype(np.float32)
+    action, memory = policy.predict(first[0])
+    assert np.ndim(action) == 0
+    assert all(value.shape[0] == 1 and value.any() for value in memory.values())
+    _, memory = policy.predict(first)
+    expected = policy.policy.act(
+        policy.params, second, cleared(memory, np.array([True, False, False])), np.random.default_rng(0), True
+    )
+    actions, after = policy.predict(second, state=memory, episode_start=[True, False, False])
+    np.testing.assert_array_equal(actions, expected[0])
+    for name, value in expected[1].items():
+        np.testing.assert_array_equal(after[name], value)
+    with pytest.raises(UsageError, match="memory is not one of this policy for 2 observations"):
+        policy.predict(second[:2], memory)
+
+
+def test_predict_draws_from_the_generator_that_it_is_given():
+    policy = racer.load_policy("highway-ppo")
+    observation = np.zeros(policy.policy.observation_shape)
+    draws = [policy.predict(observation, deterministic=False, rng=np.random.default_rng(1))[0] for _ in range(2)]
+    np.testing.assert_array_equal(*draws)
+    assert not np.array_equal(draws[0], policy.predict(observation)[0])
+
+
+def test_predict_refuses_what_is_no_observation_and_drivers():
+    with pytest.raises(UsageError, match=r"takes observations \[N, 15, 6\], got \[4, 3\]"):
+        racer.load_policy("highway-ppo").predict(np.zeros((4, 3)))
+    with pytest.raises(UsageError, match=r"use racer\.evaluate"):
+        racer.load_policy("driver:rules").predict(np.zeros((15, 6)))
+
+
+def test_train_writes_what_a_command_line_would(remembering):
+    stored = json.loads((remembering.folder / "run.json").read_text())
+    assert remembering.finished
+    assert remembering.folder.name == "tmaze_run_42"
+    assert stored["world"] == "tmaze"
+    assert stored["env_config"]["length"] == 3
+    assert stored["options"]["program"] == "racer train"
+    assert stored["agent_config"]["rollout_length"] == 16
+    assert remembering.metrics()[-1]["step"] == 64
+    assert isinstance(remembering.policy(), TrainedPolicy)
+    result = remembering.evaluate(3, seed=77)
+    assert [episode.seed for episode in result.episodes] == [77, 78, 79]
+
+
+def test_a_run_goes_on(remembering):
+    later = remembering.resume(max_steps=128, progress=False)
+    assert later.folder == remembering.folder
+    assert later.policy().step == 128
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_stepz": 1}, r"unknown option of racer\.train 'max_stepz'; did you mean 'max_steps'"),
+        ({"max_steps": "many"}, r"option 'max_steps' of racer\.train cannot be 'many'"),
+        ({"config": {"gama": 1}}, "unknown config key"),
+        ({"agent": None}, "agent is missing"),
+        ({"agent": None, "config": {"discount": 0.9}}, "model_cls"),
+        ({"env": {"lenght": 3}}, "did you mean 'length'"),
+        ({"config": "nowhere.py"}, "nowhere.py"),
+        ({"utd_ratio": 3}, "no meaning for PPOLearner"),
+    ],
+)
+def test_train_refuses_by_name(options, words, tmp_path):
+    with pytest.raises(UsageError, match=words):
+        racer.train("tmaze", **{"agent": "ppo", "policy_dir": tmp_path, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_refuses_an_env_that_is_no_mapping():
+    with pytest.raises(UsageError, match="env must hold keys of world 'highway'"):
+        racer.evaluate("highway-ppo", 1, env="lanes")
+
+
+def test_shipped_files_are_found_by_name_where_nothing_is_in_the_way(tmp_path, monkeypatch):
+    assert set(shipped("configs")) == {path.stem for path in (ROOT / "scripts/sim/configs").glob("*.py")}
+    assert "highway-ppo" in shipped("policies")
+    monkeypatch.chdir(tmp_path)
+    assert find_policy("policies/highway-ppo") == find_policy("highway-ppo") == ROOT / "policies/highway-ppo"
+    assert find_policy("policies/unknown") == Path("policies/unknown")
+    assert find_config("x/highway_ppo_config.py") == str(ROOT / "scripts/sim/configs/highway_ppo_config.py")
+    (tmp_path / "highway-ppo").mkdir()
+    (tmp_path / "highway_ppo_config").touch()
+    assert find_policy("highway-ppo") == Path("highway-ppo")
+    assert find_config("highway_ppo_config") == "highway_ppo_config"
+
+
+def test_unknown_names_of_the_package():
+    assert {"train", "evaluate", "load_policy"} <= set(dir(racer))
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        _ = racer.trian  # type: ignore[attr-defined]
