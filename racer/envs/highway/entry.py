@@ -7,6 +7,7 @@ from racer.envs.highway.config import action_names, resolve_config
 from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
+from racer.envs.highway.replay import REPLAY
 from racer.envs.highway.views import CONTROLLERS, VIEWS
 from racer.envs.registry import World
 
@@ -26,4 +27,5 @@ WORLD = World(
     controllers=CONTROLLERS,
     drivers=DRIVERS,
     film=FILM,
+    replay=REPLAY,
 )
