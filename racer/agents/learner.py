@@ -86,10 +86,13 @@ def agent_policy(
     Raises:
         UsageError: a part that does not fit the observations, or a view that the world does not have.
     """
+    scale = config.observation_scale
+    if fields.get("risk") is not None and isinstance(scale, tuple):
+        scale = (*scale, 1.0)
     torso = {
         "hidden_dims": hidden_dims,
         "activation": activation,
-        "observation_scale": config.observation_scale,
+        "observation_scale": scale,
         "encoder": config.encoder,
         "memory": config.memory,
     }
@@ -270,6 +273,6 @@ def run_update(
 def _act(
     cls: type[BaseLearner], static: Any, state: Any, observations: jax.Array, key: jax.Array, deterministic: bool
 ) -> jax.Array:
-    policy = static.policy.with_white_noise()
+    policy = static.policy.without_exploration()
     memory = policy.initial_memory(len(observations))
     return policy.act(acting_params(cls, static, state), observations, memory, key, deterministic)[0]

@@ -1,9 +1,9 @@
 """Checkpoints that are either whole or refused.
 
 ``<run>/checkpoint_<step>/`` holds one safetensors file a group of arrays (``policy``, ``agent``, ``replay``, ...) and
-``manifest.json`` with the size and SHA-256 of every file beside the metadata. A checkpoint is written under a
-temporary name, synced, and committed by one rename; it is read only after its sums match. Nothing in it can run:
-safetensors is a header and raw numbers, the rest is JSON.
+``manifest.json`` (:mod:`racer.core.manifest`) with the size and SHA-256 of every file beside the metadata. A checkpoint
+is written under a temporary name, synced, and committed by one rename; it is read only after its sums match. Nothing in
+it can run: safetensors is a header and raw numbers, the rest is JSON.
 
 A run that has a whole checkpoint has one at every instant, whenever it is killed: one that is written anew stays in
 sight as ``checkpoint_<step>.replaced`` until the new one has its name, and :func:`recover_checkpoints` gives a whole
@@ -21,7 +21,6 @@ import io
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +33,17 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from racer.core.errors import UsageError, shown
-from racer.core.files import fsync_folder, open_regular, read_bytes, read_json, strict
+from racer.core.files import fsync_folder, open_regular, read_bytes, strict
+from racer.core.manifest import (
+    CHECKPOINT_FOLDER,
+    FORMAT_VERSION,
+    GROUP_NAME,
+    MANIFEST,
+    CheckpointError,
+    list_checkpoints,
+    read_manifest,
+    sealed,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -50,15 +59,9 @@ __all__ = [
     "write_checkpoint",
 ]
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-
-_FOLDER = re.compile(r"checkpoint_(\d{1,18})(\.replaced)?\Z")
 _UNFINISHED = ".unfinished-"
 _REPLACED = ".replaced"
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _FILE_BYTES = 1 << 37
-_GROUP = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -66,10 +69,6 @@ log = logging.getLogger(__name__)
 
 # SHA-256 of the files that this process has written or summed, by (device, inode), with the (size, times) of then.
 _summed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
-
-
-class CheckpointError(UsageError):
-    """A checkpoint is missing, damaged, or of a kind that this version cannot read."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +110,10 @@ def write_checkpoint(
         temporary.mkdir(parents=True)
         files = {}
         for group, arrays in groups.items():
-            if not _GROUP.match(group):
+            if not GROUP_NAME.match(group):
                 raise ValueError(f"checkpoint group {group!r} must be lower-case letters, digits and '_'")
             files[f"{group}.safetensors"] = _write_durably(temporary / f"{group}.safetensors", _serialized(arrays))
-        manifest = {"format": FORMAT_VERSION, "step": step, "files": files, "metadata": metadata}
+        manifest = sealed({"format": FORMAT_VERSION, "step": step, "files": files, "metadata": metadata})
         _write_durably(temporary / MANIFEST, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
         fsync_folder(temporary)
         _commit(temporary, final)
@@ -135,7 +134,7 @@ def verify_checkpoint(path: Path, groups: Collection[str] | None = None) -> dict
     Raises:
         CheckpointError: naming the file that is wrong and how.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     for name, entry in manifest["files"].items():
         if groups is None or name.removesuffix(".safetensors") in groups:
             _check_sum(path / name, entry)
@@ -152,7 +151,7 @@ def read_checkpoint(path: Path | str, groups: Collection[str] | None = None) -> 
         CheckpointError: if it is missing, damaged, from a newer version, or not a checkpoint at all.
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     wanted = [g.removesuffix(".safetensors") for g in manifest["files"]] if groups is None else list(groups)
     arrays: dict[str, Arrays] = {}
     for group in wanted:
@@ -166,17 +165,6 @@ def read_checkpoint(path: Path | str, groups: Collection[str] | None = None) -> 
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise CheckpointError(f"checkpoint file {str(path / name)!r} is not safetensors: {shown(error)}") from error
     return Checkpoint(path, manifest["step"], arrays, manifest["metadata"])
-
-
-def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Return the checkpoint folders of a run, oldest first, whether whole or not."""
-    found: dict[int, Path] = {}
-    for entry in run_dir.iterdir() if os.path.isdir(run_dir) else ():
-        match = _FOLDER.match(entry.name)
-        # One that is being replaced counts only while its successor has no name.
-        if match and entry.is_dir() and not (match[2] and int(match[1]) in found):
-            found[int(match[1])] = entry
-    return [path for _, path in sorted(found.items())]
 
 
 def latest_valid_checkpoint(run_dir: Path, groups: Collection[str] | None = None) -> Path:
@@ -231,7 +219,7 @@ def recover_checkpoints(run_dir: Path) -> list[Path]:
     recovered = []
     for path in sorted(_leftovers(run_dir), key=lambda p: p.lstat().st_mtime_ns, reverse=True):
         if _is_whole(path):
-            final = checkpoint_path(run_dir, _read_manifest(path)["step"])
+            final = checkpoint_path(run_dir, read_manifest(path)["step"])
             if not _is_whole(final):
                 _remove(final)
                 os.rename(path, final)
@@ -245,7 +233,7 @@ def recover_checkpoints(run_dir: Path) -> list[Path]:
 
 def _leftovers(run_dir: Path) -> Iterator[Path]:
     for entry in list(run_dir.iterdir()) if os.path.isdir(run_dir) else ():
-        match = _FOLDER.match(entry.name)
+        match = CHECKPOINT_FOLDER.match(entry.name)
         if entry.name.startswith(_UNFINISHED) or (match and match[2]):
             yield entry
 
@@ -268,7 +256,9 @@ def _holds(path: Path, groups: Mapping[str, Mapping[str, NDArray[Any]]], metadat
     except CheckpointError:
         return False
     files = manifest["files"]
-    if manifest["metadata"] != metadata or set(files) != {f"{group}.safetensors" for group in groups}:
+    if manifest["format"] != FORMAT_VERSION or manifest["metadata"] != metadata:
+        return False
+    if set(files) != {f"{group}.safetensors" for group in groups}:
         return False
     sums = (hashlib.sha256(_serialized(groups[name.removesuffix(".safetensors")])).hexdigest() for name in files)
     return all(found == entry["sha256"] for found, entry in zip(sums, files.values(), strict=True))
@@ -342,55 +332,3 @@ def _verified_bytes(path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
 def _compare(file: Path, found: str, entry: Mapping[str, Any]) -> None:
     if found != entry["sha256"]:
         raise UsageError(f"{str(file)!r} is damaged: its SHA-256 does not match the manifest")
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not os.path.lexists(path):
-        raise CheckpointError(f"there is no checkpoint at {shown(str(path))}{_neighbour(path)}")
-    if not path.is_dir():
-        kind = " (a pickle is never loaded)" if path.suffix in (".pkl", ".pickle", ".p") else ""
-        raise CheckpointError(f"{shown(str(path))} is no folder; a checkpoint is a folder with a {MANIFEST}{kind}")
-    if not os.path.lexists(path / MANIFEST):
-        raise CheckpointError(f"{str(path)!r} is no checkpoint: it has no {MANIFEST}")
-    try:
-        manifest = read_json(path / MANIFEST)
-    except UsageError as error:
-        raise CheckpointError(f"checkpoint file {error}") from error
-    version = manifest.get("format") if isinstance(manifest, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r} has format {version}, newer than this version of racer reads ({FORMAT_VERSION})"
-        )
-    if not _is_count(version) or version != FORMAT_VERSION or not _well_formed(manifest):
-        raise CheckpointError(f"checkpoint file {str(path / MANIFEST)!r} is malformed")
-    named = _FOLDER.match(path.name)
-    if named and int(named[1]) != manifest["step"]:
-        raise CheckpointError(f"checkpoint {str(path)!r} holds step {manifest['step']}, against its name")
-    return manifest
-
-
-def _well_formed(manifest: Mapping[str, Any]) -> bool:
-    files = manifest.get("files")
-    return (
-        _is_count(manifest.get("step"))
-        and isinstance(manifest.get("metadata"), dict)
-        and isinstance(files, dict)
-        and all(
-            isinstance(entry, dict)
-            and _is_count(entry.get("bytes"))
-            and isinstance(entry.get("sha256"), str)
-            and _SHA256.match(entry["sha256"])
-            and name.endswith(".safetensors")
-            and _GROUP.match(name.removesuffix(".safetensors"))
-            for name, entry in files.items()
-        )
-    )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
-def _neighbour(path: Path) -> str:
-    siblings = [p.name for p in list_checkpoints(path.parent)]
-    return f"; {str(path.parent)!r} holds {', '.join(siblings)}" if siblings else ""

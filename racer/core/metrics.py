@@ -65,7 +65,8 @@ class MetricsLogger:
         path = run_dir / METRICS_FILE
         if truncate_after is not None and os.path.lexists(path):
             _drop_after(path, truncate_after)
-        self._file = path.open("ab", buffering=0)
+        self._path = path
+        self._file = path.open("a+b", buffering=0)
         self._unwritten = bytearray()
         self._trackers: list[_Tracker] = [_Background("TensorBoard", lambda: _TensorBoard(run_dir / "tensorboard"))]
         if wandb_mode() is not None:
@@ -83,6 +84,21 @@ class MetricsLogger:
             except Exception as error:  # noqa: BLE001 - a tracker may raise anything and must not stop a run
                 log.warning("%s stopped taking metrics and is left out from here: %s", type(tracker).__name__, error)
                 self._trackers.remove(tracker)
+
+    def lost(self) -> bool:
+        """Whether somebody deleted the file."""
+        return os.fstat(self._file.fileno()).st_nlink == 0
+
+    def restore(self) -> None:
+        """Write a deleted file again: what was in it can be read for as long as it is open.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._file.seek(0)
+        replace_file(self._path, self._file.read())
+        self._file.close()
+        self._file = self._path.open("a+b", buffering=0)
 
     def close(self) -> None:
         """Flush and close everything; a tracker gets half a minute for it."""
@@ -194,13 +210,20 @@ class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         from tensorboardX.event_file_writer import EventsWriter
 
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
+        if not self._folder.is_dir() and self._folder.parent.is_dir():
+            # Deleted with the run's folder, which is back.
+            self._folder.mkdir()
+            self._writer.close()
+            self._writer = EventsWriter(str(self._folder / "events"))
         for name, value in values.items():
             self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
         self._writer.flush()
@@ -216,6 +239,7 @@ class _WandB:
         id_file = run_dir / "wandb_id"
         kept = read_bytes(id_file, 64).decode("ascii", "replace").strip() if os.path.lexists(id_file) else ""
         run_id = kept if kept.isalnum() else secrets.token_hex(4)
+        self._id_file, self._id = id_file, run_id
         id_file.write_text(run_id + "\n")
         self._run = wandb.init(
             dir=str(run_dir),
@@ -232,6 +256,9 @@ class _WandB:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
+        if not self._id_file.exists() and self._id_file.parent.is_dir():
+            # Deleted with the run's folder, which is back.
+            self._id_file.write_text(self._id + "\n")
 
     def close(self) -> None:
         self._run.finish()

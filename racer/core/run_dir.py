@@ -12,10 +12,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from racer.core.errors import UsageError, shown
+from racer.core.errors import RacerError, UsageError, shown
 from racer.core.files import read_bytes, read_json, remove_temporaries, temporary_of, write_json
 
-__all__ = ["check_run_name", "check_vacant", "check_writable", "lock_run", "open_run", "read_json", "write_json"]
+__all__ = [
+    "HeldRun",
+    "check_run_name",
+    "check_vacant",
+    "check_writable",
+    "lock_run",
+    "open_run",
+    "read_json",
+    "write_json",
+]
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +74,49 @@ def check_vacant(folder: Path) -> None:
         raise UsageError(f"run folder {str(folder)!r} exists: use --resume {folder}, or another --run_name")
 
 
+class HeldRun:
+    """A run's folder that this process holds, see :func:`lock_run`.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._handle = _locked(folder)
+
+    def lost(self) -> bool:
+        """Whether somebody deleted the folder, or its lock, since it was taken."""
+        try:
+            return not os.path.samestat(os.fstat(self._handle), os.stat(self.folder / LOCK_FILE))
+        except OSError:
+            return True
+
+    def retake(self) -> None:
+        """Make the folder again where it was deleted, and hold it.
+
+        Raises:
+            RacerError: it cannot be made, or another process took the name.
+        """
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            handle = _locked(self.folder)
+        except (OSError, UsageError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RacerError(f"run folder {str(self.folder)!r} was deleted and cannot be resumed: {reason}") from error
+        os.close(self._handle)
+        self._handle = handle
+
+    def release(self) -> None:
+        """Give the lock back."""
+        os.close(self._handle)
+
+
 @contextlib.contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[HeldRun]:
     """Hold a run's folder for this process, and clear it of what a killed one left half written.
 
     The system gives the lock back when the process ends, however it ends. Another machine sees it only where the file
@@ -75,12 +125,12 @@ def lock_run(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another process holds it; the message names its process id.
     """
-    handle = _locked(folder)
+    held = HeldRun(folder)
     try:
         remove_temporaries(folder)
-        yield
+        yield held
     finally:
-        os.close(handle)
+        held.release()
 
 
 def open_run(root: Path, name: str, *, resume: bool) -> Path:

@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     flag("report", _boolean, False, "write evaluation_report.html, one file with the worst episodes to play again")
     flag("mine", int, 0, "search so many further held-out episodes for the worst and say what they have in common")
+    parser.add_argument(
+        "--cvar_risk", type=float, default=None, metavar="LEVEL",
+        help="risk level to act at, of a policy that was trained for all of them (risk_conditioned)",
+    )  # fmt: skip
     flag("compare_random", _boolean, False, "also run uniformly random actions on the same seeds, side by side")
 
 
@@ -74,6 +78,8 @@ def evaluate(arguments: argparse.Namespace) -> list[Path]:
         mine=arguments.mine,
     )
     trained = load_policy(arguments.run, arguments.world)
+    if arguments.cvar_risk is not None:
+        trained = trained.at_risk(arguments.cvar_risk)
     outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
     return [path for path in (outcome.metrics_path, outcome.report, *outcome.videos) if path is not None]
 

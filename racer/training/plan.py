@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
-from racer.core.run_dir import check_run_name, check_vacant, check_writable, lock_run, open_run
+from racer.core.run_dir import HeldRun, check_run_name, check_vacant, check_writable, lock_run, open_run
 from racer.core.trust import name_code, offer_flags, require_named
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, wants_rollouts, write_run
@@ -323,7 +323,7 @@ class RunPlan:
     resumed: bool
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> Iterator[HeldRun]:
         """Make the run's folder, and keep every other process from it.
 
         Raises:
@@ -331,8 +331,8 @@ class RunPlan:
         """
         check_writable(self.folder.parent, "policy folder")
         run_dir = open_run(self.folder.parent, self.folder.name, resume=self.resumed)
-        with lock_run(run_dir):
-            yield
+        with lock_run(run_dir) as held:
+            yield held
 
     def write(self) -> None:
         """Write ``run.json`` into the folder that is held."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,8 +17,9 @@ from gymnasium.vector import VectorEnv
 
 from racer.agents.protocol import ROLLOUT
 from racer.core.checkpoint import Checkpoint
-from racer.core.errors import UsageError
+from racer.core.errors import RacerError, UsageError
 from racer.core.metrics import MetricsLogger
+from racer.core.run_dir import HeldRun
 from racer.core.trust import name_code
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.distributed.consumers import Consumer, OffPolicyConsumer, OnPolicyConsumer
@@ -31,13 +34,15 @@ from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
 from racer.training.plan import RunPlan, Setup
 from racer.training.progress import ProgressBar
-from racer.training.run_spec import RunSpec, create_agent
+from racer.training.run_spec import RUN_FILE, RunSpec, create_agent, describes
 from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
 from racer.training.signals import StopSignals
 
 __all__ = ["TrainingRun", "make_evaluation", "run_training"]
 
 Evaluate = Callable[[int, Any], Mapping[str, float]]
+
+log = logging.getLogger(__name__)
 
 
 def make_environments(world: str, env_config: Mapping[str, Any], num_envs: int) -> VectorEnv:
@@ -112,23 +117,42 @@ class TrainingRun:
         stop: threading.Event,
         evaluate: Evaluate | None = None,
         progress: bool = True,
+        restored: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Train until ``max_steps`` or until ``stop`` is set; returns whether the goal was reached.
 
         Where several things are due at one step, metrics are logged before the checkpoint that counts them. A
         checkpoint is written at the end, and also when a worker's failure ends the run.
+
+        Args:
+            metrics: where numbers go.
+            saver: where checkpoints go.
+            stop: ends the run in order.
+            evaluate: measures the policy.
+            progress: whether a bar is shown.
+            restored: puts the run's folder back if it was deleted, and says whether it did; a checkpoint follows then.
         """
         schedule, start = self.setup.schedule, self.step
 
         def save(service: ActorLearnerService, final: bool = False) -> None:
             state = service.state()
             groups = {"replay": state.replay, "collector": state.collector}
-            saver.save(service.transitions, service.agent, groups, {"loop": state.counters}, final=final)
+            arguments = service.transitions, service.agent, groups, {"loop": state.counters}
+            restored()
+            try:
+                saver.save(*arguments, final=final)
+            except RacerError:
+                # Deleted while it was written.
+                if not restored():
+                    raise
+                saver.save(*arguments, final=final)
 
         with ProgressBar(schedule.max_steps, start, enabled=progress) as bar:
 
             def log(service: ActorLearnerService) -> None:
                 values = service.metrics()
+                if restored():
+                    save(service)
                 metrics.log(service.transitions, values)
                 bar.show(service.transitions, _bar_values(values, self.world))
 
@@ -178,7 +202,7 @@ def run_training(plan: RunPlan, *, progress: bool = True) -> int:
     run_dir, checkpoint, learnt = plan.folder, None, None
     with StopSignals() as stop, contextlib.ExitStack() as held:
         if plan.resumed:
-            held.enter_context(plan.hold())
+            folder = held.enter_context(plan.hold())
             checkpoint = resume_checkpoint(plan.folder, plan.spec)
         elif plan.options.get("start_from") is not None:
             learnt = learnt_arrays(plan.options["start_from"], plan.spec)
@@ -188,18 +212,43 @@ def run_training(plan: RunPlan, *, progress: bool = True) -> int:
             return stop.exit_code
         if not plan.resumed:
             # Only now: what cannot be trained leaves nothing on disk.
-            held.enter_context(plan.hold())
+            folder = held.enter_context(plan.hold())
         plan.write()
         print(f"run {run_dir}: {_describe(plan)}")  # noqa: T201 - the program's output
         metrics = MetricsLogger(run_dir, plan.options, truncate_after=run.step if plan.resumed else None)
         saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
         try:
-            run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress)
+            restored = functools.partial(_restored, folder, plan, metrics)
+            run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress, restored=restored)
         finally:
             metrics.close()
     ending = "stopped" if stop.exit_code else "finished"
     print(f"{ending} at step {run.step}; go on with --resume {run_dir}")  # noqa: T201 - the program's output
     return stop.exit_code
+
+
+def _restored(folder: HeldRun, plan: RunPlan, metrics: MetricsLogger) -> bool:
+    """Put a run's folder back where somebody deleted it while the run is at work; returns whether it was gone.
+
+    Raises:
+        RacerError: the folder cannot be made again, so that this run could not be resumed.
+    """
+    run_file = plan.folder / RUN_FILE
+    if not folder.lost() and not metrics.lost() and os.path.lexists(run_file):
+        return False
+    gone = f"run folder {str(plan.folder)!r} was deleted and cannot be resumed"
+    if folder.lost():
+        if os.path.lexists(run_file) and not describes(run_file, plan.spec, plan.options):
+            raise RacerError(f"{gone}: another run has its name now")
+        folder.retake()
+    try:
+        plan.write()
+        if metrics.lost():
+            metrics.restore()
+    except OSError as error:
+        raise RacerError(f"{gone}: {error.strerror or error}") from error
+    log.warning("run folder %s was deleted; it is back, with its metrics and a new checkpoint", plan.folder)
+    return True
 
 
 def _describe(plan: RunPlan) -> str:

@@ -18,15 +18,19 @@ import numpy as np
 import racer
 from racer.agents.registry import agent_class, agent_settings, fitted_settings, full_name
 from racer.core.errors import UsageError
+from racer.core.files import strict
 from racer.core.run_dir import read_json, write_json
 from racer.core.trust import name_code
 from racer.envs.registry import DEFAULT_WORLD, get_world, stored_world
 from racer.training.past import upgraded_agent_config
 
 __all__ = [
+    "DESCRIPTION",
     "RUN_FILE",
     "RunSpec",
     "create_agent",
+    "described_spec",
+    "describes",
     "plain",
     "read_run",
     "spec_from_config",
@@ -35,6 +39,8 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
+DESCRIPTION = ("world", "agent_name", "agent_config", "env_config", "seed")
+"""Parts of a run's description, in its ``run.json`` and in each of its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,11 @@ class RunSpec:
     seed: int
     world: str = field(default=DEFAULT_WORLD)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the run is, as JSON gives it back; its sum (:func:`racer.core.manifest.json_sum`) is its name."""
+        return {part: plain(getattr(self, part)) for part in DESCRIPTION}
+
     def fitted(self, transitions: int, gradient_steps: int) -> RunSpec:
         """Return the specification with what follows from the length of the run filled in."""
         settings = fitted_settings(self.agent_name, self.agent_config, transitions, gradient_steps)
@@ -68,7 +79,7 @@ class RunSpec:
             missing = {key for key, value in other.agent_config.items() if value is None and filled[key] is not None}
             config = {key: self.agent_config[key] if key in missing else v for key, v in other.agent_config.items()}
             other = dataclasses.replace(other, agent_config=config)
-        for part in ("world", "agent_name", "agent_config", "env_config"):
+        for part in DESCRIPTION[:-1]:
             mine, theirs = getattr(self, part), getattr(other, part)
             if not isinstance(mine, dict):
                 mine, theirs = {part: mine}, {part: theirs}
@@ -159,27 +170,59 @@ def create_agent(
 
 def write_run(run_dir: Path, spec: RunSpec, options: Mapping[str, Any]) -> None:
     """Write ``run.json``: the specification and the program's options."""
-    document = {"racer_version": racer.__version__, **dataclasses.asdict(spec), "options": dict(options)}
-    write_json(run_dir / RUN_FILE, document)
+    write_json(run_dir / RUN_FILE, _document(spec, options))
+
+
+def describes(path: Path, spec: RunSpec, options: Mapping[str, Any]) -> bool:
+    """Whether a ``run.json`` says what :func:`write_run` writes of this run."""
+    try:
+        return bool(read_json(path) == plain(strict(_document(spec, options))))
+    except UsageError:
+        return False
+
+
+def _document(spec: RunSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"racer_version": racer.__version__, **dataclasses.asdict(spec), "options": dict(options)}
 
 
 def read_run(run_dir: Path) -> tuple[RunSpec, dict[str, Any]]:
     """Read ``run.json``; returns the specification and the options. One without a world is of the default world.
 
     Raises:
-        UsageError: if it is missing or malformed, or its world is not installed or runs code that nobody named.
+        UsageError: if it is missing, or as :func:`described_spec`.
     """
     path = run_dir / RUN_FILE
     document = read_json(path)
-    kinds = {"agent_name": str, "agent_config": dict, "env_config": dict, "seed": int}
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), kind) for name, kind in kinds.items()):
-        raise UsageError(f"{str(path)!r} does not describe a run: it needs {', '.join(kinds)}")
-    world, options = document.get("world", DEFAULT_WORLD), document.get("options", {})
-    if not isinstance(world, str) or not isinstance(options, dict):
-        raise UsageError(f"{str(path)!r} does not describe a run: its world or its options are malformed")
+    options = document.get("options", {}) if isinstance(document, dict) else None
+    if not isinstance(options, dict):
+        raise UsageError(f"{str(path)!r} does not describe a run: its options are malformed")
+    return described_spec(document, str(path)), dict(options)
+
+
+def described_spec(described: Mapping[str, Any], where: str) -> RunSpec:
+    """Return the specification that a description from a disk gives, completed with what has come since.
+
+    Args:
+        described: its parts (:data:`DESCRIPTION`) by name, among others; without a world it is the default one.
+        where: the file, for errors.
+
+    Raises:
+        UsageError: it is malformed, or its world or its agent is unknown, wrongly configured or runs code that nobody
+            named.
+    """
+    kinds: dict[str, type] = {"agent_name": str, "agent_config": dict, "env_config": dict, "seed": int}
+    if not all(isinstance(described.get(name), kind) for name, kind in kinds.items()):
+        raise UsageError(f"{where!r} does not describe a run: it needs {', '.join(kinds)}")
+    seed, world_name = described["seed"], described.get("world", DEFAULT_WORLD)
+    if isinstance(seed, bool) or seed < 0 or not isinstance(world_name, str):
+        raise UsageError(f"{where!r} does not describe a run: its seed or its world is malformed")
     try:
-        _, env_config = stored_world(world, document["env_config"])
+        _, env_config = stored_world(world_name, described["env_config"])
     except UsageError as error:
-        raise UsageError(f"the world of run {str(run_dir)!r}: {error}") from error
-    agent_config = upgraded_agent_config(document["agent_config"])
-    return RunSpec(document["agent_name"], agent_config, env_config, document["seed"], world), dict(options)
+        raise UsageError(f"the world in {where!r}: {error}") from error
+    name = described["agent_name"]
+    try:
+        agent_config = plain(agent_settings(name, upgraded_agent_config(described["agent_config"])))
+    except UsageError as error:
+        raise UsageError(f"the agent in {where!r}: {error}") from error
+    return RunSpec(full_name(name), agent_config, env_config, seed, world_name)

@@ -18,10 +18,11 @@ from racer.core.checkpoint import (
     recover_checkpoints,
     write_checkpoint,
 )
-from racer.core.errors import RacerError, UsageError
+from racer.core.errors import RacerError, UsageError, shown
+from racer.core.manifest import json_sum
 from racer.evaluation.checkpoints import resolve_checkpoint
 from racer.training.past import check_layout
-from racer.training.run_spec import RunSpec, plain
+from racer.training.run_spec import DESCRIPTION, RunSpec, described_spec
 
 __all__ = ["CheckpointSaver", "learnt_arrays", "policy_metadata", "resume_checkpoint"]
 
@@ -30,14 +31,8 @@ log = logging.getLogger(__name__)
 
 def policy_metadata(spec: RunSpec, agent: Any) -> dict[str, Any]:
     """Return what evaluation needs to know of a policy besides its parameters."""
-    return {
-        "world": spec.world,
-        "agent_name": spec.agent_name,
-        "agent_config": spec.agent_config,
-        "env_config": spec.env_config,
-        "seed": spec.seed,
-        "policy_spec": agent.policy.spec,
-    }
+    described = spec.description
+    return {**described, "run_sha256": json_sum(described), "policy_spec": agent.policy.spec}
 
 
 class CheckpointSaver:
@@ -102,17 +97,28 @@ def resume_checkpoint(run_dir: Path, spec: RunSpec) -> Checkpoint:
     recover_checkpoints(run_dir)
     checkpoint = read_checkpoint(latest_valid_checkpoint(run_dir))
     check_layout(checkpoint)
-    for part in ("world", "agent_name", "agent_config", "env_config", "seed"):
-        stored, mine = plain(checkpoint.metadata.get(part)), plain(getattr(spec, part))
-        if not isinstance(mine, dict) or not isinstance(stored, dict):
-            stored, mine = {part: stored}, {part: mine}
-        # Keys that came with a later version are not in the checkpoint.
-        for key in (key for key in stored if stored[key] != mine.get(key)):
-            raise UsageError(
-                f"run {str(run_dir)!r} is described with {part} {key!r} {mine.get(key)!r}, in its checkpoint with "
-                f"{stored[key]!r}"
-            )
+    metadata = checkpoint.metadata
+    described = {part: metadata.get(part) for part in DESCRIPTION}
+    # Checkpoints of format 1 have no sum over the description.
+    if metadata.get("run_sha256", json_sum(described)) != json_sum(described):
+        raise CheckpointError(f"checkpoint {str(checkpoint.path)!r} is damaged: it describes another run than its own")
+    stored = described_spec(described, str(checkpoint.path)).description
+    if stored != spec.description:
+        difference = _difference(spec.description, stored)
+        raise UsageError(f"run {str(run_dir)!r} is not the one in its checkpoint: {difference}")
     return checkpoint
+
+
+def _difference(mine: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """Name the first difference between two descriptions, key by key."""
+    for part in DESCRIPTION:
+        ours, theirs = mine[part], stored[part]
+        if not isinstance(ours, dict):
+            ours, theirs = {part: ours}, {part: theirs}
+        for key in sorted({*ours, *theirs}):
+            if ours.get(key) != theirs.get(key):
+                return f"run.json has {part} {key!r} {shown(ours.get(key))}, the checkpoint {shown(theirs.get(key))}"
+    return "nothing"
 
 
 def learnt_arrays(path: str, spec: RunSpec) -> dict[str, NDArray[Any]]:

@@ -70,6 +70,9 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
     "mine", 0, "Search so many further held-out episodes for the worst, film them and say what they have in common."
 )
+flags.DEFINE_float(
+    "cvar_risk", None, "Risk level to drive at, of a policy that was trained for all of them (risk_conditioned)."
+)
 flags.DEFINE_bool("compare_random", False, "Also run uniformly random actions on the same seeds, side by side.")
 
 
@@ -79,6 +82,8 @@ def main() -> int:
         raise UsageError("--policy_file is missing: name a checkpoint folder or a run folder")
     offer_flags(world="--world")
     trained = load_policy(FLAGS.policy_file, FLAGS.world)
+    if FLAGS.cvar_risk is not None:
+        trained = trained.at_risk(FLAGS.cvar_risk)
     overrides = env_overrides()
     if FLAGS.config is not None:
         report_config_differences(trained, overrides)

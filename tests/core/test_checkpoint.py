@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -31,6 +30,7 @@ from racer.core.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
+from racer.core.manifest import json_sum, sealed
 
 GROUPS = {
     "policy": {"layer/kernel": np.arange(12, dtype=np.float32).reshape(3, 4)},
@@ -72,13 +72,10 @@ def test_every_flipped_byte_is_an_error_that_names_the_file(tmp_path: Path) -> N
             damaged = bytearray(original)
             damaged[position] ^= 0x10
             file.write_bytes(bytes(damaged))
-            if file.name != "manifest.json":
-                with pytest.raises(CheckpointError, match=file.name):
-                    read_checkpoint(path)
-                continue
-            # Only the manifest's own step and metadata are outside its sums; no array may come out wrong.
-            with contextlib.suppress(CheckpointError):
-                assert read_checkpoint(path).groups["agent"]["count"] == 3
+            # A changed name of a file is another file that is missing; a changed format number another format.
+            names = file.name if file.name != "manifest.json" else "manifest.json|safetensors|has format"
+            with pytest.raises(CheckpointError, match=names):
+                read_checkpoint(path)
         file.write_bytes(original)
     read_checkpoint(path)
 
@@ -127,13 +124,46 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(99, "format 99, newer than this version"), (3, "newer"), (0, "format 0, which no version"), (True, "malformed"),
+     (2.0, "malformed"), ("2", "malformed"), (None, "malformed"), (-1, "malformed"), (1, "malformed")],
+)  # fmt: skip
+def test_another_format_is_refused_by_name(tmp_path: Path, number: Any, words: str) -> None:
     path = save(tmp_path, 1)
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["format"] = 99
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="newer than this version"):
+    (path / "manifest.json").write_text(json.dumps(sealed({**manifest, "format": number})))
+    with pytest.raises(CheckpointError, match=words):
         read_checkpoint(path)
+
+
+def test_the_manifest_holds_the_sum_of_the_rest_of_it(tmp_path: Path) -> None:
+    file = save(tmp_path, 1) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert manifest["format"] == 2
+    found = manifest.pop("sha256")
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    assert found == json_sum(manifest) == hashlib.sha256(text.encode()).hexdigest()
+    file.write_text(json.dumps({"sha256": found, **dict(reversed(manifest.items()))}, indent=7))
+    assert read_checkpoint(file.parent).metadata == {"note": "x", "seed": 3}
+    manifest["metadata"]["seed"] = 4
+    file.write_text(json.dumps({**manifest, "sha256": found}))
+    with pytest.raises(CheckpointError, match=r"manifest\.json' is damaged: its SHA-256"):
+        read_checkpoint(file.parent)
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="malformed"):
+        read_checkpoint(file.parent)
+
+
+def test_format_1_is_read_and_written_anew_as_today(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"]
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    assert read_checkpoint(path).metadata == {"note": "x", "seed": 3}
+    assert save(tmp_path, 1) == path
+    assert json.loads((path / "manifest.json").read_text())["format"] == 2
+    assert list_checkpoints(tmp_path) == [path]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/b.safetensors", "x.npy"])
@@ -141,7 +171,7 @@ def test_manifest_cannot_point_elsewhere(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, 1)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"] = {name: {"bytes": 1, "sha256": "0" * 64}}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(CheckpointError, match="malformed"):
         read_checkpoint(path)
 
@@ -282,7 +312,7 @@ def test_only_the_groups_that_are_wanted_are_summed(tmp_path: Path, monkeypatch:
     path = save(tmp_path, 1)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["replay.safetensors"] = {"bytes": 1 << 36, "sha256": "0" * 64}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with (path / "replay.safetensors").open("wb") as file:
         file.truncate(1 << 36)
     begun = time.monotonic()
@@ -298,7 +328,7 @@ def test_a_folder_must_hold_the_step_of_its_name(tmp_path: Path) -> None:
     path = save(tmp_path, 600)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["step"] = 10**9
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(CheckpointError, match="against its name"):
         read_checkpoint(path)
 

@@ -9,6 +9,7 @@ from evaluation_standins import write_tiny_checkpoint
 
 from racer.core.checkpoint import CheckpointError, write_checkpoint
 from racer.core.errors import UsageError
+from racer.core.manifest import sealed
 from racer.envs.registry import get_world
 from racer.evaluation.checkpoints import config_differences, load_policy, resolve_checkpoint
 from racer.evaluation.program import merge_config
@@ -39,7 +40,7 @@ def test_the_policy_of_a_run_folder_is_loaded_without_its_replay(tmp_path):
     path = write_tiny_checkpoint(tmp_path / "run", 10)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["replay.safetensors"] = {"bytes": 1 << 36, "sha256": "0" * 64}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with (path / "replay.safetensors").open("wb") as file:
         file.truncate(1 << 36)  # 64 GB of nothing: summed, they would take minutes.
     assert load_policy(tmp_path / "run").step == 10
@@ -104,7 +105,7 @@ def test_a_run_of_a_world_that_is_not_here_is_named(tmp_path, world):
     path = write_tiny_checkpoint(tmp_path / "run", 10)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["metadata"]["world"] = world
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(UsageError, match=rf"checkpoint_10.*{world}"):
         load_policy(path)
 

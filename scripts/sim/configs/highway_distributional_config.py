@@ -69,6 +69,9 @@ def get_config() -> ml_collections.ConfigDict:
     # cannot drive yet is the same whatever it does.
     config.cvar_warmup_steps = 20_000
 
+    # Whether one policy learns every risk level, to be chosen when it drives (--cvar_risk); cvar_risk is its usual one.
+    config.risk_conditioned = False
+
     # Layer normalisation in the critics.
     config.critic_layer_norm = True
     # Decoupled weight decay of the critics' kernels.
