@@ -8,6 +8,7 @@ from racer.envs.highway.config import action_names, resolve_config
 from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
+from racer.envs.highway.replay import REPLAY
 from racer.envs.highway.views import CONTROLLERS, VIEWS
 from racer.envs.registry import World
 
@@ -28,4 +29,5 @@ WORLD = World(
     drivers=DRIVERS,
     film=FILM,
     row_layout=row_layout,
+    replay=REPLAY,
 )
