@@ -39,6 +39,11 @@ class AgentConfig:
     encoder: str | dict[str, Any] = option(
         "flat", 'What reads an observation first, as {"kind": "pointnet", "widths": [32, 64]}.'
     )
+    positional_encoding: str | dict[str, Any] | None = option(
+        None,
+        'What tells the encoder where the rows of an observation stand: "rank", "distance" or "rotary", or a '
+        'description as {"kind": "rotary", "max_distance": 100.0}; the world says which columns are positions.',
+    )
     observation_scale: float | tuple[float, ...] | None = option(
         None, "Factor on the observation: one number, one for each number of a row, or None.", above=0.0
     )
@@ -95,6 +100,7 @@ def agent_policy(
         "observation_scale": scale,
         "encoder": config.encoder,
         "memory": config.memory,
+        "positions": config.positional_encoding,
     }
     policy = build_policy({"kind": kind, **interfaces.policy_fields, "torso": torso, **fields})
     assert isinstance(policy, Policy)

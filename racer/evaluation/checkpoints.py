@@ -69,6 +69,11 @@ class TrainedPolicy:
         """The checkpoint folder's name ("checkpoint_10000"), which videos are named after."""
         return self.path.name.replace(":", "-")
 
+    @property
+    def label(self) -> str:
+        """Run and checkpoint ("run_42/checkpoint_10000"), which tell policies apart."""
+        return "/".join(part for part in self.path.parts[-2:] if part)
+
     def predict(
         self,
         observation: Any,
