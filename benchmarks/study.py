@@ -135,10 +135,10 @@ def highway_rows() -> list[Row]:
 
 
 def levels_rows() -> list[Row]:
-    """The CVaR actor-critic's default configuration on the default highway, told every risk level in training."""
+    """The CVaR actor-critic's default configuration on the default highway, which is told every risk level."""
     flags = (
-        f"--config={CONFIGS / 'highway_distributional_config.py'}", "--config.risk_conditioned=True", "--num_envs=64",
-        "--utd_ratio=8", "--batch_size=128", "--replay_buffer_size=1000000",
+        f"--config={CONFIGS / 'highway_distributional_config.py'}", "--num_envs=64", "--utd_ratio=8",
+        "--batch_size=128", "--replay_buffer_size=1000000",
     )  # fmt: skip
     levels = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     return [Row("cvar", flags, 1_500_000, 1_500_000, levels=levels)]

@@ -150,6 +150,8 @@ class Policy:
         """
         if self.risk is None:
             raise UsageError("this policy has the one risk level that it was trained for (risk_conditioned is off)")
+        if not 0.0 <= level <= 1.0:
+            raise UsageError(f"a risk level (cvar_risk) lies between 0 and 1, got {level:g}")
         return dataclasses.replace(self, risk=level)
 
     def act(

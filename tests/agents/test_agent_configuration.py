@@ -151,7 +151,7 @@ FITTED_DISTRIBUTIONAL: dict[str, Any] = {
     "actor_hidden_dims": (128, 128), "critic_hidden_dims": (128, 128), "learned_action_initial_limit": 0.1,
     "learned_action": "none", "limits_lr": 2.5e-6, "cvar_warmup_steps": 20_000, "q_entropy_target_diff": None,
     "lr_schedule": "linear", "final_lr_fraction": 0.1, "view": "lane_slots", "controller": "targets",
-    "initial_action": {"target_speed": 0.5},
+    "initial_action": {"target_speed": 0.5}, "risk_conditioned": True,
 }  # fmt: skip
 
 

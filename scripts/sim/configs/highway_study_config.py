@@ -42,7 +42,7 @@ def get_config(agent: str = "cvar") -> ml_collections.ConfigDict:
         config.num_atoms = 151
         config.q_min, config.q_max = -40.0, 80.0
         config.q_entropy_target_diff = 0.5
-        config.cvar_warmup_steps = 0
+        config.cvar_warmup_steps, config.risk_conditioned = 0, False
         config.learned_action = "steering"
 
     config.env = environment_config("highway-fast-v0")
