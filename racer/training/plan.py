@@ -33,6 +33,7 @@ __all__ = [
     "define_run_flags",
     "plan_run",
     "single_process",
+    "trust_config",
     "worker_processes",
     "workers_or_none",
 ]
@@ -312,6 +313,11 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS, replaced: Mapping[
         raise UsageError(f"config file must give an ml_collections.ConfigDict, not {type(config).__name__}") from error
 
 
+def trust_config(config: Mapping[str, Any]) -> None:
+    """Trust the code of the agent and the world that a person's config names; a job or a run on a disk is no such."""
+    name_code(config.get("model_cls"), config.get("world"))
+
+
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
     """A run that was checked but not yet begun: nothing is on disk before :meth:`hold`."""
@@ -368,6 +374,7 @@ def plan_run(
     if values.seed < 0:
         raise UsageError(f"flag --seed must be at least 0, not {values.seed}")
     overrides = {name: values[name].value for name in env_flags if values[name].value is not None}
+    trust_config(config)
     spec = spec_from_config(config, values.seed, overrides)
     folder = Path(values.policy_dir) / check_run_name(values.run_name or _default_name(spec))
     check_vacant(folder)
@@ -397,7 +404,9 @@ def _plan_resume(
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     config = config_from_flags(values, replaced)
     # What a person names here is trusted, before the run's own description is looked into.
-    name_code(*replaced.values(), *(config.get(key) for key in ("model_cls", "world") if config is not None))
+    name_code(*replaced.values())
+    if config is not None:
+        trust_config(config)
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         raise UsageError(f"run {str(folder)!r} was begun by {stored.get('program')}; resume it with that program")

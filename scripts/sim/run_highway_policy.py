@@ -95,10 +95,12 @@ def main() -> int:
 
 def report_config_differences(trained: TrainedPolicy, overridden: Collection[str]) -> None:
     """Say on standard error where the config file disagrees with the checkpoint; an unknown key is an error."""
-    from racer.training.plan import config_from_flags
+    from racer.training.plan import config_from_flags, trust_config
     from racer.training.run_spec import spec_from_config  # brings JAX, which the evaluation itself does without
 
-    spec = spec_from_config(config_from_flags(), seed=0)
+    config = config_from_flags()
+    trust_config(config)
+    spec = spec_from_config(config, seed=0)
     for line in config_differences(
         trained, spec.agent_name, spec.agent_config, spec.env_config, ignore=overridden
     ):
