@@ -7,7 +7,12 @@ Writes evaluation_metrics.json and highway_eval_{checkpoint}_episode_{i}.mp4 int
     python scripts/sim/run_highway_policy.py --policy_file policies/highway_run_42/checkpoint_10000 --num_episodes 20
 """
 
+# ruff: noqa: E402 - an interrupt during the imports is heeded first
 from __future__ import annotations
+
+from racer.core.ending import quiet_start
+
+quiet_start(__name__)
 
 import sys
 from collections.abc import Collection
