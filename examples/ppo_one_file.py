@@ -37,9 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    envs = gymnasium.make_vec(
-        "racer/highway-fast-v0", arguments.envs, autoreset_mode=AutoresetMode.SAME_STEP
-    )  # fmt: skip
+    envs = gymnasium.make_vec("racer/highway-fast-v0", arguments.envs, autoreset_mode=AutoresetMode.SAME_STEP)
     inputs = int(np.prod(envs.single_observation_space.shape))
     actor, critic = network(inputs, int(envs.single_action_space.n)), network(inputs, 1)
     optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=LEARNING_RATE, eps=1e-5)
@@ -47,7 +45,8 @@ def main() -> None:
     observations, _ = envs.reset(seed=arguments.seed)
     returns, running, simulating, began = [], np.zeros(arguments.envs), 0.0, time.perf_counter()
     for update in range(max(1, arguments.steps // (ROLLOUT * arguments.envs))):
-        rows = {name: [] for name in ("observations", "actions", "log_probs", "rewards", "values", "ends", "next_values")}
+        names = ("observations", "actions", "log_probs", "rewards", "values", "ends", "next_values")
+        rows = {name: [] for name in names}
         for _ in range(ROLLOUT):
             flat = torch.as_tensor(observations.reshape(arguments.envs, -1), dtype=torch.float32)
             with torch.no_grad():
@@ -97,7 +96,8 @@ def main() -> None:
         if update % 20 == 0:
             print(f"update {update}: mean return of the last 100 episodes {np.mean(returns[-100:] or [np.nan]):.2f}")
     seconds = time.perf_counter() - began
-    print(f"mean return of the last 100 episodes: {np.mean(returns[-100:]):.2f}; first 100: {np.mean(returns[:100]):.2f}")
+    first, last = np.mean(returns[:100]), np.mean(returns[-100:])
+    print(f"mean return of the last 100 episodes: {last:.2f}; first 100: {first:.2f}")
     print(f"{arguments.steps / seconds:.0f} steps/s, {simulating / seconds:.0%} of the time in the environments")
     envs.close()
 

@@ -144,12 +144,11 @@ class BatchedVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         frames = self.envs.render()
-        return [None] * self.num_envs if frames is None else list(frames)  # type: ignore[call-overload]
+        return [None] * self.num_envs if frames is None else list(frames)  # type: ignore[arg-type]
 
     def _attribute(self, name: str) -> Any:
-        if name == "render_mode" or not hasattr(self.envs, "get_attr"):
-            return getattr(self.envs, name)
-        return self.envs.get_attr(name)  # type: ignore[attr-defined]
+        single: Any = getattr(self.envs, "get_attr", None)
+        return getattr(self.envs, name) if name == "render_mode" or single is None else single(name)
 
     def _split(self, infos: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the infos of each environment, from arrays ``[N]``."""
