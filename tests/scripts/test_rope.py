@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import subprocess
@@ -17,6 +18,7 @@ from racer.core.errors import UsageError
 from racer.sweeps.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
+HEADER = "features,lr,epochs,hidden_dim,batch,final_reward,max_reward,training_steps"
 FOLDER = ROOT / "scripts" / "rope"
 
 
@@ -84,7 +86,7 @@ def test_figures_of_a_run_are_the_published_definitions(common: Any) -> None:
     assert found["final_reward"] == pytest.approx(averages[-1])
     assert found["max_reward"] == pytest.approx(max(averages))
     assert (found["steps_to_thr"], found["reached_thr"], found["training_steps"]) == (2000.0, 1.0, 13000.0)
-    area = sum((a + b) / 2.0 for a, b in zip(returns, returns[1:], strict=False)) / 12.0
+    area = sum((a + b) / 2.0 for a, b in itertools.pairwise(returns)) / 12.0
     assert found["auc"] == pytest.approx(area)
     assert math.isnan(common.scores(steps, np.minimum(returns, 119.0))["steps_to_thr"])
     with pytest.raises(UsageError, match="without evaluations"):
@@ -92,7 +94,7 @@ def test_figures_of_a_run_are_the_published_definitions(common: Any) -> None:
 
 
 def published(folder: Path) -> Path:
-    rng, lines = np.random.default_rng(0), ["features,lr,epochs,hidden_dim,batch,final_reward,max_reward,training_steps"]
+    rng, lines = np.random.default_rng(0), [HEADER]
     for features in ("presence,x,y,vx,vy", "x,y,vx,vy", "x,y,vx,vy,cos_h,sin_h"):
         for lr in (1e-4, 3e-4):
             for epochs in (4, 6, 8):
@@ -122,8 +124,8 @@ def test_tables_of_the_published_format(tmp_path: Path, common: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [("a,b\n1,2\n", ":1: columns are missing"),
-     ("features,lr,epochs,hidden_dim,batch,final_reward,max_reward,training_steps\nx,fast,1,2,3,4,5,6\n", ":2: lr must be"),
-     ("features,lr,epochs,hidden_dim,batch,final_reward,max_reward,training_steps\n", "there are no rows")],
+     (f"{HEADER}\nx,fast,1,2,3,4,5,6\n", ":2: lr must be"),
+     (f"{HEADER}\n", "there are no rows")],
 )  # fmt: skip
 def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "wrong.csv").write_text(text)
