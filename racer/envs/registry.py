@@ -283,6 +283,8 @@ class World:
         functional: builds reset and step as pure functions from a whole configuration, or None.
         number_key: the key that the number in a short name sets, as in ``tmaze_10``; None where there are none.
         variants: overrides of the configuration, by the name under which other programs know them.
+        row_layout: which column of an observation's rows is what, from a whole configuration, as the fields of
+            ``racer.networks.encodings.Placement``; None where observations have no rows.
         names_code: a text in a configuration that could name code to run, or None.
     """
 
@@ -307,6 +309,7 @@ class World:
     functional: Callable[[Config], Functional] | None = None
     number_key: str | None = None
     variants: Mapping[str, Config] = field(default_factory=dict)
+    row_layout: Callable[[Config], dict[str, Any]] | None = None
     names_code: Callable[[Config], str | None] = lambda config: None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from racer.envs.highway import make_vector_env
+from racer.envs.highway.columns import row_layout
 from racer.envs.highway.config import action_names, resolve_config
 from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
@@ -27,5 +28,6 @@ WORLD = World(
     controllers=CONTROLLERS,
     drivers=DRIVERS,
     film=FILM,
+    row_layout=row_layout,
     replay=REPLAY,
 )
