@@ -172,7 +172,12 @@ class ActorCriticLearner(BaseLearner):
 
     @staticmethod
     def fields(
-        config: ActorCriticConfig, fixed: Fixed, interfaces: Interfaces, action_range: ActionRange, outputs: int
+        config: ActorCriticConfig,
+        fixed: Fixed,
+        interfaces: Interfaces,
+        action_range: ActionRange,
+        outputs: int,
+        **more: Any,
     ) -> dict[str, Any]:
         """Return the fields of an :class:`ActorCriticStatic`.
 
@@ -182,6 +187,7 @@ class ActorCriticLearner(BaseLearner):
             interfaces: observations and actions.
             action_range: the box of the policy.
             outputs: numbers that each critic answers with.
+            more: further fields of the policy.
         """
         interfaces.need_numbers("an actor-critic")
         if config.lr_schedule != "constant":
@@ -189,7 +195,7 @@ class ActorCriticLearner(BaseLearner):
         learned = None if action_range.index is None else interfaces.names[action_range.index]
         policy = agent_policy(
             config, interfaces, "squashed_gaussian", config.actor_hidden_dims, "relu",
-            learned_action=learned, noise_correlation=config.noise_correlation,
+            learned_action=learned, noise_correlation=config.noise_correlation, **more,
         )  # fmt: skip
         low, high = (np.asarray(ends, np.float64) for ends in action_range.bounds(action_range.initial))
         first = initial_shares(config.initial_action, interfaces.names, low.tolist(), high.tolist())
@@ -221,9 +227,18 @@ class ActorCriticLearner(BaseLearner):
         return arrays
 
 
-def in_minibatches(static: ActorCriticStatic, batch: Mapping[str, jax.Array], utd_ratio: int) -> dict[str, jax.Array]:
-    """Return fields ``[U * B, ...]`` as ``[U, B, ...]``, the observations as policy and critics read them."""
-    viewed = {name: static.policy.viewed(batch[name]) for name in ("observations", "next_observations")}
+def in_minibatches(
+    static: ActorCriticStatic, batch: Mapping[str, jax.Array], utd_ratio: int, risk: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """Return fields ``[U * B, ...]`` as ``[U, B, ...]``, the observations as policy and critics read them.
+
+    Args:
+        static: description.
+        batch: fields of transitions.
+        utd_ratio: U.
+        risk: the level ``[U * B]`` that both observations of a transition are read with, where the policy is told one.
+    """
+    viewed = {name: static.policy.viewed(batch[name], risk) for name in ("observations", "next_observations")}
     return {name: x.reshape(utd_ratio, -1, *x.shape[1:]) for name, x in {**batch, **viewed}.items()}
 
 

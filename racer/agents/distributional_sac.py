@@ -6,6 +6,7 @@ learned limit steps with the policy, and the critic-entropy multiplier once an u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -35,6 +36,7 @@ from racer.core.config import option
 from racer.core.errors import UsageError
 from racer.networks.categorical import Support, projection_taps
 from racer.networks.distributions import Bounds
+from racer.networks.policy import MAX_RISK
 
 __all__ = [
     "CVaRState", "DistributionalSACConfig", "DistributionalSACLearner", "DistributionalStatic", "initial_state",
@@ -65,6 +67,11 @@ class DistributionalSACConfig(ActorCriticConfig):
         "worst share of the returns of an agent that cannot act yet is the same for every action.",
         low=0,
         swept=True,
+    )
+    risk_conditioned: bool = option(
+        False,
+        "Whether one policy learns every risk level: actor and critics are told one, drawn anew for each replayed "
+        "transition and for each episode, and cvar_risk is only where evaluation begins.",
     )
     limits_weight_decay: float | None = option(
         1e-3, "Decoupled weight decay of the learned limit, or None.", low=0.0, swept=True
@@ -100,6 +107,8 @@ class DistributionalSACConfig(ActorCriticConfig):
         super().__post_init__()
         if not self.q_min < self.q_max:
             raise UsageError(f"q_min must lie below q_max, got q_min={self.q_min} and q_max={self.q_max}")
+        if self.risk_conditioned and np.ndim(self.cvar_risk):
+            raise UsageError("a risk_conditioned policy learns every level itself: cvar_risk cannot be swept beside it")
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ def update(
         The next state, and scalars to log.
     """
     rng, rows_key, policy_key = jax.random.split(state.rng, 3)
-    minibatches = in_minibatches(static, batch, utd_ratio)
+    minibatches = in_minibatches(static, batch, utd_ratio, _drawn_levels(static, batch, rows_key))
     rows = critic_rows(static, hyper, state, minibatches, rows_key)
     lagrange = jnp.exp(state.q_entropy_lagrange.params["log_value"])
     loss = partial(_critic_loss, static, hyper, lagrange)
@@ -190,6 +199,16 @@ def update(
     state, policy_info, policy_refused = policy_steps(partial(policy_step, static, hyper), state, last, policy_key)
     state, multiplier_info = _multiplier_step(hyper, state, info)
     return finished(state, rng, refused + policy_refused, {**info, **policy_info, **multiplier_info})
+
+
+def _drawn_levels(static: DistributionalStatic, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array | None:
+    """Return a risk level for each transition ``[U * B]``, where the policy is told one.
+
+    What a transition teaches does not depend on the level it was collected at, so each serves all levels.
+    """
+    if static.policy.risk is None:
+        return None
+    return jax.random.uniform(jax.random.fold_in(key, 1), batch["rewards"].shape, maxval=MAX_RISK)
 
 
 def critic_rows(
@@ -269,9 +288,9 @@ def policy_step(
         return loss, (jnp.mean(values), -jnp.mean(drawn.log_probs))
 
     gradient = jax.value_and_grad(forward, argnums=(0, 1), has_aux=True)
-    (loss, (value, entropy)), (actor_grads, limit_grads) = gradient(
-        state.actor.params, state.limits.params, hyper.cvar_risk
-    )
+    policy = static.policy
+    level = hyper.cvar_risk if policy.risk is None else policy.told_risk(observations)
+    (loss, (value, entropy)), (actor_grads, limit_grads) = gradient(state.actor.params, state.limits.params, level)
     if action_range.index is not None and hyper.cvar_limits is not None:
         _, (_, limit_grads) = gradient(state.actor.params, state.limits.params, hyper.cvar_limits)
     limits = state.limits
@@ -314,7 +333,8 @@ class DistributionalSACLearner(ActorCriticLearner):
         action_range = make_action_range(
             interfaces, config.learned_action, config.learned_action_limit_kind, config.learned_action_initial_limit
         )
-        fields = DistributionalSACLearner.fields(config, fixed, interfaces, action_range, config.num_atoms)
+        told = {"risk": float(config.cvar_risk), "risk_drawn": True} if config.risk_conditioned else {}
+        fields = DistributionalSACLearner.fields(config, fixed, interfaces, action_range, config.num_atoms, **told)
         support = Support(config.q_min, config.q_max, config.num_atoms)
         return DistributionalStatic(**fields, support=support, taps=projection_taps(float(np.min(config.discount))))
 

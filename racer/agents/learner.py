@@ -39,6 +39,11 @@ class AgentConfig:
     encoder: str | dict[str, Any] = option(
         "flat", 'What reads an observation first, as {"kind": "pointnet", "widths": [32, 64]}.'
     )
+    positional_encoding: str | dict[str, Any] | None = option(
+        None,
+        'What tells the encoder where the rows of an observation stand: "rank", "distance" or "rotary", or a '
+        'description as {"kind": "rotary", "max_distance": 100.0}; the world says which columns are positions.',
+    )
     observation_scale: float | tuple[float, ...] | None = option(
         None, "Factor on the observation: one number, one for each number of a row, or None.", above=0.0
     )
@@ -93,12 +98,16 @@ def agent_policy(
     Raises:
         UsageError: a part that does not fit the observations, or a view that the world does not have.
     """
+    scale = config.observation_scale
+    if fields.get("risk") is not None and isinstance(scale, tuple):
+        scale = (*scale, 1.0)
     torso = {
         "hidden_dims": hidden_dims,
         "activation": activation,
-        "observation_scale": config.observation_scale,
+        "observation_scale": scale,
         "encoder": config.encoder,
         "memory": config.memory,
+        "positions": config.positional_encoding,
     }
     policy = build_policy({"kind": kind, **interfaces.policy_fields, "torso": torso, **fields})
     assert isinstance(policy, Policy)
@@ -157,6 +166,33 @@ class BaseLearner:
 
         Args:
             seed: non-negative; equal seeds give equal agents.
+            observation_space: of one environment.
+            action_space: of one environment.
+            action_names: see :meth:`outline`.
+            world: see :meth:`outline`.
+            config: keys of the agent's configuration class.
+
+        Raises:
+            UsageError: as :meth:`outline`.
+        """
+        static, hyper = cls.outline(
+            observation_space, action_space, action_names=action_names, world=world, **config
+        )
+        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+
+    @classmethod
+    def outline(
+        cls,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        action_names: Sequence[str] | None = None,
+        world: str | None = None,
+        **config: Any,
+    ) -> tuple[Any, Hyper]:
+        """Check everything that an agent is built from; nothing is drawn and nothing compiled.
+
+        Args:
             observation_space: Box ``[D]`` or ``[V, F]``, of one environment.
             action_space: bounded Box ``[A]``; Discrete where the agent can choose.
             action_names: name of each action, needed where a key of ``config`` addresses one by name.
@@ -173,8 +209,7 @@ class BaseLearner:
             view=checked.view, controller=checked.controller,
         )  # fmt: skip
         fixed, hyper = split(checked)
-        static = cls.prepare(checked, fixed, interfaces)
-        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+        return cls.prepare(checked, fixed, interfaces), hyper
 
     def update(self, data: Mapping[str, np.ndarray], utd_ratio: int = 1) -> tuple[Self, dict[str, jax.Array]]:
         """Learn from ``data``; this object's arrays are donated. See :meth:`racer.agents.protocol.Learner.update`."""
@@ -277,6 +312,6 @@ def run_update(
 def _act(
     cls: type[BaseLearner], static: Any, state: Any, observations: jax.Array, key: jax.Array, deterministic: bool
 ) -> jax.Array:
-    policy = static.policy.with_white_noise()
+    policy = static.policy.without_exploration()
     memory = policy.initial_memory(len(observations))
     return policy.act(acting_params(cls, static, state), observations, memory, key, deterministic)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Collection, Mapping
@@ -52,10 +53,26 @@ class TrainedPolicy:
     step: int
     seed: int | None
 
+    def at_risk(self, level: float) -> TrainedPolicy:
+        """Return the policy at another risk level.
+
+        Raises:
+            UsageError: it was not trained for several, or there is no such level.
+        """
+        if not isinstance(self.policy, Policy):
+            raise UsageError(f"{str(self.path)!r} has no risk level to be chosen")
+        policy = self.policy.at_risk(level)
+        return dataclasses.replace(self, policy=policy, agent_config={**self.agent_config, "cvar_risk": level})
+
     @property
     def name(self) -> str:
         """The checkpoint folder's name ("checkpoint_10000"), which videos are named after."""
         return self.path.name.replace(":", "-")
+
+    @property
+    def label(self) -> str:
+        """Run and checkpoint ("run_42/checkpoint_10000"), which tell policies apart."""
+        return "/".join(part for part in self.path.parts[-2:] if part)
 
     def predict(
         self,
@@ -156,7 +173,7 @@ def load_policy(path: str | os.PathLike[str], named_world: str | None = None) ->
     params = checkpoint.groups["policy"]
     _check_params(folder, policy, params)
     return TrainedPolicy(
-        policy=policy.with_white_noise() if isinstance(policy, Policy) else policy,
+        policy=policy.without_exploration() if isinstance(policy, Policy) else policy,
         params=params,
         world=world,
         env_config=env_config,

@@ -103,13 +103,13 @@ def cvar(support: Support, probs: jax.Array, risk: float | jax.Array) -> jax.Arr
 
     Risk 0 is the mean, 0.8 the mean of the worst fifth (Rockafellar & Uryasev 2000). The share taken from an
     atom is what the tail still lacks when it gets there, so that the weights sum to ``1 - risk`` exactly;
-    the limit at risk 1 is the first atom that carries mass.
+    the limit at risk 1 is the first atom that carries mass. ``risk`` is one number, or one for each distribution.
     """
     atoms = support.atoms()
     if isinstance(risk, float | int) and risk <= 0.0:
         return probs @ atoms
-    tail = jnp.maximum(1.0 - risk, 1e-6)
+    tail = jnp.maximum(1.0 - jnp.asarray(risk), 1e-6)
     through = jnp.cumsum(probs[..., :-1], axis=-1)
     before = jnp.concatenate([jnp.zeros_like(probs[..., :1]), through], axis=-1)
-    weights = jnp.clip(tail - before, 0.0, probs)
+    weights = jnp.clip(tail[..., None] - before, 0.0, probs)
     return (weights @ atoms) / tail

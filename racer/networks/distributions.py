@@ -335,4 +335,5 @@ def _beta_biases(centre: np.ndarray, std: float) -> dict[str, np.ndarray]:
     mean = 0.5 * (1.0 + centre)
     total = 4.0 * mean * (1.0 - mean) / std**2 - 1.0
     excess = {"alpha": mean * total - 1.0, "beta": (1.0 - mean) * total - 1.0}
-    return {name: np.log(np.expm1(np.maximum(value, 1e-3))) for name, value in excess.items()}
+    # log(exp(x) - 1) in a form that does not overflow: a narrow density has parameters of many hundreds.
+    return {name: x + np.log(-np.expm1(-x)) for name, x in ((n, np.maximum(v, 1e-3)) for n, v in excess.items())}

@@ -36,7 +36,10 @@ from racer.networks.past import upgraded
 from racer.networks.torso import Torso, build_torso
 from racer.networks.uniform import UniformPolicy
 
-__all__ = ["AnyPolicy", "Policy", "build_policy", "cleared", "merged"]
+__all__ = ["MAX_RISK", "AnyPolicy", "Policy", "build_policy", "cleared", "merged"]
+
+MAX_RISK = 0.95
+"""Highest level that is drawn in training; few returns are left beyond."""
 
 LOG_STD_LIMITS = {"squashed_gaussian": (-20.0, 2.0), "tanh_gaussian": (-5.0, 2.0)}
 """Usual clips of the logarithm of the standard deviation, of the SAC family and of on-policy agents."""
@@ -67,6 +70,10 @@ class Policy:
     world: str | None = option(None, "where view and controller are looked up")
     view: str | None = option(None, "name of an observation transform of the world")
     controller: str | None = option(None, "name of an action transform of the world")
+    risk: float | None = option(
+        None, "risk level the networks are told beside each observation; None: they are told none", low=0.0, high=1.0
+    )
+    risk_drawn: bool = option(False, "whether draws are told a level of the episode's own, uniform below MAX_RISK")
 
     def __post_init__(self) -> None:
         check_fields(self, "key of a policy")
@@ -76,6 +83,8 @@ class Policy:
             raise UsageError(f"controller {self.controller!r} takes numbers, but the policy makes choices")
         if self.torso.shape != self._viewed_shape():
             raise UsageError(f"the torso reads {list(self.torso.shape)}, the policy gives {list(self._viewed_shape())}")
+        if self.risk_drawn and self.risk is None:
+            raise UsageError("risk_drawn is for a policy that is told a risk level: risk is None")
         _ = self.head, self._controller
 
     @cached_property
@@ -124,11 +133,24 @@ class Policy:
         if self.noise_correlation > 0.0:
             memory["noise"] = np.zeros((count, self.size), np.float32)
             memory["noise_begun"] = np.zeros((count, 1), np.float32)
+        if self.risk_drawn:
+            memory["risk"] = np.zeros((count, 1), np.float32)
+            memory["risk_begun"] = np.zeros((count, 1), np.float32)
         return memory
 
-    def with_white_noise(self) -> Policy:
-        """Return the same distribution in every state, with draws that are independent from step to step."""
-        return dataclasses.replace(self, noise_correlation=0.0)
+    def without_exploration(self) -> Policy:
+        """Return the same distribution in every state, with draws independent from step to step and one risk level."""
+        return dataclasses.replace(self, noise_correlation=0.0, risk_drawn=False)
+
+    def at_risk(self, level: float) -> Policy:
+        """Return the policy at another risk level.
+
+        Raises:
+            UsageError: it was not trained for several, or there is no such level.
+        """
+        if self.risk is None:
+            raise UsageError("this policy has the one risk level that it was trained for (risk_conditioned is off)")
+        return dataclasses.replace(self, risk=level)
 
     def act(
         self, params: Params, observations: Array, memory: Memory, key: Any, deterministic: bool = False
@@ -152,7 +174,9 @@ class Policy:
             UsageError: observations of another shape.
         """
         shaped = self.shaped(observations)
-        features, after = self.torso.step(params, self.viewed(shaped), memory)
+        level, told = self._level(memory, len(shaped), key, deterministic)
+        features, after = self.torso.step(params, self.viewed(shaped, level), memory)
+        after |= told
         head, bounds = self.head, self.bounds(params)
         distribution = head.parameters(params, features)
         if deterministic:
@@ -231,13 +255,39 @@ class Policy:
         sizes = ", ".join(map(str, shape))
         raise UsageError(f"the policy takes observations [N, {sizes}], got {list(observations.shape)}")
 
-    def viewed(self, observations: Array) -> Array:
+    def viewed(self, observations: Array, risk: Array | None = None) -> Array:
         """Return what the torso reads ``[..., *torso.shape]`` of the world's observations, shaped or flattened.
 
         Learners look at a batch once; critics, :meth:`features` and :meth:`unroll` take what comes out.
+
+        Args:
+            observations: of the world.
+            risk: the level of each, ``[...]``; the policy's own where None. It joins every row of what is seen.
         """
         shaped = self.shaped(observations)
-        return shaped if self._view is None else self._view(shaped)
+        seen = shaped if self._view is None else self._view(shaped)
+        if self.risk is None:
+            return seen
+        xp, lead = namespace(seen), seen.shape[: seen.ndim - len(self.torso.shape)]
+        level = xp.full(lead, self.risk, dtype=seen.dtype) if risk is None else risk
+        rows = xp.reshape(level, (*lead, *[1] * len(self.torso.shape)))
+        return xp.concatenate([seen, xp.broadcast_to(rows, (*seen.shape[:-1], 1))], axis=-1)
+
+    def told_risk(self, seen: Array) -> Array:
+        """Return the risk levels ``[...]`` that :meth:`viewed` has joined to what is seen."""
+        rows = len(self.torso.shape) - 1
+        return seen[(..., *[0] * rows, -1)]
+
+    def _level(
+        self, memory: Memory, count: int, key: Any, deterministic: bool
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return the risk levels ``[N]`` of a step, and what is remembered of them."""
+        if not self.risk_drawn or deterministic:
+            return None, {}
+        xp = namespace(memory["risk"])
+        fresh = random.uniform(key, (count, 1)) * np.float32(MAX_RISK)
+        level = xp.where(memory["risk_begun"] > 0.0, memory["risk"], fresh)
+        return level[:, 0], {"risk": level, "risk_begun": xp.ones_like(memory["risk_begun"])}
 
     def _draw(self, distribution: Distribution, memory: Memory, key: Any) -> tuple[Array, dict[str, Array]]:
         """Draw, with noise that remembers the last step's where the policy says so."""
@@ -252,7 +302,8 @@ class Policy:
         return head.draw_with(distribution, noise), {"noise": noise, "noise_begun": xp.ones_like(memory["noise_begun"])}
 
     def _viewed_shape(self) -> tuple[int, ...]:
-        return self.observation_shape if self._view is None else self._view.shape(self.observation_shape)
+        shape = self.observation_shape if self._view is None else self._view.shape(self.observation_shape)
+        return shape if self.risk is None else told_shape(shape)
 
     @cached_property
     def _view(self) -> View | None:
@@ -287,8 +338,15 @@ def build_policy(spec: Mapping[str, Any]) -> AnyPolicy:
     if not isinstance(fields.get("torso"), Mapping):
         raise UsageError(f"policy {fields['kind']!r} lacks: torso")
     viewed = shape if view is None else _transform(fields.get("world"), "view", view).shape(shape)
+    if fields.get("risk") is not None:
+        viewed = told_shape(viewed)
     fields["torso"] = build_torso(viewed, fields["torso"])
     return require(Policy, f"policy {fields['kind']!r}", fields)
+
+
+def told_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of what is seen once a risk level has joined each row of it."""
+    return (*shape[:-1], shape[-1] + 1)
 
 
 @lru_cache(maxsize=64)

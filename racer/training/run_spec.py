@@ -129,7 +129,18 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
         raise UsageError(f"config key 'env' must hold keys of the world, not {environment!r}")
     aliased = {key: values.pop(alias) for alias, key in world.aliases.items() if alias in values}
     resolved = world.resolve({**environment, **aliased, **(env_overrides or {})})
+    if values.get("positional_encoding") is not None and world.row_layout is not None:
+        values["positional_encoding"] = _placed(values["positional_encoding"], world.row_layout(resolved))
     return RunSpec(full_name(name), plain(agent_settings(name, values)), resolved, seed, world_name)
+
+
+def _placed(encoding: Any, layout: Mapping[str, Any]) -> Any:
+    """Return a positional encoding with the columns of its world, where it does not name its own."""
+    if encoding == "none":
+        return None
+    if isinstance(encoding, str):
+        encoding = {"kind": encoding}
+    return {**layout, **encoding} if isinstance(encoding, Mapping) else encoding
 
 
 def wants_rollouts(agent_name: str) -> bool:

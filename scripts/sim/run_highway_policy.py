@@ -66,6 +66,18 @@ flags.DEFINE_float(
     0.8,
     "Level of the lower tail of returns, counted as cvar_risk: 0.8 is the mean of the worst 20 %, 0 the plain mean.",
 )
+flags.DEFINE_string(
+    "against", None, "A second policy, as --policy_file, on the same seeds; side by side in the table and the report."
+)
+flags.DEFINE_bool(
+    "report", False, "Write evaluation_report.html: one file with pictures and the worst episodes to play again."
+)
+flags.DEFINE_integer(
+    "mine", 0, "Search so many further held-out episodes for the worst, film them and say what they have in common."
+)
+flags.DEFINE_float(
+    "cvar_risk", None, "Risk level to drive at, of a policy that was trained for all of them (risk_conditioned)."
+)
 flags.DEFINE_bool("compare_random", False, "Also run uniformly random actions on the same seeds, side by side.")
 
 
@@ -75,6 +87,8 @@ def main() -> int:
         raise UsageError("--policy_file is missing: name a checkpoint folder or a run folder")
     offer_flags(world="--world")
     trained = load_policy(FLAGS.policy_file, FLAGS.world)
+    if FLAGS.cvar_risk is not None:
+        trained = trained.at_risk(FLAGS.cvar_risk)
     overrides = env_overrides()
     if FLAGS.config is not None:
         report_config_differences(trained, overrides)
@@ -90,9 +104,14 @@ def main() -> int:
         num_videos=FLAGS.num_videos if FLAGS.render else 0,
         compare_random=FLAGS.compare_random,
         env_overrides=overrides,
+        against=load_policy(FLAGS.against) if FLAGS.against else None,
+        report=FLAGS.report,
+        mine=FLAGS.mine,
     )
     outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
     print(f"metrics: {outcome.metrics_path}")
+    if outcome.report is not None:
+        print(f"report:  {outcome.report}")
     for path in outcome.videos:
         print(f"video:   {path}")
     return 0

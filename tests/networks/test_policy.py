@@ -155,7 +155,7 @@ def test_correlated_noise_remembers_and_begins_anew_with_an_episode():
     fresh = cleared(memory, np.ones(20_000, bool))
     _, after, _ = policy.act(params, observations_of(20_000), fresh, rng)
     assert abs(np.mean(after["noise"] * memory["noise"])) < 0.02
-    assert policy.with_white_noise().initial_memory(3) == {}
+    assert policy.without_exploration().initial_memory(3) == {}
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

@@ -69,6 +69,9 @@ def get_config() -> ml_collections.ConfigDict:
     # cannot drive yet is the same whatever it does.
     config.cvar_warmup_steps = 20_000
 
+    # Whether one policy learns every risk level, to be chosen when it drives (--cvar_risk); cvar_risk is its usual one.
+    config.risk_conditioned = False
+
     # Layer normalisation in the critics.
     config.critic_layer_norm = True
     # Decoupled weight decay of the critics' kernels.
@@ -112,6 +115,8 @@ def get_config() -> ml_collections.ConfigDict:
     # What the policy remembers with, as "gru"; None: it has no memory.
     config.memory = config_dict.placeholder(object)
 
+    # What tells the encoder where a vehicle's row stands: "rank", "distance", "rotary"; None: nothing.
+    config.positional_encoding = config_dict.placeholder(object)
     # What reads what is seen first: "flat", or without a view {"kind": "pointnet", "widths": (128,)} or an attention
     # over vehicle rows.
     config.encoder = config_dict.FieldReference("flat", field_type=object)
