@@ -65,6 +65,13 @@ class AgentConfig:
         """
         return self
 
+    def check_utd_ratio(self, utd_ratio: int) -> None:
+        """Refuse a number of gradient steps an update that this agent cannot learn with.
+
+        Raises:
+            UsageError: naming the key.
+        """
+
 
 @dataclass(frozen=True)
 class Static:
@@ -159,6 +166,33 @@ class BaseLearner:
 
         Args:
             seed: non-negative; equal seeds give equal agents.
+            observation_space: of one environment.
+            action_space: of one environment.
+            action_names: see :meth:`outline`.
+            world: see :meth:`outline`.
+            config: keys of the agent's configuration class.
+
+        Raises:
+            UsageError: as :meth:`outline`.
+        """
+        static, hyper = cls.outline(
+            observation_space, action_space, action_names=action_names, world=world, **config
+        )
+        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+
+    @classmethod
+    def outline(
+        cls,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        action_names: Sequence[str] | None = None,
+        world: str | None = None,
+        **config: Any,
+    ) -> tuple[Any, Hyper]:
+        """Check everything that an agent is built from; nothing is drawn and nothing compiled.
+
+        Args:
             observation_space: Box ``[D]`` or ``[V, F]``, of one environment.
             action_space: bounded Box ``[A]``; Discrete where the agent can choose.
             action_names: name of each action, needed where a key of ``config`` addresses one by name.
@@ -175,8 +209,7 @@ class BaseLearner:
             view=checked.view, controller=checked.controller,
         )  # fmt: skip
         fixed, hyper = split(checked)
-        static = cls.prepare(checked, fixed, interfaces)
-        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+        return cls.prepare(checked, fixed, interfaces), hyper
 
     def update(self, data: Mapping[str, np.ndarray], utd_ratio: int = 1) -> tuple[Self, dict[str, jax.Array]]:
         """Learn from ``data``; this object's arrays are donated. See :meth:`racer.agents.protocol.Learner.update`."""
