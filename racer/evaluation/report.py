@@ -36,6 +36,11 @@ def evaluation_document(
         "configuration": dict(result.configuration),
         "episodes": _episodes(result),
     }
+    log = result.world.success_log
+    if log is not None:
+        document["per_agent_success_log"] = [
+            {"episode": i, "seed": episode.seed, **log(episode.metrics)} for i, episode in enumerate(result.episodes)
+        ]
     if comparisons:
         document["comparisons"] = {
             name: {"aggregate": dict(other.aggregate), "episodes": _episodes(other)}
@@ -103,7 +108,7 @@ def format_table(results: Mapping[str, EvaluationResult]) -> str:
             tail = _tail_label(first["cvar_level"])
             rows.append([tail, *(_cell(metric, aggregate["cvar_return"]) for aggregate in aggregates)])
     header = ["", *results] if len(results) > 1 else None
-    return _render(f"{world.name} policy evaluation results".upper(), rows, header)
+    return _render((world.title or f"{world.name} policy evaluation results").upper(), rows, header)
 
 
 def verdict(result: EvaluationResult, random: EvaluationResult) -> str:
