@@ -39,6 +39,11 @@ class AgentConfig:
     encoder: str | dict[str, Any] = option(
         "flat", 'What reads an observation first, as {"kind": "pointnet", "widths": [32, 64]}.'
     )
+    positional_encoding: str | dict[str, Any] | None = option(
+        None,
+        'What tells the encoder where the rows of an observation stand: "rank", "distance" or "rotary", or a '
+        'description as {"kind": "rotary", "max_distance": 100.0}; the world says which columns are positions.',
+    )
     observation_scale: float | tuple[float, ...] | None = option(
         None, "Factor on the observation: one number, one for each number of a row, or None.", above=0.0
     )
@@ -59,6 +64,13 @@ class AgentConfig:
             gradient_steps: that it will make; 0 where the agent decides that itself.
         """
         return self
+
+    def check_utd_ratio(self, utd_ratio: int) -> None:
+        """Refuse a number of gradient steps an update that this agent cannot learn with.
+
+        Raises:
+            UsageError: naming the key.
+        """
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,7 @@ def agent_policy(
         "observation_scale": scale,
         "encoder": config.encoder,
         "memory": config.memory,
+        "positions": config.positional_encoding,
     }
     policy = build_policy({"kind": kind, **interfaces.policy_fields, "torso": torso, **fields})
     assert isinstance(policy, Policy)
@@ -153,6 +166,33 @@ class BaseLearner:
 
         Args:
             seed: non-negative; equal seeds give equal agents.
+            observation_space: of one environment.
+            action_space: of one environment.
+            action_names: see :meth:`outline`.
+            world: see :meth:`outline`.
+            config: keys of the agent's configuration class.
+
+        Raises:
+            UsageError: as :meth:`outline`.
+        """
+        static, hyper = cls.outline(
+            observation_space, action_space, action_names=action_names, world=world, **config
+        )
+        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+
+    @classmethod
+    def outline(
+        cls,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        action_names: Sequence[str] | None = None,
+        world: str | None = None,
+        **config: Any,
+    ) -> tuple[Any, Hyper]:
+        """Check everything that an agent is built from; nothing is drawn and nothing compiled.
+
+        Args:
             observation_space: Box ``[D]`` or ``[V, F]``, of one environment.
             action_space: bounded Box ``[A]``; Discrete where the agent can choose.
             action_names: name of each action, needed where a key of ``config`` addresses one by name.
@@ -169,8 +209,7 @@ class BaseLearner:
             view=checked.view, controller=checked.controller,
         )  # fmt: skip
         fixed, hyper = split(checked)
-        static = cls.prepare(checked, fixed, interfaces)
-        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+        return cls.prepare(checked, fixed, interfaces), hyper
 
     def update(self, data: Mapping[str, np.ndarray], utd_ratio: int = 1) -> tuple[Self, dict[str, jax.Array]]:
         """Learn from ``data``; this object's arrays are donated. See :meth:`racer.agents.protocol.Learner.update`."""

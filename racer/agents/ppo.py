@@ -43,7 +43,7 @@ class PPOConfig(AgentConfig):
     critic_lr: float = option(3e-4, "Adam step size of the value network.", low=0.0, swept=True)
     lr_schedule: str = option(
         "constant",
-        '"constant", or "linear": both step sizes fall to final_lr_fraction of their first value over '
+        '"constant", or "linear" or "cosine": both step sizes fall to final_lr_fraction of their first value over '
         "lr_decay_transitions transitions and stay there.",
         choices=SCHEDULES,
     )
@@ -51,6 +51,11 @@ class PPOConfig(AgentConfig):
         None, "See lr_schedule; None in a training program: all of the run.", low=1, swept=True
     )
     final_lr_fraction: float = option(0.0, "See lr_schedule.", low=0.0, high=1.0, swept=True)
+    critic_warmup: int = option(
+        0,
+        "First updates, in which the value network learns alone: the policy that training begins with is kept.",
+        low=0,
+    )
     discount: float = option(0.99, "Factor on the next step's return.", above=0.0, high=1.0, swept=True)
     gae_lambda: float = option(
         0.95, "Decay of later temporal differences in the advantage.", low=0.0, high=1.0, swept=True

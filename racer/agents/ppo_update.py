@@ -167,12 +167,14 @@ def update(
         config.lr_schedule, state.transitions, hyper.lr_decay_transitions, hyper.final_lr_fraction
     )
 
+    actor_fraction = jnp.where(state.updates < config.critic_warmup, 0.0, fraction)
+
     def body(carry: _Carry, step: tuple[jax.Array, jax.Array]) -> tuple[_Carry, Info]:
         index, key = step
 
         def take(carry: _Carry) -> tuple[_Carry, Info]:
             minibatch = jax.tree.map(lambda x: x[index], rows)
-            return _minibatch_step(static, hyper, minibatch, key, fraction, carry)
+            return _minibatch_step(static, hyper, minibatch, key, (actor_fraction, fraction), carry)
 
         shapes = jax.eval_shape(take, carry)[1]
         skip = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -185,7 +187,7 @@ def update(
     info |= {
         "minibatches": taken,
         "stopped_by_kl": end.stopped.astype(jnp.float32),
-        "actor_lr": hyper.actor_lr * fraction,
+        "actor_lr": hyper.actor_lr * actor_fraction,
         "nonfinite_updates": bad,
     }
     transitions = state.transitions + jnp.sum(rows.valid).astype(jnp.int32)
@@ -292,9 +294,17 @@ def _rollout_info(rollout: Mapping[str, jax.Array], values: jax.Array, targets: 
 
 
 def _minibatch_step(
-    static: PPOStatic, hyper: Hyper, rows: Rows, key: jax.Array, fraction: jax.Array, carry: _Carry
+    static: PPOStatic,
+    hyper: Hyper,
+    rows: Rows,
+    key: jax.Array,
+    fractions: tuple[jax.Array, jax.Array],
+    carry: _Carry,
 ) -> tuple[_Carry, Info]:
-    """Take one gradient step on both networks, or none where the policy has moved too far or a gradient is bad."""
+    """Take one gradient step on both networks, or none where the policy has moved too far or a gradient is bad.
+
+    ``fractions`` are the factors on the step sizes of the policy and of the value network.
+    """
     loss = partial(_loss, static, hyper, rows, key)
     (_, report), grads = jax.value_and_grad(loss, has_aux=True)((carry.actor.params, carry.critic.params))
     if hyper.final_std is not None:
@@ -304,8 +314,8 @@ def _minibatch_step(
     finite = tree_is_finite(grads)
     stop = jnp.zeros((), bool) if hyper.target_kl is None else report["kl"] > hyper.target_kl
     accept = finite & ~stop
-    actor = carry.actor.step(ADAM, grads[0], hyper.actor_lr * fraction, accept)
-    critic = carry.critic.step(ADAM, grads[1], hyper.critic_lr * fraction, accept)
+    actor = carry.actor.step(ADAM, grads[0], hyper.actor_lr * fractions[0], accept)
+    critic = carry.critic.step(ADAM, grads[1], hyper.critic_lr * fractions[1], accept)
     # A minibatch that is not stepped on is not reported, lest one bad number hides the rest.
     report = {name: jnp.where(accept, value, 0.0) for name, value in {**report, "grad_norm": norm}.items()}
     report["taken"] = accept.astype(jnp.float32)

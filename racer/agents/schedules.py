@@ -12,7 +12,7 @@ from racer.core.errors import UsageError
 
 __all__ = ["SCHEDULES", "falling_fraction", "filled", "need_lengths", "progress"]
 
-SCHEDULES = ("constant", "linear")
+SCHEDULES = ("constant", "linear", "cosine")
 
 T = TypeVar("T")
 
@@ -48,7 +48,8 @@ def falling_fraction(
     """Return the factor on the step sizes, float32.
 
     Args:
-        schedule: "constant", or "linear": from 1 to ``final``, where it stays.
+        schedule: "constant"; "linear": from 1 to ``final``, where it stays; "cosine": the same along half a cosine,
+            slow at both ends (Loshchilov & Hutter 2017, arXiv 1608.03983).
         done: what counts, transitions or gradient steps.
         length: how many of them the fall takes.
         final: factor in the end, in [0, 1].
@@ -56,4 +57,7 @@ def falling_fraction(
     """
     if schedule == "constant":
         return jnp.float32(1.0)
-    return 1.0 - (1.0 - final) * progress(done, length, begin)
+    share = progress(done, length, begin)
+    if schedule == "cosine":
+        share = 0.5 - 0.5 * jnp.cos(jnp.pi * share)
+    return 1.0 - (1.0 - final) * share

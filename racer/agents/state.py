@@ -69,7 +69,7 @@ adam = optax.chain(optax.scale_by_adam())
 def _decayed(params: Any) -> Any:
     def decays(path: tuple[Any, ...], _: jax.Array) -> bool:
         name = str(getattr(path[-1], "key", path[-1]))
-        return not (name.endswith("bias") or "norm" in name)
+        return not (name.endswith(("bias", "frozen")) or "norm" in name)
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

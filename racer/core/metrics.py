@@ -48,6 +48,8 @@ class MetricsLogger:
         run_dir: the run's folder; ``metrics.jsonl`` and ``tensorboard/`` are made in it.
         config: the run's configuration, for trackers that show it.
         wandb_project: Weights & Biases project.
+        tensorboard: folder of TensorBoard's files, instead of the one in the run's folder.
+        tags: a number's name there, from its name here; the same where not given.
         truncate_after: on resume, lines beyond this step are dropped, so that none appears twice, and damaged ones
             moved to ``metrics.damaged.jsonl``.
     """
@@ -58,6 +60,8 @@ class MetricsLogger:
         config: Mapping[str, Any] | None = None,
         *,
         wandb_project: str = "racer",
+        tensorboard: Path | None = None,
+        tags: Callable[[str], str] = lambda name: name,
         truncate_after: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -68,7 +72,8 @@ class MetricsLogger:
         self._path = path
         self._file = path.open("a+b", buffering=0)
         self._unwritten = bytearray()
-        self._trackers: list[_Tracker] = [_Background("TensorBoard", lambda: _TensorBoard(run_dir / "tensorboard"))]
+        folder = run_dir / "tensorboard" if tensorboard is None else tensorboard
+        self._trackers: list[_Tracker] = [_Background("TensorBoard", lambda: _TensorBoard(folder, tags))]
         if wandb_mode() is not None:
             self._trackers.append(_Background("Weights & Biases", lambda: _WandB(run_dir, config or {}, wandb_project)))
 
@@ -207,11 +212,12 @@ class _Background:
 class _TensorBoard:
     """Event files, written here: tensorboardX's own writer thread dies of a full disk and then blocks its callers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tags: Callable[[str], str]) -> None:
         from tensorboardX.event_file_writer import EventsWriter
 
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._tags = tags
         self._writer = EventsWriter(str(folder / "events"))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -225,7 +231,7 @@ class _TensorBoard:
             self._writer.close()
             self._writer = EventsWriter(str(self._folder / "events"))
         for name, value in values.items():
-            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(self._tags(name), value)))
         self._writer.flush()
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
     from racer.core.drawing import Canvas, Color
+    from racer.envs.replay import Replay
 
 __all__ = [
     "BASE_METRICS",
@@ -282,9 +283,12 @@ class World:
         held_out: the configuration in which a policy trained in a given one is evaluated, where seeds alone do not keep
             what it was trained on apart from what it is judged by.
         film: how episodes are drawn, or None where the world cannot be filmed.
+        replay: how episodes are drawn again from recorded numbers, or None.
         functional: builds reset and step as pure functions from a whole configuration, or None.
         number_key: the key that the number in a short name sets, as in ``tmaze_10``; None where there are none.
         variants: overrides of the configuration, by the name under which other programs know them.
+        row_layout: which column of an observation's rows is what, from a whole configuration, as the fields of
+            ``racer.networks.encodings.Placement``; None where observations have no rows.
         names_code: a text in a configuration that could name code to run, or None.
     """
 
@@ -308,9 +312,11 @@ class World:
     driver_config: Config = field(default_factory=dict)
     held_out: Callable[[Config], Config] = lambda config: config
     film: Film | None = None
+    replay: Replay | None = None
     functional: Callable[[Config], Functional] | None = None
     number_key: str | None = None
     variants: Mapping[str, Config] = field(default_factory=dict)
+    row_layout: Callable[[Config], dict[str, Any]] | None = None
     names_code: Callable[[Config], str | None] = lambda config: None
 
     @property

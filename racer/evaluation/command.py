@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("deterministic", _boolean, True, "take the policy's most likely action; false samples from it")
     flag("cvar_level", float, 0.8, "level of the lower tail of returns, counted as cvar_risk")
     parser.add_argument(
+        "--against", default=None, metavar="RUN",
+        help="a second policy, on the same seeds and side by side in table and report",
+    )  # fmt: skip
+    flag("report", _boolean, False, "write evaluation_report.html, one file with the worst episodes to play again")
+    flag("mine", int, 0, "search so many further held-out episodes for the worst and say what they have in common")
+    parser.add_argument(
         "--cvar_risk", type=float, default=None, metavar="LEVEL",
         help="risk level to act at, of a policy that was trained for all of them (risk_conditioned)",
     )  # fmt: skip
@@ -67,12 +73,15 @@ def evaluate(arguments: argparse.Namespace) -> list[Path]:
         num_videos=arguments.num_videos if arguments.render else 0,
         compare_random=arguments.compare_random,
         env_overrides=arguments.overrides,
+        against=None if arguments.against is None else load_policy(arguments.against, arguments.world),
+        report=arguments.report,
+        mine=arguments.mine,
     )
     trained = load_policy(arguments.run, arguments.world)
     if arguments.cvar_risk is not None:
         trained = trained.at_risk(arguments.cvar_risk)
     outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
-    return [outcome.metrics_path, *outcome.videos]
+    return [path for path in (outcome.metrics_path, outcome.report, *outcome.videos) if path is not None]
 
 
 def progress_bar(name: str, total: int) -> Callable[[EpisodeResult], None]:

@@ -178,9 +178,10 @@ def film_episodes(
     folder: Path,
     *,
     deterministic: bool = True,
+    what: str = "episode",
     on_episode: Callable[[EpisodeResult], None] = lambda episode: None,
 ) -> list[tuple[Path, EpisodeResult]]:
-    """Film the episode of each seed as ``{world}_eval_{checkpoint}_episode_{i}.mp4`` in ``folder``.
+    """Film the episode of each seed as ``{world}_eval_{checkpoint}_{what}_{i}.mp4`` in ``folder``.
 
     Returns:
         Each file with the episode that it shows.
@@ -200,7 +201,7 @@ def film_episodes(
     name = " / ".join(part for part in trained.path.parts[-2:] if part)
     try:
         for i, seed in enumerate(seeds):
-            path = folder / f"{world.file_name}_eval_{trained.name}_episode_{i}.mp4"
+            path = folder / f"{world.file_name}_eval_{trained.name}_{what}_{i}.mp4"
             steps = run_episode(trained.policy, trained.params, world, env, seed, deterministic=deterministic)
             episode = record(path, env, steps, Pictures(film, config, Caption(name, i, seed)))
             on_episode(episode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from racer.evaluation.episodes import (
     evaluation_seeds,
 )
 from racer.evaluation.film import film_episodes
+from racer.evaluation.html_report import Group, write_report
+from racer.evaluation.recording import Mining, Recording, get_replay, mined, record_episodes, worst_first
 from racer.evaluation.report import format_table, verdict, write_evaluation
 from racer.evaluation.summary import check_cvar_level
 from racer.evaluation.video import check_encoder
@@ -32,6 +34,9 @@ __all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "mer
 
 log = logging.getLogger(__name__)
 
+WORST = 10
+"""Episodes that a report plays again."""
+
 Progress = Callable[[str, int], Callable[[EpisodeResult], None]]
 
 
@@ -40,7 +45,7 @@ class EvaluationOptions:
     """How to evaluate.
 
     Attributes:
-        output_dir: folder for ``evaluation_metrics.json`` and the videos.
+        output_dir: folder for ``evaluation_metrics.json``, the videos and the report.
         num_episodes: one per held-out seed.
         first_seed: the seeds are ``first_seed, first_seed + 1, ...``.
         num_envs: environments side by side; changes the speed only.
@@ -49,6 +54,9 @@ class EvaluationOptions:
         num_videos: film the first episodes; 0 films none.
         compare_random: evaluate uniformly random actions on the same seeds too.
         env_overrides: environment keys that differ from the checkpoint's.
+        against: a second policy, evaluated in the first one's world on the same seeds.
+        report: write ``evaluation_report.html``.
+        mine: episodes on the seeds after the evaluated ones that are searched for the worst; 0 for none.
     """
 
     output_dir: Path
@@ -60,6 +68,9 @@ class EvaluationOptions:
     num_videos: int = 0
     compare_random: bool = False
     env_overrides: Mapping[str, Any] = field(default_factory=dict)
+    against: TrainedPolicy | None = None
+    report: bool = False
+    mine: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class EvaluationOutcome:
     table: str
     metrics_path: Path
     videos: tuple[Path, ...]
+    mining: Mining | None = None
+    report: Path | None = None
 
 
 def evaluate_checkpoint(
@@ -80,7 +93,7 @@ def evaluate_checkpoint(
     on_table: Callable[[str], None] = lambda table: None,
     progress: Progress = lambda name, total: lambda episode: None,
 ) -> EvaluationOutcome:
-    """Evaluate a trained policy and leave ``evaluation_metrics.json`` and the videos in the output folder.
+    """Evaluate a trained policy and leave ``evaluation_metrics.json``, videos and a report in the output folder.
 
     Everything that can be wrong beforehand (folder, encoder, shapes, environment keys) is checked before the first
     episode; the numbers are on disk before the first video.
@@ -95,69 +108,140 @@ def evaluate_checkpoint(
         UsageError: an option, the folder, the encoder, the environment's keys or its shape is wrong.
     """
     seeds = evaluation_seeds(options.num_episodes, options.first_seed)
+    folder = _checked(trained, options)
+    world = trained.world
+    env_config = world.resolve(merge_config(world.held_out(trained.env_config), options.env_overrides))
+    action_space = _action_space(trained, env_config)
+    if options.against is not None:
+        _action_space(options.against, env_config)
+
+    def run(
+        policy: Any, params: Mapping[str, Any], name: str, seeds: Sequence[int], deterministic: bool,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> EvaluationResult:  # fmt: skip
+        return evaluate_policy(
+            policy, params, world, env_config, seeds, num_envs=options.num_envs, deterministic=deterministic,
+            cvar_level=options.cvar_level, configuration=configuration, on_episode=progress(name, len(seeds)),
+        )  # fmt: skip
+
+    sure, described = options.deterministic, _described(trained, options)
+    result = run(trained.policy, trained.params, "policy", seeds, sure, described)
+    comparisons, random = {}, None
+    if options.against is not None:
+        other = options.against
+        comparisons[_second_name(trained, other)] = run(other.policy, other.params, "against", seeds, sure)
+    if options.compare_random:
+        # The mode of uniform actions is the middle of their range, which is no random policy.
+        random = comparisons["random"] = run(uniform_policy(action_space), {}, "random", seeds, False)
+    columns = {trained.name if options.against is None else trained.label: result, **comparisons}
+    mining = None
+    if options.mine:
+        further = evaluation_seeds(options.mine, options.first_seed + options.num_episodes)
+        searched = run(trained.policy, trained.params, "mining", further, sure)
+        mining = mined(trained, world, env_config, searched.episodes, deterministic=sure, critic=options.report)
+    table = format_table(columns)
+    table += "" if random is None else "\n" + verdict(result, random)
+    table += "" if mining is None else "\n" + mining.text()
+    more = {} if mining is None else {"mining": mining.document()}
+    metrics_path = write_evaluation(folder, result, comparisons, more)
+    on_table(table)
+    report = _write_report(trained, options, env_config, columns, mining) if options.report else None
+    films = _films(trained, options, env_config, result, mining, progress)
+    return EvaluationOutcome(result, random, table, metrics_path, films, mining, report)
+
+
+def _checked(trained: TrainedPolicy, options: EvaluationOptions) -> Path:
+    """Return the output folder, with everything looked at that is wrong before any environment is built."""
     check_cvar_level(options.cvar_level)
     if options.num_videos < 0 or options.num_envs < 1:
         raise UsageError(
             f"num_videos must not be negative and num_envs at least 1, got {options.num_videos} and {options.num_envs}"
         )
+    if options.mine < 0 or options.mine == 1:
+        raise UsageError(f"mine must be at least 2, to compare the worst episodes with others, got {options.mine}")
+    world, other = trained.world, options.against
+    if other is not None and other.world.name != world.name:
+        raise UsageError(f"{trained.label!r} is of world {world.name!r}, {other.label!r} of {other.world.name!r}")
     folder = check_writable(options.output_dir, "output folder")
-    world = trained.world
     if options.num_videos:
         world.get_film()
         check_encoder()
-    env_config = world.resolve(merge_config(world.held_out(trained.env_config), options.env_overrides))
-    action_space = _action_space(trained, env_config)
-    described = {
+    if options.mine:
+        get_replay(world)
+    return folder
+
+
+def _described(trained: TrainedPolicy, options: EvaluationOptions) -> dict[str, Any]:
+    other = {} if options.against is None else {"against": os.fspath(options.against.path)}
+    return {
         "policy_file": os.fspath(trained.path),
         "checkpoint_step": trained.step,
         "training_seed": trained.seed,
         "agent_name": trained.agent_name,
         "agent_config": dict(trained.agent_config),
         "env_overrides": dict(options.env_overrides),
+        **other,
     }
-    common: dict[str, Any] = {"num_envs": options.num_envs, "cvar_level": options.cvar_level}
-    result = evaluate_policy(
-        trained.policy,
-        trained.params,
-        world,
-        env_config,
-        seeds,
-        deterministic=options.deterministic,
-        configuration=described,
-        on_episode=progress("policy", len(seeds)),
-        **common,
-    )
-    random = None
-    if options.compare_random:
-        # The mode of uniform actions is the middle of their range, which is no random policy.
-        random = evaluate_policy(
-            uniform_policy(action_space),
-            {},
-            world,
-            env_config,
-            seeds,
-            deterministic=False,
-            on_episode=progress("random", len(seeds)),
-            **common,
-        )
-    comparisons = {} if random is None else {"random": random}
-    table = format_table({trained.name: result, **comparisons})
-    if random is not None:
-        table += "\n" + verdict(result, random)
-    metrics_path = write_evaluation(folder, result, comparisons)
-    on_table(table)
-    films = film_episodes(
-        trained,
-        env_config,
-        seeds[: options.num_videos],
-        folder,
-        deterministic=options.deterministic,
-        on_episode=progress("video", min(options.num_videos, len(seeds))),
-    )
-    for (path, filmed), evaluated in zip(films, result.episodes, strict=False):
-        if filmed != evaluated:
-            log.warning("%s shows another course of seed %d than the one evaluated", path, filmed.seed)
-    return EvaluationOutcome(result, random, table, metrics_path, tuple(path for path, _ in films))
+
+
+def _second_name(trained: TrainedPolicy, other: TrainedPolicy) -> str:
+    return other.label if other.label not in (trained.label, "random") else f"{other.label} (second)"
+
+
+def _write_report(
+    trained: TrainedPolicy,
+    options: EvaluationOptions,
+    env_config: Mapping[str, Any],
+    results: Mapping[str, EvaluationResult],
+    mining: Mining | None,
+) -> Path:
+    """Record the worst episodes, with the second policy on the same seeds, and write the page."""
+    world, groups = trained.world, []
+    if world.replay is not None:
+        drivers = [trained] if options.against is None else [trained, options.against]
+
+        def on_seeds(seeds: Sequence[int]) -> list[tuple[Recording, ...]]:
+            recorded = [
+                record_episodes(driver, world, env_config, seeds, deterministic=options.deterministic, critic=True)
+                for driver in drivers
+            ]
+            return list(zip(*recorded, strict=True))
+
+        worst = [episode.seed for episode in worst_first(next(iter(results.values())).episodes)[:WORST]]
+        groups.append(Group(f"worst of the {options.num_episodes} evaluated episodes", on_seeds(worst)))
+        if mining is not None:
+            seeds = [recording.episode.seed for recording in mining.worst]
+            groups.append(Group(f"worst of {mining.count} mined episodes", on_seeds(seeds)))
+    return write_report(
+        options.output_dir, world, results, groups, mining,
+        seconds=world.film.clock(env_config)[0] if world.film is not None else 1.0,
+        cvar_risk=float(trained.agent_config.get("cvar_risk", options.cvar_level)),
+    )  # fmt: skip
+
+
+def _films(
+    trained: TrainedPolicy,
+    options: EvaluationOptions,
+    env_config: Mapping[str, Any],
+    result: EvaluationResult,
+    mining: Mining | None,
+    progress: Progress,
+) -> tuple[Path, ...]:
+    """Film the first evaluated episodes, and the worst mined ones."""
+    asked = [("episode", "video", result.episodes[: options.num_videos])]
+    if mining is not None:
+        asked.append(("worst", "worst", tuple(r.episode for r in mining.worst[: options.num_videos])))
+    paths = []
+    for what, name, episodes in asked:
+        films = film_episodes(
+            trained, env_config, [episode.seed for episode in episodes], options.output_dir, what=what,
+            deterministic=options.deterministic, on_episode=progress(name, len(episodes)),
+        )  # fmt: skip
+        for (path, filmed), evaluated in zip(films, episodes, strict=True):
+            if filmed != evaluated:
+                log.warning("%s shows another course of seed %d than the one evaluated", path, filmed.seed)
+            paths.append(path)
+    return tuple(paths)
 
 
 def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ __all__ = [
     "evaluation_document",
     "format_table",
     "read_evaluation",
+    "table_rows",
     "verdict",
     "write_evaluation",
 ]
@@ -27,14 +28,17 @@ SCHEMA_VERSION = 1
 
 
 def evaluation_document(
-    result: EvaluationResult, comparisons: Mapping[str, EvaluationResult] | None = None
+    result: EvaluationResult,
+    comparisons: Mapping[str, EvaluationResult] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of ``evaluation_metrics.json``: aggregate, per episode values and configuration."""
+    """The content of ``evaluation_metrics.json``: aggregate, per episode values and configuration, and ``more``."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "aggregate": dict(result.aggregate),
         "configuration": dict(result.configuration),
         "episodes": _episodes(result),
+        **(more or {}),
     }
     log = result.world.success_log
     if log is not None:
@@ -53,11 +57,12 @@ def write_evaluation(
     folder: str | os.PathLike[str],
     result: EvaluationResult,
     comparisons: Mapping[str, EvaluationResult] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``evaluation_metrics.json`` into ``folder``; a reader sees the old file or the new, never a part."""
     path = Path(folder) / METRICS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, evaluation_document(result, comparisons))
+    write_json(path, evaluation_document(result, comparisons, more))
     return path
 
 
@@ -90,8 +95,17 @@ def _episodes(result: EvaluationResult) -> list[dict[str, Any]]:
 
 def format_table(results: Mapping[str, EvaluationResult]) -> str:
     """Lay out evaluations of one world side by side, one column per name, under a heading."""
-    aggregates = [result.aggregate for result in results.values()]
-    world, first = next(iter(results.values())).world, aggregates[0]
+    world = next(iter(results.values())).world
+    header = ["", *results] if len(results) > 1 else None
+    title = (world.title or f"{world.name} policy evaluation results").upper()
+    return _render(title, table_rows(list(results.values())), header)
+
+
+def table_rows(results: Sequence[EvaluationResult]) -> list[list[str]]:
+    """Return the rows of a table of evaluations of one world: a label, indented where it belongs to the row above, and
+    a cell an evaluation."""
+    aggregates = [result.aggregate for result in results]
+    world, first = results[0].world, aggregates[0]
     rows = [["Episodes", *(f"{aggregate['num_episodes']:.0f}" for aggregate in aggregates)]]
     for metric in world.metrics:
         if not metric.label:
@@ -107,8 +121,7 @@ def format_table(results: Mapping[str, EvaluationResult]) -> str:
         if metric.key == "return":
             tail = _tail_label(first["cvar_level"])
             rows.append([tail, *(_cell(metric, aggregate["cvar_return"]) for aggregate in aggregates)])
-    header = ["", *results] if len(results) > 1 else None
-    return _render((world.title or f"{world.name} policy evaluation results").upper(), rows, header)
+    return rows
 
 
 def verdict(result: EvaluationResult, random: EvaluationResult) -> str:

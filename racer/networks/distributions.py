@@ -16,7 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from racer.networks import random
-from racer.networks.layers import Array, Params, dense, init_dense, namespace, orthogonal, softplus, variance_scaling
+from racer.networks.layers import (
+    Array,
+    Params,
+    dense,
+    init_dense,
+    namespace,
+    orthogonal,
+    softplus,
+    variance_scaling,
+    weights,
+)
 
 __all__ = [
     "ENTROPY_NOISE",
@@ -143,9 +153,12 @@ class TanhGaussianHead:
         return params | {"log_std": jnp.full((self.size,), math.log(start.std), jnp.float32)}
 
     def parameters(self, params: Params, features: Array) -> Distribution:
-        log_std = dense(params, "log_std", features) if self.per_state else params["log_std"]
+        if self.per_state:
+            log_std = dense(params, "log_std", features, self.size)
+        else:
+            log_std = weights(params, "log_std", self.size)
         clipped = namespace(features).clip(log_std, self.log_std_min, self.log_std_max)
-        return {"mean": dense(params, "mean", features), "log_std": clipped}
+        return {"mean": dense(params, "mean", features, self.size), "log_std": clipped}
 
     def draw(self, distribution: Distribution, key: Any) -> Array:
         return self.draw_with(distribution, random.normal(key, distribution["mean"].shape))
@@ -202,7 +215,7 @@ class BetaHead:
         return params
 
     def parameters(self, params: Params, features: Array) -> Distribution:
-        return {name: 1.0 + softplus(_wide(dense(params, name, features))) for name in ("alpha", "beta")}
+        return {name: 1.0 + softplus(_wide(dense(params, name, features, self.size))) for name in ("alpha", "beta")}
 
     def draw(self, distribution: Distribution, key: Any) -> Array:
         return self._inside(random.beta(key, distribution["alpha"], distribution["beta"]))
@@ -254,7 +267,7 @@ class CategoricalHead:
         return init_dense(key, "logits", width, self.size, _head_init(start))
 
     def parameters(self, params: Params, features: Array) -> Distribution:
-        logits = dense(params, "logits", features)
+        logits = dense(params, "logits", features, self.size)
         xp = namespace(logits)
         logits = logits - xp.max(logits, axis=-1, keepdims=True)
         return {"logits": logits - xp.log(xp.sum(xp.exp(logits), axis=-1, keepdims=True))}
@@ -322,4 +335,5 @@ def _beta_biases(centre: np.ndarray, std: float) -> dict[str, np.ndarray]:
     mean = 0.5 * (1.0 + centre)
     total = 4.0 * mean * (1.0 - mean) / std**2 - 1.0
     excess = {"alpha": mean * total - 1.0, "beta": (1.0 - mean) * total - 1.0}
-    return {name: np.log(np.expm1(np.maximum(value, 1e-3))) for name, value in excess.items()}
+    # log(exp(x) - 1) in a form that does not overflow: a narrow density has parameters of many hundreds.
+    return {name: x + np.log(-np.expm1(-x)) for name, x in ((n, np.maximum(v, 1e-3)) for n, v in excess.items())}

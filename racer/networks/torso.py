@@ -1,4 +1,4 @@
-"""What a policy or a value has below its heads: encoder, dense layers, memory."""
+"""What a policy or a value has below its heads: positions of rows, encoder, dense layers, memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.networks.cores import build_core, core_spec
 from racer.networks.encoders import Encoder, Flat, build_encoder, encoder_spec
+from racer.networks.encodings import PositionalEncoding, build_encoding, encoding_spec
 from racer.networks.fields import freeze, require, thaw
 from racer.networks.layers import ACTIVATIONS, Array, Params, init_dense, mlp, orthogonal, variance_scaling
 from racer.networks.memory import Core, Memory, Sequence
@@ -25,6 +26,7 @@ class Torso:
     Attributes:
         encoder: what the first dense layer reads.
         core: the memory after the last dense layer, or None.
+        positions: what tells the encoder where an observation's rows stand, or None.
 
     Raises:
         UsageError: a value out of range, or parts that do not fit each other or the observation.
@@ -38,13 +40,19 @@ class Torso:
     )
     encoder: Encoder = field(default_factory=Flat)
     core: Core | None = None
+    positions: PositionalEncoding | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "key of a torso")
         scale = self.observation_scale
         if isinstance(scale, tuple) and len(scale) != self.shape[-1]:
             raise UsageError(f"observation_scale has {len(scale)} values, an observation's last axis {self.shape[-1]}")
-        self.encoder.width(self.shape)
+        self.encoder.width(self.encoded_shape)
+
+    @property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """Shape of what the encoder reads."""
+        return self.shape if self.positions is None else self.positions.shape(self.shape)
 
     @property
     def width(self) -> int:
@@ -56,7 +64,7 @@ class Torso:
     @property
     def trunk_width(self) -> int:
         """Numbers after the last dense layer."""
-        return self.hidden_dims[-1] if self.hidden_dims else self.encoder.width(self.shape)
+        return self.hidden_dims[-1] if self.hidden_dims else self.encoder.width(self.encoded_shape)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -67,6 +75,7 @@ class Torso:
             "observation_scale": thaw(self.observation_scale),
             "encoder": encoder_spec(self.encoder),
             "memory": core_spec(self.core),
+            **({} if self.positions is None else {"positions": encoding_spec(self.positions)}),
         }
 
     def init(self, key: Any, *, orthogonal_init: bool = False) -> dict[str, Array]:
@@ -79,8 +88,10 @@ class Torso:
         import jax
 
         encoder_key, trunk_key, core_key = jax.random.split(key, 3)
-        params = self.encoder.init(encoder_key, self.shape)
-        sizes = (self.encoder.width(self.shape), *self.hidden_dims)
+        params = self.encoder.init(encoder_key, self.encoded_shape)
+        if self.positions is not None:
+            params |= self.positions.init(jax.random.fold_in(encoder_key, 0), self.shape)
+        sizes = (self.encoder.width(self.encoded_shape), *self.hidden_dims)
         init = orthogonal() if orthogonal_init else variance_scaling(1.0)
         for index in range(len(self.hidden_dims)):
             part = jax.random.fold_in(trunk_key, index)
@@ -93,9 +104,10 @@ class Torso:
 
     def before_memory(self, params: Params, observations: Array) -> Array:
         """Map ``[..., *shape]`` to what the core reads, ``[..., trunk_width]``."""
-        if self.observation_scale is not None:
-            observations = observations * self._factors
-        encoded = self.encoder.encode(params, observations, self.shape)
+        rows = observations if self.observation_scale is None else observations * self._factors
+        if self.positions is not None:
+            rows = self.positions.encode(params, observations, rows)
+        encoded = self.encoder.encode(params, rows, self.encoded_shape)
         return mlp(params, "trunk/hidden", len(self.hidden_dims), self.activation, encoded)
 
     @cached_property
@@ -125,4 +137,5 @@ def build_torso(shape: tuple[int, ...], fields: Any) -> Torso:
     values = dict(fields)
     values["encoder"] = build_encoder(values.get("encoder", "flat"))
     values["core"] = build_core(values.pop("memory", None))
+    values["positions"] = build_encoding(values.get("positions"))
     return require(Torso, "torso", {"shape": freeze(shape), **values})

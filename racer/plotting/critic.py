@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from racer.core.checkpoint import read_checkpoint
-from racer.core.errors import UsageError
-from racer.evaluation.checkpoints import TrainedPolicy, load_policy
+from racer.evaluation.checkpoints import load_policy
+from racer.evaluation.critic import restore_critic
 from racer.evaluation.episodes import check_spaces, run_episode
 from racer.plotting.style import COLORS, GREY, INK, pyplot
 
@@ -82,7 +81,7 @@ def record_critic(path: str | os.PathLike[str], seed: int) -> CriticEpisode:
     env = film.make(config)
     try:
         check_spaces(trained.policy, env.observation_space, env.action_space)
-        agent = _restore_agent(trained, env)
+        agent = restore_critic(trained, env)
         frames: list[np.ndarray] = []
         steps = []
         for step in run_episode(trained.policy, trained.params, world, env, seed):
@@ -107,24 +106,6 @@ def record_critic(path: str | os.PathLike[str], seed: int) -> CriticEpisode:
         cvar_risk=float(trained.agent_config["cvar_risk"]),
         frames=frames[:-1],
     )
-
-
-def _restore_agent(trained: TrainedPolicy, env: Any) -> Any:
-    from racer.training.run_spec import RunSpec, create_agent
-
-    arrays = read_checkpoint(trained.path, groups=["agent"]).groups["agent"]
-    spec = RunSpec(
-        agent_name=str(trained.agent_name),
-        agent_config=dict(trained.agent_config),
-        env_config=dict(trained.env_config),
-        seed=trained.seed or 0,
-        world=trained.world.name,
-    )
-    agent = create_agent(spec, env.observation_space, env.action_space)
-    if not hasattr(agent, "return_distribution"):
-        holds = f"checkpoint {str(trained.path)!r} holds {trained.agent_name}"
-        raise UsageError(f"{holds}, which has no return distribution")
-    return agent.with_state_arrays(arrays)
 
 
 def critic_figure(episode: CriticEpisode, num_frames: int = 4) -> Any:

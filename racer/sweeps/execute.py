@@ -76,7 +76,7 @@ def _locked(job: Job, folder: Path, quiet: bool) -> int:
 
 def _check_own(job: Job, folder: Path) -> None:
     """Refuse a folder that holds anything but this job's unfinished results."""
-    known = {CONFIG_FILE, DONE_FILE, LOCK_FILE, "members", "population", "metrics.parquet"}
+    known = {CONFIG_FILE, DONE_FILE, LOCK_FILE, "log.txt", "members", "population", "metrics.parquet"}
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
     if others:
         raise RacerError(f"results folder {str(folder)!r} holds what no job wrote: {others[0]!r}")

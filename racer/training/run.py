@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from racer.training.run_spec import RUN_FILE, RunSpec, create_agent, describes
 from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
 from racer.training.signals import StopSignals
 
-__all__ = ["TrainingRun", "make_evaluation", "run_training"]
+__all__ = ["Extras", "TrainingRun", "make_evaluation", "run_training"]
 
 Evaluate = Callable[[int, Any], Mapping[str, float]]
 
@@ -197,15 +198,36 @@ def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
     return evaluate
 
 
-def run_training(plan: RunPlan, *, progress: bool = True) -> int:
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What a program adds to a run.
+
+    Attributes:
+        prepare: gives the state of the agent that a new run begins with.
+        tensorboard: folder of TensorBoard's files; the run's own where None.
+        tags: names of numbers there, from their names in ``metrics.jsonl``.
+        finish: called with the plan when metrics and checkpoints are written.
+    """
+
+    prepare: Callable[[RunSpec], Mapping[str, np.ndarray]] | None = None
+    tensorboard: Path | None = None
+    tags: Callable[[str], str] = lambda name: name
+    finish: Callable[[RunPlan], None] = lambda plan: None
+
+
+def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None = None) -> int:
     """Train what was planned until the end or a stop signal, and return the exit code."""
-    run_dir, checkpoint, learnt = plan.folder, None, None
+    extras = extras or Extras()
+    run_dir, checkpoint = plan.folder, None
+    learnt: Mapping[str, np.ndarray] | None = None
     with StopSignals() as stop, contextlib.ExitStack() as held:
         if plan.resumed:
             folder = held.enter_context(plan.hold())
             checkpoint = resume_checkpoint(plan.folder, plan.spec)
         elif plan.options.get("start_from") is not None:
             learnt = learnt_arrays(plan.options["start_from"], plan.spec)
+        elif extras.prepare is not None:
+            learnt = extras.prepare(plan.spec)
         run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt)
         evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
         if stop.event.is_set():
@@ -215,13 +237,17 @@ def run_training(plan: RunPlan, *, progress: bool = True) -> int:
             folder = held.enter_context(plan.hold())
         plan.write()
         print(f"run {run_dir}: {_describe(plan)}")  # noqa: T201 - the program's output
-        metrics = MetricsLogger(run_dir, plan.options, truncate_after=run.step if plan.resumed else None)
+        metrics = MetricsLogger(
+            run_dir, plan.options, truncate_after=run.step if plan.resumed else None,
+            tensorboard=extras.tensorboard, tags=extras.tags,
+        )  # fmt: skip
         saver = CheckpointSaver(run_dir, plan.spec, keep=plan.options["keep_checkpoints"])
         try:
             restored = functools.partial(_restored, folder, plan, metrics)
             run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress, restored=restored)
         finally:
             metrics.close()
+        extras.finish(plan)
     ending = "stopped" if stop.exit_code else "finished"
     print(f"{ending} at step {run.step}; go on with --resume {run_dir}")  # noqa: T201 - the program's output
     return stop.exit_code

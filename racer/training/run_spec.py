@@ -20,7 +20,6 @@ from racer.agents.registry import agent_class, agent_settings, fitted_settings, 
 from racer.core.errors import UsageError
 from racer.core.files import strict
 from racer.core.run_dir import read_json, write_json
-from racer.core.trust import name_code
 from racer.envs.registry import DEFAULT_WORLD, get_world, stored_world
 from racer.training.past import upgraded_agent_config
 
@@ -103,7 +102,6 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
 
     Keys: ``model_cls`` names the agent, ``world`` the world, ``env`` holds overrides of its configuration, as do the
     world's aliases (:attr:`racer.envs.registry.World.aliases`); everything else belongs to the agent's configuration.
-    A config comes from a person: the code of the agent and of the world that it names is trusted.
 
     Args:
         config: the contents.
@@ -125,14 +123,24 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
     world_name = values.pop("world", DEFAULT_WORLD)
     if not isinstance(world_name, str):
         raise UsageError(f"config key 'world' must be the name of a world, not {world_name!r}")
-    name_code(world_name, name)
     world = get_world(world_name)
     environment = values.pop("env", None) or {}
     if not isinstance(environment, Mapping):
         raise UsageError(f"config key 'env' must hold keys of the world, not {environment!r}")
     aliased = {key: values.pop(alias) for alias, key in world.aliases.items() if alias in values}
     resolved = world.resolve({**environment, **aliased, **(env_overrides or {})})
+    if values.get("positional_encoding") is not None and world.row_layout is not None:
+        values["positional_encoding"] = _placed(values["positional_encoding"], world.row_layout(resolved))
     return RunSpec(full_name(name), plain(agent_settings(name, values)), resolved, seed, world_name)
+
+
+def _placed(encoding: Any, layout: Mapping[str, Any]) -> Any:
+    """Return a positional encoding with the columns of its world, where it does not name its own."""
+    if encoding == "none":
+        return None
+    if isinstance(encoding, str):
+        encoding = {"kind": encoding}
+    return {**layout, **encoding} if isinstance(encoding, Mapping) else encoding
 
 
 def wants_rollouts(agent_name: str) -> bool:

@@ -7,7 +7,12 @@ Writes evaluation_metrics.json and highway_eval_{checkpoint}_episode_{i}.mp4 int
     python scripts/sim/run_highway_policy.py --policy_file policies/highway_run_42/checkpoint_10000 --num_episodes 20
 """
 
+# ruff: noqa: E402 - an interrupt during the imports is heeded first
 from __future__ import annotations
+
+from racer.core.ending import quiet_start
+
+quiet_start(__name__)
 
 import sys
 from collections.abc import Collection
@@ -61,6 +66,15 @@ flags.DEFINE_float(
     0.8,
     "Level of the lower tail of returns, counted as cvar_risk: 0.8 is the mean of the worst 20 %, 0 the plain mean.",
 )
+flags.DEFINE_string(
+    "against", None, "A second policy, as --policy_file, on the same seeds; side by side in the table and the report."
+)
+flags.DEFINE_bool(
+    "report", False, "Write evaluation_report.html: one file with pictures and the worst episodes to play again."
+)
+flags.DEFINE_integer(
+    "mine", 0, "Search so many further held-out episodes for the worst, film them and say what they have in common."
+)
 flags.DEFINE_float(
     "cvar_risk", None, "Risk level to drive at, of a policy that was trained for all of them (risk_conditioned)."
 )
@@ -90,9 +104,14 @@ def main() -> int:
         num_videos=FLAGS.num_videos if FLAGS.render else 0,
         compare_random=FLAGS.compare_random,
         env_overrides=overrides,
+        against=load_policy(FLAGS.against) if FLAGS.against else None,
+        report=FLAGS.report,
+        mine=FLAGS.mine,
     )
     outcome = evaluate_checkpoint(trained, options, on_table=print, progress=progress_bar)
     print(f"metrics: {outcome.metrics_path}")
+    if outcome.report is not None:
+        print(f"report:  {outcome.report}")
     for path in outcome.videos:
         print(f"video:   {path}")
     return 0
@@ -100,10 +119,12 @@ def main() -> int:
 
 def report_config_differences(trained: TrainedPolicy, overridden: Collection[str]) -> None:
     """Say on standard error where the config file disagrees with the checkpoint; an unknown key is an error."""
-    from racer.training.plan import config_from_flags
+    from racer.training.plan import config_from_flags, trust_config
     from racer.training.run_spec import spec_from_config  # brings JAX, which the evaluation itself does without
 
-    spec = spec_from_config(config_from_flags(), seed=0)
+    config = config_from_flags()
+    trust_config(config)
+    spec = spec_from_config(config, seed=0)
     for line in config_differences(
         trained, spec.agent_name, spec.agent_config, spec.env_config, ignore=overridden
     ):

@@ -62,6 +62,11 @@ def test_an_unknown_schedule_is_refused(name: str, make_agent: Make) -> None:
         make_agent(name, lr_schedule="linaer")
 
 
+def test_learning_rate_falls_along_half_a_cosine() -> None:
+    found = [float(falling_fraction("cosine", jnp.int32(n), 1000, 0.2)) for n in (0, 250, 500, 1000, 5000)]
+    np.testing.assert_allclose(found, [1.0, 0.2 + 0.8 * (0.5 + 0.25 * 2**0.5), 0.6, 0.2, 0.2], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "values", "missing"),
     [

@@ -129,6 +129,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         ("scenario", SCENARIOS),
         ("reward", REWARDS),
         ("safety_mode", SAFETY_MODES),
+        ("row_order", ORDERS),
     ):
         _check_choice(key, config[key], choices)
     for key, rule in _NUMBERS.items():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from racer.envs.highway.config import action_names, highway_config
 from racer.envs.highway.engine import Scenes, scene_observation, shows_scene
+from racer.envs.highway.geometry import VEHICLE_LENGTH, VEHICLE_WIDTH
 from racer.envs.highway.simulator import HighwaySimulator
 
 __all__ = ["CompiledEngine"]
@@ -72,6 +73,11 @@ class CompiledEngine:
             on_road=simulator.ego_on_road[indices],
             lateral_offset=simulator.ego_lateral_offset[indices],
         )
+
+    def cars(self, index: int) -> NDArray[np.float64]:
+        scene = self.simulator.scene(index)
+        size = np.broadcast_to([VEHICLE_LENGTH, VEHICLE_WIDTH], (len(scene["x"]), 2))
+        return np.column_stack([scene["x"], scene["y"], scene["heading"], size, scene["crashed"]])
 
     def render(self, index: int) -> NDArray[np.uint8]:
         return self.simulator.render(index)

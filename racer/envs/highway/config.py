@@ -60,6 +60,8 @@ RACER_DEFAULTS: dict[str, Any] = {
     "max_episode_steps": 1000,
     # observations are clipped to [-observation_clip, observation_clip]
     "observation_clip": 100.0,
+    # "shuffled": the same rows in an order that tells nothing; observation.order changes which vehicles are seen, too
+    "row_order": "sorted",
     # one vector [V * F] instead of rows [V, F]
     "flatten_observation": False,
     # weight of the speed terms; None takes high_speed_reward, so that the correction removes what was added

@@ -50,6 +50,12 @@ class Engine(Protocol):
     def scenes(self, indices: NDArray[np.intp]) -> Scenes:
         """Report the scenes ``indices`` as they are now, in arrays of the caller's own."""
 
+    def cars(self, index: int) -> NDArray[np.float64]:
+        """Return the vehicles of scene ``index``, ``[V, 6]``: x, y (m), heading (rad), length, width, crashed.
+
+        The ego comes first.
+        """
+
     def render(self, index: int) -> NDArray[np.uint8]:
         """Draw scene ``index`` with highway-env's viewer, ``[H, W, 3]``."""
 

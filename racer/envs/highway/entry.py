@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from racer.envs.highway import make_vector_env
+from racer.envs.highway.columns import row_layout
 from racer.envs.highway.config import action_names, resolve_config
 from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
+from racer.envs.highway.replay import REPLAY
 from racer.envs.highway.views import CONTROLLERS, VIEWS
 from racer.envs.registry import World
 
@@ -26,4 +28,6 @@ WORLD = World(
     controllers=CONTROLLERS,
     drivers=DRIVERS,
     film=FILM,
+    row_layout=row_layout,
+    replay=REPLAY,
 )

@@ -7,10 +7,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LANE_WIDTH", "PERCEPTION_DISTANCE", "VEHICLE_LENGTH", "wrap_to_pi"]
+__all__ = ["LANE_WIDTH", "PERCEPTION_DISTANCE", "VEHICLE_LENGTH", "VEHICLE_WIDTH", "wrap_to_pi"]
 
 VEHICLE_LENGTH = 5.0
 """Bumper to bumper (m)."""
+
+VEHICLE_WIDTH = 2.0
+"""Of every car (m)."""
 
 LANE_WIDTH = 4.0
 """Width of every lane (m)."""

@@ -126,6 +126,13 @@ class HighwayEnvEngine:
             raise UsageError(f"the engine state's 'origins' must be {self.num_envs} generator states")
         return origins, np.split(actions, np.cumsum(lengths)[:-1])
 
+    def cars(self, index: int) -> NDArray[np.float64]:
+        road = self._envs[index].road.vehicles
+        ego = self._envs[index].vehicle
+        ordered = [ego, *(vehicle for vehicle in road if vehicle is not ego)]
+        rows = [[*car.position, car.heading, car.LENGTH, car.WIDTH, car.crashed] for car in ordered]
+        return np.array(rows, dtype=np.float64)
+
     def close(self) -> None:
         for env in self._envs:
             env.close()

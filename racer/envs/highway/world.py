@@ -7,6 +7,7 @@ cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from racer.envs.highway.config import action_names, resolve_config
 from racer.envs.highway.engine import Engine, make_engine
 from racer.envs.highway.episode import checked_accounts
 from racer.envs.highway.scoring import ArrayScorer, Scorer, Scoring, WorldStep
+from racer.envs.rows import permuted_rows
 
 __all__ = ["SCORINGS", "RiskWorld", "WorldStep"]
 
@@ -54,6 +56,8 @@ class RiskWorld:
         self.engine: Engine = make_engine(self.config, num_envs, num_threads)
         self.action_space = self._action_space()
         self.observation_space = self._observation_space()
+        shuffled = self.config["row_order"] == "shuffled"
+        self._rows = self._row_shape() if shuffled else None
         parsed = Scoring.parse(self.config, self.observation_space.shape)
         compiled = scoring == "compiled" and self.config["engine"] == "compiled"
         self._scorer: Scorer = _compiled_scorer(self.engine, parsed) if compiled else ArrayScorer(self.engine, parsed)
@@ -64,7 +68,8 @@ class RiskWorld:
         """Start episodes in ``indices`` (all by default); returns their observations and info arrays."""
         indices = np.arange(self.num_envs) if indices is None else indices
         self.engine.reset(seeds, indices)
-        return self._scorer.start(indices)
+        observations, info = self._scorer.start(indices)
+        return self._ordered(observations), info
 
     def step(self, actions: NDArray[Any], on_frame: Callable[[], None] | None = None) -> WorldStep:
         """Take one policy step in every environment.
@@ -74,11 +79,18 @@ class RiskWorld:
             on_frame: called after every simulation frame but the last, for filming.
         """
         self.engine.step(actions, on_frame)
-        return self._scorer.step()
+        step = self._scorer.step()
+        return step if self._rows is None else replace(step, observations=self._ordered(step.observations))
 
     def observe(self) -> NDArray[np.float32]:
         """Return what all environments show now, ``[N, ...]``."""
-        return self._scorer.observations()
+        return self._ordered(self._scorer.observations())
+
+    def _ordered(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return observations with their rows in the order that the configuration says."""
+        if self._rows is None:
+            return observations
+        return permuted_rows(observations.reshape(-1, *self._rows)).reshape(observations.shape)
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the environments go on, as flat named arrays."""
@@ -105,10 +117,13 @@ class RiskWorld:
         space = self.engine.single_action_space
         return space if isinstance(space, spaces.Discrete) else spaces.Box(-1.0, 1.0, space.shape, np.float32)
 
-    def _observation_space(self) -> spaces.Box:
+    def _row_shape(self) -> tuple[int, int]:
         observation = self.config["observation"]
         features = observation.get("features") or ("presence", "x", "y", "vx", "vy")
-        rows, columns = observation.get("vehicles_count", 5), len(features)
+        return int(observation.get("vehicles_count", 5)), len(features)
+
+    def _observation_space(self) -> spaces.Box:
+        rows, columns = self._row_shape()
         shape = (rows * columns,) if self.config["flatten_observation"] else (rows, columns)
         bound = float(self.config["observation_clip"])
         return spaces.Box(-bound, bound, shape, np.float32)

@@ -53,8 +53,8 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(0.10, 0.6, (0.5, 2.5, 5.0), (2.5, 14.0), (0.21, 0.54, 1.08), (0.6, 0.3, 0.1), 0.0),
-    _Kind(0.08, 0.7, (0.5, 3.0, 7.0), (4.0, 16.0), (0.2, 0.5, 0.95), (0.5, 0.4, 0.1), 6.0),
+    _Kind(0.15, 0.6, (0.5, 2.5, 5.0), (2.5, 14.0), (0.4, 0.9, 1.6), (0.6, 0.3, 0.1), 0.0),
+    _Kind(0.12, 0.7, (0.5, 3.0, 7.0), (4.0, 16.0), (0.4, 1.0, 1.4), (0.5, 0.4, 0.1), 6.0),
 )
 
 
@@ -76,7 +76,7 @@ def generate_route(seed: int, split: str, number: int) -> Route:
     rng = np.random.default_rng([seed, GENERATED_SPLITS.index(split), number])
     kind = _KINDS[int(rng.integers(len(_KINDS)))]
     speed, acceleration = _speeds(rng)
-    roll = rng.normal(0.0, 0.012) + _ornstein_uhlenbeck(rng, 8.0, 0.018)
+    roll = rng.normal(0.0, 0.012) + _smoothed(_ornstein_uhlenbeck(rng, 8.0, 0.018), times=3)
     target = np.clip(_targets(rng, kind), -_MAX_TARGET, _MAX_TARGET)
     # The sign of a file is left-positive; blank from the first controlled step on.
     steer = -(target - np.sin(roll) * GRAVITY) / steady_gain(speed)
@@ -113,11 +113,16 @@ def _ornstein_uhlenbeck(rng: np.random.Generator, tau: float, sigma: float) -> N
     return np.cumsum(noise * growth) / growth
 
 
-def _smoothed(path: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a path ``[ROWS]`` as nobody asks a car to follow its corners: its average over the last second."""
+def _smoothed(path: NDArray[np.float64], times: int = 1) -> NDArray[np.float64]:
+    """Return a path ``[ROWS]`` without its corners, which roads have not: averages over the last second.
+
+    The learned plant has seen recorded roads only, and is the noisier the less a route looks like one.
+    """
     weights = np.exp(-np.arange(10) * STEP / _SMOOTHING)
-    padded = np.concatenate([np.full(len(weights) - 1, path[0]), path])
-    return np.convolve(padded, weights / weights.sum(), "valid")
+    for _ in range(times):
+        padded = np.concatenate([np.full(len(weights) - 1, path[0]), path])
+        path = np.convolve(padded, weights / weights.sum(), "valid")
+    return path
 
 
 def _speeds(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

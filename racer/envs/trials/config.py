@@ -69,8 +69,6 @@ class TrialsConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "environment config key")
-        if self.scenario_length is None:
-            object.__setattr__(self, "scenario_length", LENGTHS[self.scene])
         for name, value in zip(FOLLOWING, (self.length, self.k_scenarios, self.window), strict=True):
             given = getattr(self, name)
             if given not in (None, value):
@@ -93,8 +91,7 @@ class TrialsConfig:
     @property
     def length(self) -> int:
         """Steps after which a trial times out, L."""
-        assert self.scenario_length is not None
-        return self.scenario_length
+        return LENGTHS[self.scene] if self.scenario_length is None else self.scenario_length
 
     @property
     def window(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from racer.core.drawing import AMBER, GREEN
 from racer.envs.registry import Film, World
-from racer.envs.trials.config import resolve_config
+from racer.envs.trials.config import resolve_config, trials_config
 from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
@@ -24,14 +24,12 @@ WORLD = World(
     success_log=success_log,
     action_names=lambda config: () if config["actions"] == "choices" else ("acceleration", "steering"),
     end_reason=end_reason,
-    # A scene's length is the default of a key.
-    base_keys=("scene",),
     drivers=DRIVERS,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
     film=Film(
         make=lambda config: HighwayTrialsEnv(config, render_mode="rgb_array_list"),
-        clock=lambda config: (1.0 / POLICY_FREQUENCY, int(config["k_scenarios"]) * int(config["scenario_length"])),
+        clock=lambda config: (1.0 / POLICY_FREQUENCY, trials_config(config).window),
         panel=panel,
         ends={"goal_reached": ("GOAL REACHED", GREEN), "failed": ("NOT REACHED", AMBER)},
     ),

@@ -115,6 +115,8 @@ def get_config() -> ml_collections.ConfigDict:
     # What the policy remembers with, as "gru"; None: it has no memory.
     config.memory = config_dict.placeholder(object)
 
+    # What tells the encoder where a vehicle's row stands: "rank", "distance", "rotary"; None: nothing.
+    config.positional_encoding = config_dict.placeholder(object)
     # What reads what is seen first: "flat", or without a view {"kind": "pointnet", "widths": (128,)} or an attention
     # over vehicle rows.
     config.encoder = config_dict.FieldReference("flat", field_type=object)

@@ -76,6 +76,8 @@ def get_config() -> ml_collections.ConfigDict:
     # What the policy remembers with, as "gru"; None: it has no memory.
     config.memory = config_dict.placeholder(object)
 
+    # What tells the encoder where a vehicle's row stands: "rank", "distance", "rotary"; None: nothing.
+    config.positional_encoding = config_dict.placeholder(object)
     # What reads an observation first: a PointNet over vehicle rows, with the widths of its layers, or "flat".
     config.encoder = config_dict.FieldReference("flat", field_type=object)
     # Factor on the observation: one number, one for each vehicle feature, or None. These bring metres, m/s and

@@ -13,7 +13,7 @@ from scipy import stats
 
 from racer.agents.ppo import PPOLearner
 from racer.core.errors import UsageError
-from racer.networks.distributions import BetaHead, CategoricalHead, TanhGaussianHead
+from racer.networks.distributions import BetaHead, CategoricalHead, Start, TanhGaussianHead
 from racer.networks.policy import build_policy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -142,3 +142,14 @@ def test_action_scale_shrinks_the_named_action_around_its_centre() -> None:
             0, gym.spaces.Box(-9, 9, (12,)), space, action_names=("acceleration", "steering"),
             action_scale={"steer": 0.1},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("std", [0.3, 0.05, 0.01])
+def test_a_beta_policy_begins_as_narrow_as_it_is_told(std):
+    head = BetaHead(2)
+    params = head.init(jax.random.PRNGKey(0), 3, Start(mean=(0.0, 0.4), std=std))
+    found = head.parameters({name: np.asarray(value) for name, value in params.items()}, np.zeros((1, 3), np.float32))
+    alpha, beta = (np.asarray(found[name], np.float64)[0] for name in ("alpha", "beta"))
+    total = alpha + beta
+    np.testing.assert_allclose(2 * alpha / total - 1, [0.0, 0.4], atol=2e-3)
+    np.testing.assert_allclose(2 * np.sqrt(alpha * beta / (total**2 * (total + 1))), std, rtol=2e-2)

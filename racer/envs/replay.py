@@ -1,0 +1,78 @@
+"""How a world says what its moments look like in numbers, so that a page can draw them again without the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from racer.envs.registry import Step
+
+__all__ = ["Line", "Replay", "Shapes", "Trace"]
+
+
+class Shapes(NamedTuple):
+    """One moment, in the world's own unit of length; x points right and y down.
+
+    Attributes:
+        boxes: ``[N, 6]`` centre x, centre y, heading (rad, from x towards y), length, width, and kind, a number into
+            :attr:`Replay.kinds`. A row is the same thing throughout an episode; later rows are drawn over earlier ones.
+        eye: ``[2]`` x and y of what the picture is centred on.
+    """
+
+    boxes: NDArray[np.float64]
+    eye: NDArray[np.float64]
+
+
+class Line(NamedTuple):
+    """A line that never moves; ``dash`` is the length of its dashes and of the gaps between them, 0 for none."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    dash: float = 0.0
+
+
+class Trace(NamedTuple):
+    """A number of every step that a page draws over time.
+
+    Attributes:
+        label: what it is, with its unit.
+        value: reads it from a step.
+        top: greater values are drawn there, None for no bound.
+    """
+
+    label: str
+    value: Callable[[Step], float]
+    top: float | None = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How episodes of a world are drawn from recorded numbers.
+
+    Attributes:
+        make: builds one environment from a whole configuration; it draws no pictures.
+        shapes: reads a moment from it, after its reset and after every step.
+        lines: what never moves, from a whole configuration.
+        kinds: name and colour (red, green, blue) of each kind of box; without a name it is left out of the legend.
+        extent: width and height of what a picture shows, in the world's unit of length.
+        traces: drawn below the picture.
+        facts: what can be said of an episode's end, by name with unit, from its steps [T], its moments [T + 1] and the
+            configuration; NaN where there is nothing to say.
+    """
+
+    make: Callable[[Mapping[str, Any]], gymnasium.Env]
+    shapes: Callable[[Any], Shapes]
+    lines: Callable[[Mapping[str, Any]], Sequence[Line]]
+    kinds: Sequence[tuple[str, tuple[int, int, int]]]
+    extent: tuple[float, float]
+    traces: Sequence[Trace] = ()
+    facts: Callable[[Sequence[Step], Sequence[Shapes], Mapping[str, Any]], dict[str, float]] | None = None

@@ -1,0 +1,241 @@
+"""One HTML file that holds a whole evaluation: numbers, pictures, and the worst episodes to be played again.
+
+It needs no network: style, script and recorded states are inside, and its content security policy lets nothing in.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from racer.core.files import replace_file, strict
+from racer.envs.registry import World
+from racer.evaluation.episodes import EvaluationResult
+from racer.evaluation.html_pictures import return_picture, trade_off_picture
+from racer.evaluation.recording import Mining, Recording
+from racer.evaluation.report import table_rows
+
+__all__ = ["REPORT_BYTES", "REPORT_FILE", "Group", "write_report"]
+
+REPORT_FILE = "evaluation_report.html"
+REPORT_BYTES = 5_000_000
+"""No report is larger; see :func:`_packed`."""
+
+_RECORDED_BYTES = 3_800_000
+_MARGIN = 0.75
+"""Boxes within this many widths and heights of the eye are kept."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Episodes to be played, under a heading.
+
+    Attributes:
+        title: of the group.
+        episodes: for each episode, the recording of every policy on the same seed.
+    """
+
+    title: str
+    episodes: Sequence[Sequence[Recording]]
+
+
+def write_report(
+    folder: Path,
+    world: World,
+    results: Mapping[str, EvaluationResult],
+    groups: Sequence[Group],
+    mining: Mining | None,
+    *,
+    seconds: float,
+    cvar_risk: float,
+) -> Path:
+    """Write ``evaluation_report.html``; a reader sees the old file or the new one.
+
+    Args:
+        folder: for the file.
+        world: of the evaluation.
+        results: by policy, the evaluated one first.
+        groups: episodes to be played; each holds recordings of the first policies in ``results``.
+        mining: what the worst of many episodes have in common, or None.
+        seconds: of a step.
+        cvar_risk: of the tail that the critic's picture shows.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    first = next(iter(results.values()))
+    names = list(results)
+    page = Template(_text("page.html")).substitute(
+        title=html.escape(f"{names[0]}: evaluation"),
+        heading=html.escape(" and ".join(names)),
+        subheading=html.escape(
+            f"{world.name}, {len(first.episodes)} held-out episodes from seed {first.episodes[0].seed} on"
+        ),
+        style=_text("page.css"),
+        table=_table(results),
+        pictures=_pictures(world, results),
+        mining=_mining(mining),
+        made=_made(first),
+        data=_json(_data(world, first.configuration["env_config"], names, groups, seconds, cvar_risk)),
+        script=_text("page.js"),
+    )
+    path = folder / REPORT_FILE
+    replace_file(path, page.encode())
+    return path
+
+
+def _text(name: str) -> str:
+    return (resources.files("racer.evaluation") / "page" / name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    """Write JSON that no text in it can end the script element of."""
+    text = json.dumps(strict(value), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _table(results: Mapping[str, EvaluationResult]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in results)
+    lines = [f"<table><tr><th></th>{head}</tr>"]
+    for label, *cells in table_rows(list(results.values())):
+        kind = ' class="minor"' if label.startswith(" ") else ""
+        numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        lines.append(f"<tr{kind}><td>{html.escape(label.strip())}</td>{numbers}</tr>")
+    return "".join([*lines, "</table>"])
+
+
+def _pictures(world: World, results: Mapping[str, EvaluationResult]) -> str:
+    parts = [("Returns and their tail", return_picture(results))]
+    parts += [(title, picture) for title, picture in [trade_off_picture(world, results)] if picture]
+    return "".join(f"<section><h2>{html.escape(title)}</h2>{picture}</section>" for title, picture in parts)
+
+
+def _mining(mining: Mining | None) -> str:
+    if mining is None:
+        return ""
+    ends = ", ".join(f"{count} by {reason.replace('_', ' ')}" for reason, count in mining.ends().items())
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{_number(v)}</td>" for v in values) + "</tr>"
+        for name, *values in mining.common()
+    )
+    return (
+        f"<section><h2>What the worst of {mining.count} further episodes have in common</h2>"
+        f"<p>The {len(mining.worst)} lowest returns ended {html.escape(ends)}. Their end, beside that of "
+        f"{len(mining.typical)} episodes of middling return:</p><div class=\"wide\"><table><tr><th></th><th>median</th>"
+        f"<th>least</th><th>greatest</th><th>median of the others</th></tr>{rows}</table></div></section>"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+def _made(result: EvaluationResult) -> str:
+    described = result.configuration
+    shown = ("policy_file", "checkpoint_step", "training_seed", "agent_name", "deterministic", "cvar_level")
+    rows = "".join(
+        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(described[name]))}</td></tr>"
+        for name in shown if name in described
+    )  # fmt: skip
+    config = html.escape(json.dumps(strict(dict(described["env_config"])), indent=1))
+    return f"<table>{rows}</table><details><summary>the world's configuration</summary><pre>{config}</pre></details>"
+
+
+def _data(
+    world: World, config: Mapping[str, Any], names: Sequence[str], groups: Sequence[Group], seconds: float, risk: float
+) -> dict[str, Any]:
+    recordings = sum(len(pair) for group in groups for pair in group.episodes)
+    if not recordings or world.replay is None:
+        return {"groups": []}
+    share = _RECORDED_BYTES // recordings
+    colors = [(name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in world.replay.kinds]
+    scene = {"extent": world.replay.extent, "lines": [tuple(line) for line in world.replay.lines(config)],
+             "kinds": colors}  # fmt: skip
+
+
+    def packed(pair: Sequence[Recording]) -> list[dict[str, Any]]:
+        named = zip(pair, names, strict=False)
+        return [_fitted(recording, name, world, seconds, risk, share) for recording, name in named]
+
+    played = [{"title": group.title, "episodes": [packed(pair) for pair in group.episodes]} for group in groups]
+    return {"scene": scene, "groups": played}
+
+
+def _fitted(recording: Recording, name: str, world: World, seconds: float, risk: float, share: int) -> dict[str, Any]:
+    """Pack a recording into ``share`` bytes: of a longer episode only every second, third, ... step is kept."""
+    stride = 1
+    while True:
+        packed = _packed(recording, name, world, seconds, risk, stride)
+        if len(_json(packed)) <= share or stride >= len(recording.moments):
+            return packed
+        stride += 1
+
+
+def _packed(
+    recording: Recording, name: str, world: World, seconds: float, risk: float, stride: int
+) -> dict[str, Any]:
+    assert world.replay is not None
+    episode, extent = recording.episode, world.replay.extent
+    steps = len(recording.moments) - 1
+    # The last moment is always kept: it is what the episode ended by.
+    kept = sorted({*range(steps, -1, -stride)})
+    moments = [recording.moments[i] for i in kept]
+    quantum = max(extent) / 20_000
+    rows = [_boxes(moment, extent, quantum) for moment in moments]
+    ends = [index - 1 for index in kept if index > 0]
+    sizes = recording.moments[0].boxes[:, 3:5]
+    reason = episode.end_reason.replace("_", " ")
+    found: dict[str, Any] = {
+        "policy": name,
+        "button": f"{episode.seed}: {episode.metrics['return']:.1f}, {reason}",
+        "caption": f"seed {episode.seed}, return {episode.metrics['return']:.2f}, "
+        f"{reason} after {episode.metrics['length'] * seconds:.1f} s",
+        "end": reason,
+        "seconds": seconds * stride,
+        "steps": len(ends),
+        "counts": [len(row) for row in rows],
+        "boxes": _packed_array(np.concatenate(rows), np.int16),
+        "eyes": _packed_array(np.stack([moment.eye for moment in moments]), np.float32),
+        "sizes": _packed_array(sizes, np.float32),
+        "quantum": quantum,
+        "traces": [
+            {"label": label, "top": top, "values": [_short(values[i]) for i in ends]}
+            for label, top, values in recording.traces
+        ],
+    }
+    if recording.critic is not None:
+        atoms, probs = recording.critic.atoms, recording.critic.probs[ends]
+        seen = np.flatnonzero((probs > 1e-3).any(axis=0))
+        part = slice(seen[0], seen[-1] + 1) if len(seen) > 1 else slice(None)
+        levels = np.rint(255.0 * np.sqrt(np.clip(probs[:, part], 0.0, 1.0)))
+        found["critic"] = {
+            "atoms": [_short(atom) for atom in atoms[part]], "probs": _packed_array(levels, np.uint8), "risk": risk,
+        }  # fmt: skip
+    return found
+
+
+def _boxes(moment: Any, extent: tuple[float, float], quantum: float) -> np.ndarray:
+    """Return number, place relative to the eye, heading and kind of the boxes in sight, ``[n, 5]``."""
+    boxes = np.asarray(moment.boxes, np.float64)
+    relative = boxes[:, :2] - moment.eye
+    seen = np.flatnonzero((np.abs(relative) < np.array(extent) * _MARGIN).all(axis=1))
+    heading = (boxes[seen, 2] + np.pi) % (2.0 * np.pi) - np.pi
+    return np.column_stack([seen, np.rint(relative[seen] / quantum), np.rint(heading * 10_000), boxes[seen, 5]])
+
+
+def _packed_array(values: np.ndarray, kind: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<")).tobytes()).decode()
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,0 +1,56 @@
+"""Statistics of few runs against sums by hand, scipy and simulated truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from racer.core.errors import UsageError
+from racer.sweeps.analysis.statistics import bootstrap, improvement, interquartile_mean, paired_difference
+
+
+def test_the_interquartile_mean_is_the_trimmed_mean_where_quarters_are_whole() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 20))
+    np.testing.assert_allclose(interquartile_mean(values), stats.trim_mean(values, 0.25, axis=1))
+    # Of six runs a quarter is 1.5: half of the second and fifth count.
+    assert float(interquartile_mean(np.array([0.0, 2.0, 3.0, 4.0, 6.0, 99.0]))) == pytest.approx((1 + 3 + 4 + 3) / 3)
+    assert float(interquartile_mean(np.array([7.0]))) == 7.0
+
+
+def test_bootstrap_intervals_agree_with_scipy_and_cover_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.gamma(2.0, size=40)
+    mine = bootstrap(values)
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", rng=rng, n_resamples=10_000).confidence_interval
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    covered = 0
+    for _ in range(100):
+        estimate = bootstrap(rng.normal(size=40))
+        covered += estimate.low <= 0.0 <= estimate.high
+    assert covered >= 85
+    assert np.isnan(bootstrap(np.array([1.0])).low)
+    with pytest.raises(UsageError, match="a run at least"):
+        bootstrap(np.array([]))
+
+
+def test_pairs_take_out_what_a_seed_makes_hard() -> None:
+    rng = np.random.default_rng(2)
+    hard = rng.normal(0.0, 20.0, 30)
+    first, second = hard + rng.normal(0.0, 1.0, 30), hard + 3.0 + rng.normal(0.0, 1.0, 30)
+    paired = paired_difference(first, second)
+    assert paired.separates
+    assert paired.high < 0.0
+    assert paired.high - paired.low < 2.0
+    assert not paired_difference(first, rng.permutation(second)).separates
+    with pytest.raises(UsageError, match="as many runs"):
+        paired_difference(first, second[:3])
+
+
+def test_the_chance_of_improvement_is_mann_whitneys() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.5, 1.0, 25), np.round(rng.normal(0.0, 1.0, 31), 1)
+    estimate = improvement(a, b)
+    assert estimate.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / (25 * 31))
+    assert estimate.low < estimate.value < estimate.high
+    assert improvement(np.array([1.0, 1.0]), np.array([1.0])).value == 0.5
