@@ -65,6 +65,13 @@ class AgentConfig:
         """
         return self
 
+    def check_utd_ratio(self, utd_ratio: int) -> None:
+        """Refuse a number of gradient steps an update that this agent cannot learn with.
+
+        Raises:
+            UsageError: naming the key.
+        """
+
 
 @dataclass(frozen=True)
 class Static:

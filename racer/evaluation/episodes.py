@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, shown
 from racer.envs.registry import Step, World
 from racer.evaluation.drivers import DriverPolicy, bound
 from racer.evaluation.rows import RowGenerators
@@ -26,6 +26,7 @@ from racer.networks.memory import Memory, cleared
 __all__ = [
     "FIRST_EVALUATION_SEED",
     "FIRST_UNWATCHED_SEED",
+    "MAX_EPISODES",
     "ActingPolicy",
     "EpisodeResult",
     "EvaluationResult",
@@ -41,6 +42,11 @@ FIRST_EVALUATION_SEED = 10_000
 
 FIRST_UNWATCHED_SEED = 20_000
 """Evaluations during training look at the first held-out seeds; published figures come from these, seen by nobody."""
+
+MAX_EPISODES = 1_000_000
+"""Of one evaluation: months of driving, and intervals that no more would narrow."""
+
+_MOST_SEED = 2**63 - 1
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +129,13 @@ def evaluation_seeds(num_episodes: int, first: int = FIRST_EVALUATION_SEED) -> l
     """The fixed list of held-out seeds: ``first, first + 1, ...``.
 
     Raises:
-        UsageError: fewer than one episode, or a negative seed.
+        UsageError: fewer than one episode or more than :data:`MAX_EPISODES`, or a seed that is negative or of more than
+            63 bits.
     """
-    if num_episodes < 1:
-        raise UsageError(f"num_episodes must be at least 1, got {num_episodes}")
-    if first < 0:
-        raise UsageError(f"seed must not be negative, got {first}")
+    if not 1 <= num_episodes <= MAX_EPISODES:
+        raise UsageError(f"num_episodes must be at least 1 and at most {MAX_EPISODES}, got {shown(num_episodes)}")
+    if not 0 <= first <= _MOST_SEED - num_episodes:
+        raise UsageError(f"seed must be at least 0 and at most {_MOST_SEED - num_episodes}, got {shown(first)}")
     return [first + i for i in range(num_episodes)]
 
 
@@ -196,6 +203,7 @@ def evaluate_policy(
     if not seeds or num_envs < 1:
         raise UsageError(f"an evaluation needs seeds and environments, got {len(seeds)} and {num_envs}")
     env_config = world.resolve(env_config)
+    world = world.fitted(env_config)
     env = world.make(env_config, min(num_envs, len(seeds)))
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)

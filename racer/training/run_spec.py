@@ -22,7 +22,6 @@ from racer.core.checkpoint import list_checkpoints
 from racer.core.errors import UsageError
 from racer.core.files import strict
 from racer.core.run_dir import read_json, write_json
-from racer.core.trust import name_code
 from racer.envs.registry import DEFAULT_WORLD, get_world, stored_world
 from racer.training.past import upgraded_agent_config
 
@@ -108,7 +107,6 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
 
     Keys: ``model_cls`` names the agent, ``world`` the world, ``env`` holds overrides of its configuration, as do the
     world's aliases (:attr:`racer.envs.registry.World.aliases`); everything else belongs to the agent's configuration.
-    A config comes from a person: the code of the agent and of the world that it names is trusted.
 
     Args:
         config: the contents.
@@ -130,7 +128,6 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
     world_name = values.pop("world", DEFAULT_WORLD)
     if not isinstance(world_name, str):
         raise UsageError(f"config key 'world' must be the name of a world, not {world_name!r}")
-    name_code(world_name, name)
     world = get_world(world_name)
     environment = values.pop("env", None) or {}
     if not isinstance(environment, Mapping):
