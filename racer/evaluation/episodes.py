@@ -203,6 +203,7 @@ def evaluate_policy(
     if not seeds or num_envs < 1:
         raise UsageError(f"an evaluation needs seeds and environments, got {len(seeds)} and {num_envs}")
     env_config = world.resolve(env_config)
+    world = world.fitted(env_config)
     env = world.make(env_config, min(num_envs, len(seeds)))
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
