@@ -244,7 +244,7 @@ class TrialWorld:
     def _info(self, ends: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[Any]]:
         return {
             "trial": self.trial.copy(),
-            "arm": self.arm,
+            "trial_type": self.arm,
             "speed": self.simulator.ego_speed.copy(),
             **{name: values.copy() for name, values in ends.items()},
         }
