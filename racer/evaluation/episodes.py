@@ -254,7 +254,8 @@ def _run_seeds(
         observations, _, terminated, truncated, infos = env.step(actions)
         if control is not None:
             ends = np.asarray(infos.get("trial_end", np.zeros(env.num_envs)), bool) & ~(terminated | truncated)
-            memory = control.between(running, memory, ends, infos) if ends.any() else memory
+            if ends.any():
+                memory = control.between(running, memory, ends, infos)
         starting = np.zeros(env.num_envs, bool)
         for i in np.flatnonzero(terminated | truncated):
             seed = running[i]

@@ -21,7 +21,7 @@ class MemoryControl(Protocol):
 
     def between(
         self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
-    ) -> Memory:
+    ) -> dict[str, Any]:
         """Return the memory ``[N, ...]`` with which the next trials begin.
 
         Args:
@@ -45,7 +45,7 @@ class Wiped:
 
     def between(
         self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
-    ) -> Memory:
+    ) -> dict[str, Any]:
         wiped = cleared(memory, ends)
         self.times += int(ends.sum())
         if any(np.any(np.asarray(value)[ends]) for value in wiped.values()):
@@ -66,15 +66,15 @@ class Recorder:
 
     def between(
         self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
-    ) -> Memory:
+    ) -> dict[str, Any]:
         for i in np.flatnonzero(ends):
-            seed = seeds[i]
+            seed = seeds[int(i)]
             if seed is None:
                 continue
-            trial = self._trials[seed] = self._trials.get(seed, -1) + 1
+            self._trials[seed] = trial = self._trials.get(seed, -1) + 1
             self.memories[seed, trial] = {name: np.array(value[i]) for name, value in memory.items()}
             self.types[seed] = infos["trial_type"][i].item() if "trial_type" in infos else seed
-        return memory
+        return dict(memory)
 
     def finish(self) -> None:
         _need(len(self.memories))
@@ -107,10 +107,10 @@ class Swapped:
 
     def between(
         self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
-    ) -> Memory:
+    ) -> dict[str, Any]:
         swapped = {name: np.array(value) for name, value in memory.items()}
         for i in np.flatnonzero(ends):
-            seed = seeds[i]
+            seed = seeds[int(i)]
             if seed is None:
                 continue
             trial = self._trials[seed] = self._trials.get(seed, -1) + 1
