@@ -157,7 +157,57 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{batch:>6}{rates['onnxruntime']:>14.0f}{rates['jax']:>10.0f}{ratio:>8.2f}{rates['environment']:>14.0f}"
               f"{share:>13.0%}", flush=True)  # fmt: skip
         found[str(batch)] = {**rates, "ratio": ratio, "plant_share": share}
+    found["ppo"] = ppo_shares(args)
     return found
+
+
+class Clock:
+    """Stands in for a run's metrics and checkpoints, and notes the CPU time at every line."""
+
+    def __init__(self) -> None:
+        self.plant, self.lines = 0.0, list[tuple[int, float, float]]()
+
+    def log(self, step: int, values: Any) -> None:
+        self.lines.append((step, time.process_time(), self.plant))
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Write nothing."""
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``call``, whose CPU time is counted as the plant's."""
+
+        def measured(*args: Any) -> Any:
+            before = time.process_time()
+            result = call(*args)
+            self.plant += time.process_time() - before
+            return result
+
+        return measured
+
+
+def ppo_shares(args: argparse.Namespace) -> dict[str, float]:
+    """Train with scripts/lateral/residual.yaml for a while; print transitions/s and the plant's share of the time."""
+    import threading
+
+    from racer.core.yaml_file import read_yaml
+    from racer.training.run import TrainingRun
+    from racer.training.settings import Settings, overridden
+
+    values = overridden(read_yaml(ROOT / "scripts" / "lateral" / "residual.yaml"), [f"env.plant={args.plant}"])
+    rows = 64 * 32
+    values["training"] = {"total_timesteps": 6 * rows, "log_freq": rows, "save_freq": 0, "eval_freq": 0}
+    settings, clock, plant = Settings.of(values), Clock(), make_plant(args.plant)
+    plant.logits = clock.timed(plant.logits)  # type: ignore[attr-defined]
+    try:
+        run = TrainingRun(settings.spec("lateral", {}), settings.setup(0))
+        run.run(clock, clock, stop=threading.Event(), progress=False)  # type: ignore[arg-type]
+    finally:
+        del plant.logits  # type: ignore[attr-defined]
+    # The first lines are of compiling.
+    (first, began, before), (last, ended, after) = clock.lines[2], clock.lines[-1]
+    rate, share = (last - first) / (ended - began), (after - before) / (ended - began)
+    print(f"PPO end to end, 64 environments: {rate:.0f} transitions/s of CPU time, {share:.0%} of it in the plant")
+    return {"rate": rate, "plant_share": share}
 
 
 def _runtime(path: str) -> Callable[[np.ndarray, np.ndarray], Any]:

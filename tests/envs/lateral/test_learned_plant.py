@@ -94,6 +94,7 @@ def test_scores_are_the_official_ones(tmp_path, session, one_by_one, batched):
     routes, draws = [read_route(path) for path in paths], official_draws([str(path) for path in paths])
     found = score(RuntimePlant(session), lambda simulation: batched(), routes, draws)
     np.testing.assert_allclose(np.array(found.costs).T, expected, atol=1e-6, rtol=0)
+    # Our own logits give the same tokens but where a draw falls between two of them: see the rollouts below.
     own = score(make_plant(str(PLANT_FILE)), lambda simulation: batched(), routes, draws)
     np.testing.assert_allclose(np.array(own.costs).T, expected, atol=1e-6, rtol=0)
 
@@ -101,8 +102,8 @@ def test_scores_are_the_official_ones(tmp_path, session, one_by_one, batched):
 @needs_plant
 @pytest.mark.slow
 def test_rollouts_are_onnxruntimes_on_99_of_100_routes(session):
-    routes = [generate_route(0, "test", i) for i in range(200)]
-    draws = salted_draws(200, 3)
+    routes = [generate_route(0, "test", i) for i in range(100)]
+    draws = salted_draws(100, 3)
     own = score(make_plant(str(PLANT_FILE)), lambda simulation: PID(), routes, draws)
     reference = score(RuntimePlant(session), lambda simulation: PID(), routes, draws)
     same = (own.lataccels == reference.lataccels).all(axis=1)
