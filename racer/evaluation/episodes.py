@@ -19,6 +19,7 @@ import numpy as np
 from racer.core.errors import UsageError, shown
 from racer.envs.registry import Step, World
 from racer.evaluation.drivers import DriverPolicy, bound
+from racer.evaluation.memory_controls import MemoryControl
 from racer.evaluation.rows import RowGenerators
 from racer.evaluation.summary import aggregate_episodes, check_cvar_level
 from racer.networks.memory import Memory, cleared
@@ -180,6 +181,7 @@ def evaluate_policy(
     cvar_level: float = 0.8,
     configuration: Mapping[str, Any] | None = None,
     on_episode: Callable[[EpisodeResult], None] = lambda episode: None,
+    control: MemoryControl | None = None,
 ) -> EvaluationResult:
     """Run one episode per seed and summarize them. The result does not depend on ``num_envs``.
 
@@ -194,9 +196,11 @@ def evaluate_policy(
         cvar_level: level of the lower tail, as ``cvar_risk``: 0.8 is the mean of the worst 20 %.
         configuration: further entries for the result's ``configuration``.
         on_episode: called once per finished episode, in no particular order (progress bars).
+        control: changes the memory between the trials of an episode.
 
     Raises:
-        UsageError: no seeds, a wrong level, an unknown environment key, a policy of other shapes.
+        UsageError: no seeds, a wrong level, an unknown environment key, a policy of other shapes, or a control that
+            has nothing to act on.
     """
     check_cvar_level(cvar_level)
     seeds = [int(seed) for seed in seeds]
@@ -207,7 +211,7 @@ def evaluate_policy(
     env = world.make(env_config, min(num_envs, len(seeds)))
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        episodes = _run_seeds(bound(policy, env), params, world, env, seeds, deterministic, on_episode)
+        episodes = _run_seeds(bound(policy, env), params, world, env, seeds, deterministic, on_episode, control)
     finally:
         env.close()
     metrics = [episode.metrics for episode in episodes]
@@ -233,6 +237,7 @@ def _run_seeds(
     seeds: Sequence[int],
     deterministic: bool,
     on_episode: Callable[[EpisodeResult], None],
+    control: MemoryControl | None,
 ) -> list[EpisodeResult]:
     """Run one episode per seed; an environment that ends goes on with the next seed, and idles when none is left.
 
@@ -247,6 +252,10 @@ def _run_seeds(
         rows = np.asarray(observations, np.float32)
         actions, memory, _ = policy.act(params, rows, memory, key, deterministic)
         observations, _, terminated, truncated, infos = env.step(actions)
+        if control is not None:
+            ends = np.asarray(infos.get("trial_end", np.zeros(env.num_envs)), bool) & ~(terminated | truncated)
+            if ends.any():
+                memory = control.between(running, memory, ends, infos)
         starting = np.zeros(env.num_envs, bool)
         for i in np.flatnonzero(terminated | truncated):
             seed = running[i]
@@ -263,6 +272,8 @@ def _run_seeds(
             began = [seed if start else None for seed, start in zip(running, starting, strict=True)]
             observations, _ = env.reset(seed=began, options={"reset_mask": starting})  # type: ignore[arg-type]
             memory = cleared(memory, starting)
+    if control is not None:
+        control.finish()
     return [results[seed] for seed in seeds]
 
 

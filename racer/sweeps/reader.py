@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +108,11 @@ def read_hyperfile(path: Path | str) -> HyperFile:
         UsageError: the file cannot be read, or holds something that no hyperparameter file holds (``file:line``).
     """
     path = Path(path)
+    text = read_bytes(path, _FILE_BYTES)
     try:
-        tree = ast.parse(read_bytes(path, _FILE_BYTES), filename=str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text, filename=str(path))
     except SyntaxError as error:
         raise UsageError(f"{path}:{error.lineno or 1}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:

@@ -65,7 +65,11 @@ class TrialsConfig:
     goal_reward: float = option(1.0, "paid once for reaching the goal")
     crash_reward: float = option(-0.5, "paid once for a crash or for leaving the road", high=0.0)
     miss_reward: float = option(0.0, "paid once for being in another lane over the goal's length", high=0.0)
-    progress_reward: float = option(0.1, "paid in parts for the way to the goal", low=0.0)
+    hold_reward: float = option(
+        0.5, "paid in parts for the last 60 m of the way in the goal's lane; without it nearly no trial of a policy "
+        "that still tries things out is ever paid", low=0.0,
+    )  # fmt: skip
+    progress_reward: float = option(0.3, "paid in parts for the way to the goal", low=0.0)
 
     def __post_init__(self) -> None:
         check_fields(self, "environment config key")

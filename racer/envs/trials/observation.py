@@ -7,7 +7,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from racer.envs.trials.config import TrialsConfig
-from racer.envs.trials.scenes import SPEEDS
+from racer.envs.trials.scenes import START_SPEED
 
 __all__ = ["BOUND", "observation_names", "observation_space", "observe"]
 
@@ -58,10 +58,10 @@ def observe(
     own = [
         to_go,
         ego[:, 2] / 12.0,
-        (ego[:, 3] - SPEEDS[4]) / 15.0,
+        (ego[:, 3] - START_SPEED) / 15.0,
         ego[:, 4] / 5.0,
         target_lane / 3.0,
-        (aim - SPEEDS[4]) / 15.0,
+        (aim - START_SPEED) / 15.0,
         1.0 - clock / config.length,
     ]
     parts = [np.stack(own, axis=1), (rows[:, 1:] / np.array(CAR_SCALES, np.float32)).reshape(len(rows), -1)]

@@ -18,7 +18,7 @@ from racer.envs.highway.config import resolve_config as resolve_highway
 from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.trials.config import TrialsConfig
 
-__all__ = ["CARS", "HOLD", "LANE_HALF", "LANE_WIDTH", "SPEEDS", "Scene", "make_scene", "make_simulator"]
+__all__ = ["CARS", "HOLD", "LANE_HALF", "LANE_WIDTH", "SPEEDS", "START_SPEED", "Scene", "make_scene", "make_simulator"]
 
 CARS = 20
 """Other cars in every scene."""
@@ -30,8 +30,11 @@ LANE_HALF = 1.5
 HOLD = 60.0
 """m before the goal over which the ego must be in its lane."""
 
-SPEEDS = tuple(float(speed) for speed in range(13, 41, 3))
+SPEEDS = tuple(float(speed) for speed in range(19, 41, 3))
 """m/s, what the ego's choices "faster" and "slower" step through."""
+
+START_SPEED = 25.0
+"""m/s of the ego when a trial begins."""
 
 FEATURES = ("presence", "x", "y", "vx", "vy")
 POLICY_FREQUENCY = 5

@@ -237,6 +237,8 @@ class TrialWorld:
         config, distance = self.config, self.scene.distance
         way = (np.minimum(self.travelled, distance) - np.minimum(before, distance)) / distance
         rewards = config.progress_reward * way
+        held = np.clip(self.travelled, distance - HOLD, distance) - np.clip(before, distance - HOLD, distance)
+        rewards += config.hold_reward * held / HOLD * ~(ends["missed"] | ends["crashed"])
         rewards += config.goal_reward * ends["goal_reached"]
         rewards += config.crash_reward * ends["crashed"] + config.miss_reward * ends["missed"]
         return np.where(limbo, 0.0, rewards)
@@ -244,7 +246,7 @@ class TrialWorld:
     def _info(self, ends: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[Any]]:
         return {
             "trial": self.trial.copy(),
-            "arm": self.arm,
+            "trial_type": self.arm,
             "speed": self.simulator.ego_speed.copy(),
             **{name: values.copy() for name, values in ends.items()},
         }

@@ -24,6 +24,12 @@ def test_the_oracle_beats_the_memoryless_driver_by_more_than_three_tenths(scene)
             ends = ("goal_reached", "crashed", "timed_out", "missed")
             assert sum(m[f"n_trials_{end}"] for end in ends) == m["n_trials_completed"] == 1
             assert m["trial_0_score"] == m["n_trials_goal_reached"]
+            if m["trial_0_score"]:
+                # goal, hold and progress, each once
+                assert m["return"] == pytest.approx(1.0 + 0.5 + 0.3)
+            else:
+                # nothing but a part of the progress, less a crash
+                assert m["return"] < 0.3
     assert np.mean(scores["oracle"] - scores["prober"]) >= 0.3
     assert scores["oracle"].mean() >= 0.85
     assert 0.1 <= scores["prober"].mean() <= 0.6
