@@ -1,6 +1,11 @@
 """``racer <command>``, or ``python -m racer <command>``: what can be done with any world."""
 
+# ruff: noqa: E402 - an interrupt during the imports is heeded first
 from __future__ import annotations
+
+from racer.core.ending import quiet_start
+
+quiet_start(__name__)
 
 import argparse
 import ast
@@ -11,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from racer.core.cli import guarded
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, shown, unknown_name
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,9 @@ def parse_overrides(words: Sequence[str], prefix: str) -> dict[str, Any]:
         *parents, last = path.split(".")
         level = found
         for part in parents:
-            level = level.setdefault(part, {})
+            level = level.setdefault(part, {}) if isinstance(level, dict) else level
         if not equals or not last or not isinstance(level, dict):
-            raise UsageError(f"{word!r} must be written {prefix}key=value")
+            raise UsageError(f"{shown(word)} must be written {prefix}key=value")
         level[last] = _literal(value)
     return found
 

@@ -63,8 +63,7 @@ class ActorCriticConfig(AgentConfig):
     num_qs: int = option(2, "Number of critics in the ensemble.", low=1, high=1024)
     policy_steps: int = option(
         1,
-        "Steps of policy and temperature an update() call, each on a minibatch of its own; no more than utd_ratio are "
-        "taken.",
+        "Steps of policy and temperature an update() call, each on a minibatch of its own; no more than utd_ratio.",
         low=1,
     )
     tau: float = option(
@@ -92,10 +91,20 @@ class ActorCriticConfig(AgentConfig):
         lengths = {"lr_decay_begin": 3 * gradient_steps // 5, "lr_decay_steps": 2 * gradient_steps // 5}
         return filled(self, lengths)
 
+    def check_utd_ratio(self, utd_ratio: int) -> None:
+        """See :class:`racer.agents.learner.AgentConfig`."""
+        _check_policy_steps(self.policy_steps, utd_ratio)
+
     def __post_init__(self) -> None:
         check_fields(self, "agent config key")
         if self.memory is not None:
             raise UsageError("an actor-critic learns from single transitions and has no memory: set memory to None")
+
+
+def _check_policy_steps(policy_steps: int, utd_ratio: int) -> None:
+    """Each step of the policy needs a minibatch of its own."""
+    if policy_steps > utd_ratio:
+        raise UsageError(f"policy_steps ({policy_steps}) must be no more than utd_ratio ({utd_ratio})")
 
 
 class ActionSample(NamedTuple):
@@ -203,10 +212,12 @@ class ActorCriticLearner(BaseLearner):
         """Return the batch's float32 fields after checking names, shapes and divisibility.
 
         Raises:
-            UsageError: a field is missing or misshapen, or the rows do not divide into ``utd_ratio`` minibatches.
+            UsageError: a field is missing or misshapen, or the rows do not divide into ``utd_ratio`` minibatches, or
+            the policy takes more steps than there are minibatches.
         """
         if isinstance(utd_ratio, bool) or not isinstance(utd_ratio, int) or utd_ratio < 1:
             raise UsageError(f"utd_ratio must be a positive integer, got {utd_ratio!r}")
+        _check_policy_steps(self.static.config.policy_steps, utd_ratio)
         arrays = {name: np.asarray(x, np.float32) for name, x in read_fields("batch", data, BATCH_FIELDS).items()}
         interfaces, rows = self.static.interfaces, len(arrays["rewards"])
         shapes = {name: (rows, *(interfaces.action_shape if name == "actions" else ())) for name in BATCH_FIELDS}

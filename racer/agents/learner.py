@@ -21,6 +21,7 @@ from racer.agents.interfaces import Interfaces, checked_seed
 from racer.agents.state import flatten_state, replaced_components, restore_state, strong
 from racer.core.config import NamedNumbers, from_mapping, option
 from racer.core.errors import UsageError
+from racer.core.memory import memory_limit
 from racer.networks.distributions import Start
 from racer.networks.policy import Policy, build_policy
 
@@ -28,6 +29,9 @@ __all__ = ["AgentConfig", "BaseLearner", "Static", "agent_policy", "run_update"]
 
 # For functions that run once: optimizing them takes longer than they will ever run.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+
+_MEMORY_SHARE = 0.5
+"""Of the memory there is, what an agent's state may take: an update needs as much again for its gradients."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class AgentConfig:
             gradient_steps: that it will make; 0 where the agent decides that itself.
         """
         return self
+
+    def check_utd_ratio(self, utd_ratio: int) -> None:
+        """Refuse a number of gradient steps an update that this agent cannot learn with.
+
+        Raises:
+            UsageError: naming the key.
+        """
 
 
 @dataclass(frozen=True)
@@ -159,6 +170,33 @@ class BaseLearner:
 
         Args:
             seed: non-negative; equal seeds give equal agents.
+            observation_space: of one environment.
+            action_space: of one environment.
+            action_names: see :meth:`outline`.
+            world: see :meth:`outline`.
+            config: keys of the agent's configuration class.
+
+        Raises:
+            UsageError: as :meth:`outline`.
+        """
+        static, hyper = cls.outline(
+            observation_space, action_space, action_names=action_names, world=world, **config
+        )
+        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+
+    @classmethod
+    def outline(
+        cls,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        action_names: Sequence[str] | None = None,
+        world: str | None = None,
+        **config: Any,
+    ) -> tuple[Any, Hyper]:
+        """Check everything that an agent is built from; nothing is drawn and nothing compiled.
+
+        Args:
             observation_space: Box ``[D]`` or ``[V, F]``, of one environment.
             action_space: bounded Box ``[A]``; Discrete where the agent can choose.
             action_names: name of each action, needed where a key of ``config`` addresses one by name.
@@ -175,8 +213,7 @@ class BaseLearner:
             view=checked.view, controller=checked.controller,
         )  # fmt: skip
         fixed, hyper = split(checked)
-        static = cls.prepare(checked, fixed, interfaces)
-        return cls(static, hyper, _initial_state(cls, static, hyper, jax.random.PRNGKey(checked_seed(seed))))
+        return cls.prepare(checked, fixed, interfaces), hyper
 
     def update(self, data: Mapping[str, np.ndarray], utd_ratio: int = 1) -> tuple[Self, dict[str, jax.Array]]:
         """Learn from ``data``; this object's arrays are donated. See :meth:`racer.agents.protocol.Learner.update`."""
@@ -264,7 +301,15 @@ _published = jax.jit(acting_params, static_argnums=(0, 1), compiler_options=QUIC
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_TO_COMPILE)
 def _initial_state(cls: type[BaseLearner], static: Any, hyper: Hyper, key: jax.Array) -> Any:
-    return strong(cls.initial_state(static, hyper, key))
+    state = cls.initial_state(static, hyper, key)
+    # While it is traced nothing has been computed yet: what cannot be kept is refused before it is drawn.
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if size > _MEMORY_SHARE * memory_limit():
+        raise UsageError(
+            f"{cls.__name__} with its networks and optimizers takes {size / 2**30:.0f} GiB, which does not fit into "
+            "memory: choose smaller widths (*_dims), fewer critics (num_qs) or atoms"
+        )
+    return strong(state)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=3)

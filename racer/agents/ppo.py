@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -26,6 +27,8 @@ from racer.networks.torso import build_torso
 
 __all__ = ["PPOConfig", "PPOLearner"]
 
+
+log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PPOConfig(AgentConfig):
@@ -171,6 +174,9 @@ class PPOLearner(BaseLearner):
             need_lengths(config, "lr_schedule", ("lr_decay_transitions",))
         if config.final_std is not None:
             need_lengths(config, "final_std", ("std_decay_transitions",))
+        if interfaces.choices and (config.action_scale or config.initial_action):
+            log.warning("action_scale and initial_action are left out: the actions are choices")
+            config = replace(config, action_scale=(), initial_action=())
         kind = _distribution(config, interfaces)
         low, high = _scaled_range(config, interfaces)
         limits = LOG_STD_LIMITS.get(kind)
@@ -278,10 +284,6 @@ def _distribution(config: PPOConfig, interfaces: Interfaces) -> str:
     if interfaces.choices:
         if kind not in ("auto", "categorical"):
             raise UsageError(f"distribution {kind!r} is for continuous actions; use 'categorical' here")
-        if config.action_scale or config.initial_action:
-            raise UsageError(
-                "action_scale and initial_action have no meaning for a Discrete action space: leave both out"
-            )
         if config.final_std is not None:
             raise UsageError("final_std has no meaning for a Discrete action space: set it to None")
         return "categorical"

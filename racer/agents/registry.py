@@ -11,7 +11,15 @@ from racer.core.config import from_mapping
 from racer.core.errors import UsageError, shown, unknown_name
 from racer.core.trust import import_named
 
-__all__ = ["agent_class", "agent_config", "agent_names", "agent_settings", "fitted_settings", "full_name"]
+__all__ = [
+    "agent_class",
+    "agent_config",
+    "agent_names",
+    "agent_settings",
+    "check_utd_ratio",
+    "fitted_settings",
+    "full_name",
+]
 
 _AGENTS: dict[str, str] = {
     "DistributionalSACLearner": "racer.agents.distributional_sac",
@@ -87,6 +95,16 @@ def fitted_settings(name: str, settings: Mapping[str, Any], transitions: int, gr
         return dict(settings)
     values = from_mapping(config, settings, f"config key of {name}")
     return dataclasses.asdict(values.fitted(transitions, gradient_steps))
+
+
+def check_utd_ratio(name: str, settings: Mapping[str, Any], utd_ratio: int) -> None:
+    """Refuse a number of gradient steps an update that an agent of these settings cannot learn with.
+
+    See :meth:`racer.agents.learner.AgentConfig.check_utd_ratio`.
+    """
+    config = agent_config(name)
+    if config is not None and hasattr(config, "check_utd_ratio"):
+        from_mapping(config, settings, f"config key of {name}").check_utd_ratio(utd_ratio)
 
 
 def _imported(path: str) -> Any:

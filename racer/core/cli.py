@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
-from racer.core.ending import Ended, ended_by_signals
+from racer.core.ending import Ended, begun, ended_by_signals
 from racer.core.errors import RacerError, UsageError, shown, unknown_name
 from racer.core.files import open_regular
 from racer.core.terminal import outlived_streams, write_line
@@ -30,6 +30,7 @@ EXIT_USAGE = 2
 EXIT_FAILURE = 1
 
 _CONFIG_BYTES = 1 << 20
+_WORD, _LINE = 400, 2_000
 
 
 def run_program(
@@ -54,6 +55,8 @@ def run_program(
 
 def guarded(call: Callable[[], int | None], *, debug: bool = False) -> int:
     """Call a program and return its exit code: wrong input and failures become one line, signals their codes."""
+    begun()
+    _quiet_logs()
     with outlived_streams(), ended_by_signals():
         try:
             return call() or 0
@@ -95,14 +98,31 @@ def _run(main: Callable[[], int | None], argv: list[str], values: flags.FlagValu
     if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
         write_line(_help(argv[0], values, doc))
         return 0
-    _quiet_logs()
     _parse(argv, values)
     return main()
 
 
+class _OrNone(flags.ArgumentParser):
+    """Reads "None" as None and everything else as another parser does; the configuration's classes check the rest."""
+
+    def __init__(self, parser: flags.ArgumentParser) -> None:
+        self.syntactic_help = parser.syntactic_help
+        self._parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        return None if argument is None or argument == "None" else self._parser.parse(argument)
+
+    def flag_type(self) -> str:
+        return self._parser.flag_type()
+
+
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     if "config" in values:
+        from ml_collections import config_flags
+
         _check_config_file(argv)
+        for kind, parser in ((float, flags.FloatParser()), (int, flags.IntegerParser()), (str, flags.ArgumentParser())):
+            config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
     try:
         rest = values(parse_bool_tokens(argv, values))
     except flags.UnrecognizedFlagError as error:
@@ -151,7 +171,10 @@ def _refuse(error: Exception, code: int, debug: bool) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Return a text on one line, long words cut in the middle and what is longer than a screen at its end."""
+    words = (word if len(word) <= _WORD else f"{word[: _WORD // 2]}...{word[-_WORD // 4 :]}" for word in text.split())
+    line = " ".join(words)
+    return line if len(line) <= _LINE else f"{line[:_LINE]}..."
 
 
 def _without_traceback(text: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["Ended", "ended_by_signals"]
+__all__ = ["Ended", "begun", "ended_by_signals", "quiet_start"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -23,6 +24,22 @@ class Ended(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.exit_code = 128 + number
+
+
+def quiet_start(name: str) -> None:
+    """End at once and without a traceback at an interrupt that comes while a program imports what it needs.
+
+    Args:
+        name: of the calling module; a program that is imported by another one changes nothing.
+    """
+    if name == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def begun() -> None:
+    """Let an interrupt raise KeyboardInterrupt again, after :func:`quiet_start`."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -41,6 +58,10 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number in mine:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

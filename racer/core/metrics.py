@@ -75,6 +75,9 @@ class MetricsLogger:
         folder = run_dir / "tensorboard" if tensorboard is None else tensorboard
         self._trackers: list[_Tracker] = [_Background("TensorBoard", lambda: _TensorBoard(folder, tags))]
         if wandb_mode() is not None:
+            # Here, on the main thread: imported on another one while JAX and the workers start, it lost whole runs.
+            with contextlib.suppress(ImportError):
+                import wandb  # noqa: F401
             self._trackers.append(_Background("Weights & Biases", lambda: _WandB(run_dir, config or {}, wandb_project)))
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:

@@ -15,4 +15,7 @@ def prepare_drawing() -> None:
     turn them into events that nobody reads, and the program could not be ended.
     """
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    if not os.environ.get("SDL_VIDEODRIVER", "unset"):
+        # Empty, as a shell script may leave it, SDL takes it for a driver of that name.
+        del os.environ["SDL_VIDEODRIVER"]
     os.environ["SDL_NO_SIGNAL_HANDLERS"] = "1"

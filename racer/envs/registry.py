@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -49,6 +49,7 @@ _WORLDS: dict[str, str] = {
     "highway": "racer.envs.highway.entry",
     "lateral": "racer.envs.lateral.entry",
     "tmaze": "racer.envs.tmaze.entry",
+    "trials": "racer.envs.trials.entry",
 }
 """Name to the module that holds ``WORLD``; imported on demand."""
 
@@ -266,6 +267,9 @@ class World:
         resolve: completes overrides to a whole configuration and checks it.
         make: builds ``num_envs`` environments, which reset within the step, from a whole configuration.
         metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` first, in the order of tables.
+        metrics_for: the same for a whole configuration, where it depends on it; see :meth:`fitted`.
+        title: heading of its tables; made of its name where empty.
+        success_log: what an evaluation's ``per_agent_success_log`` says of an episode, from its metrics.
         action_names: names of the components of an action, empty where they have none.
         end_reason: why an episode ended, from its metrics and whether it terminated.
         base_keys: keys that the defaults of the others depend on.
@@ -292,6 +296,9 @@ class World:
     resolve: Callable[[Config | None], dict[str, Any]]
     make: Callable[[Config, int], VectorEnv]
     metrics: tuple[Metric, ...] = BASE_METRICS
+    metrics_for: Callable[[Config], tuple[Metric, ...]] | None = None
+    title: str = ""
+    success_log: Callable[[Mapping[str, float]], Mapping[str, Any]] | None = None
     action_names: Callable[[Config], tuple[str, ...]] = lambda config: ()
     end_reason: Callable[[Mapping[str, float], bool], str] = lambda metrics, terminated: (
         "terminated" if terminated else "time_limit"
@@ -316,6 +323,10 @@ class World:
     def file_name(self) -> str:
         """The world's name, fit for a file's."""
         return self.name.replace(":", "-").replace("/", "-")
+
+    def fitted(self, config: Config) -> World:
+        """Return the world with the metrics that a whole configuration has."""
+        return self if self.metrics_for is None else replace(self, metrics=self.metrics_for(config))
 
     def defaults(self, config: Config) -> dict[str, Any]:
         """Return the whole default configuration that ``config`` differs from."""

@@ -218,7 +218,15 @@ def config_differences(
 
 
 def _check_params(folder: Path, policy: AnyPolicy, params: Mapping[str, np.ndarray]) -> None:
-    """Act once on zeros, so that arrays that do not fit are found before any episode is run."""
+    """Act once on zeros, so that arrays that do not fit are found before any episode is run.
+
+    Raises:
+        CheckpointError: an array is missing, of another shape or type than float32, or holds what is not finite.
+    """
+    for name, array in params.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            wrong = "is not finite" if array.dtype == np.float32 else f"is {array.dtype}, not float32"
+            raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's array {shown(name)} {wrong}")
     observations = np.zeros((1, *(policy.observation_shape or ())), np.float32)
     try:
         policy.act(params, observations, policy.initial_memory(1), np.random.default_rng(0), deterministic=True)
@@ -226,6 +234,8 @@ def _check_params(folder: Path, policy: AnyPolicy, params: Mapping[str, np.ndarr
         raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays lack {error.args[0]!r}") from error
     except ValueError as error:
         raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays do not fit it: {error}") from error
+    except MemoryError as error:
+        raise CheckpointError(f"checkpoint {str(folder)!r}: its policy does not fit into memory") from error
 
 
 def _comparable(value: Any) -> Any:

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cvar_risk", type=float, default=None, metavar="LEVEL",
         help="risk level to act at, of a policy that was trained for all of them (risk_conditioned)",
     )  # fmt: skip
+    flag("memory_controls", _boolean, False, "also evaluate with the memory wiped, and swapped, between trials")
     flag("compare_random", _boolean, False, "also run uniformly random actions on the same seeds, side by side")
 
 
@@ -76,6 +77,7 @@ def evaluate(arguments: argparse.Namespace) -> list[Path]:
         against=None if arguments.against is None else load_policy(arguments.against, arguments.world),
         report=arguments.report,
         mine=arguments.mine,
+        memory_controls=arguments.memory_controls,
     )
     trained = load_policy(arguments.run, arguments.world)
     if arguments.cvar_risk is not None:

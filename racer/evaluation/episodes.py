@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, shown
 from racer.envs.registry import Step, World
 from racer.evaluation.drivers import DriverPolicy, bound
+from racer.evaluation.memory_controls import MemoryControl
 from racer.evaluation.rows import RowGenerators
 from racer.evaluation.summary import aggregate_episodes, check_cvar_level
 from racer.networks.memory import Memory, cleared
@@ -26,6 +27,7 @@ from racer.networks.memory import Memory, cleared
 __all__ = [
     "FIRST_EVALUATION_SEED",
     "FIRST_UNWATCHED_SEED",
+    "MAX_EPISODES",
     "ActingPolicy",
     "EpisodeResult",
     "EvaluationResult",
@@ -41,6 +43,11 @@ FIRST_EVALUATION_SEED = 10_000
 
 FIRST_UNWATCHED_SEED = 20_000
 """Evaluations during training look at the first held-out seeds; published figures come from these, seen by nobody."""
+
+MAX_EPISODES = 1_000_000
+"""Of one evaluation: months of driving, and intervals that no more would narrow."""
+
+_MOST_SEED = 2**63 - 1
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +130,13 @@ def evaluation_seeds(num_episodes: int, first: int = FIRST_EVALUATION_SEED) -> l
     """The fixed list of held-out seeds: ``first, first + 1, ...``.
 
     Raises:
-        UsageError: fewer than one episode, or a negative seed.
+        UsageError: fewer than one episode or more than :data:`MAX_EPISODES`, or a seed that is negative or of more than
+            63 bits.
     """
-    if num_episodes < 1:
-        raise UsageError(f"num_episodes must be at least 1, got {num_episodes}")
-    if first < 0:
-        raise UsageError(f"seed must not be negative, got {first}")
+    if not 1 <= num_episodes <= MAX_EPISODES:
+        raise UsageError(f"num_episodes must be at least 1 and at most {MAX_EPISODES}, got {shown(num_episodes)}")
+    if not 0 <= first <= _MOST_SEED - num_episodes:
+        raise UsageError(f"seed must be at least 0 and at most {_MOST_SEED - num_episodes}, got {shown(first)}")
     return [first + i for i in range(num_episodes)]
 
 
@@ -173,6 +181,7 @@ def evaluate_policy(
     cvar_level: float = 0.8,
     configuration: Mapping[str, Any] | None = None,
     on_episode: Callable[[EpisodeResult], None] = lambda episode: None,
+    control: MemoryControl | None = None,
 ) -> EvaluationResult:
     """Run one episode per seed and summarize them. The result does not depend on ``num_envs``.
 
@@ -187,19 +196,22 @@ def evaluate_policy(
         cvar_level: level of the lower tail, as ``cvar_risk``: 0.8 is the mean of the worst 20 %.
         configuration: further entries for the result's ``configuration``.
         on_episode: called once per finished episode, in no particular order (progress bars).
+        control: changes the memory between the trials of an episode.
 
     Raises:
-        UsageError: no seeds, a wrong level, an unknown environment key, a policy of other shapes.
+        UsageError: no seeds, a wrong level, an unknown environment key, a policy of other shapes, or a control that
+            has nothing to act on.
     """
     check_cvar_level(cvar_level)
     seeds = [int(seed) for seed in seeds]
     if not seeds or num_envs < 1:
         raise UsageError(f"an evaluation needs seeds and environments, got {len(seeds)} and {num_envs}")
     env_config = world.resolve(env_config)
+    world = world.fitted(env_config)
     env = world.make(env_config, min(num_envs, len(seeds)))
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        episodes = _run_seeds(bound(policy, env), params, world, env, seeds, deterministic, on_episode)
+        episodes = _run_seeds(bound(policy, env), params, world, env, seeds, deterministic, on_episode, control)
     finally:
         env.close()
     metrics = [episode.metrics for episode in episodes]
@@ -225,6 +237,7 @@ def _run_seeds(
     seeds: Sequence[int],
     deterministic: bool,
     on_episode: Callable[[EpisodeResult], None],
+    control: MemoryControl | None,
 ) -> list[EpisodeResult]:
     """Run one episode per seed; an environment that ends goes on with the next seed, and idles when none is left.
 
@@ -239,6 +252,10 @@ def _run_seeds(
         rows = np.asarray(observations, np.float32)
         actions, memory, _ = policy.act(params, rows, memory, key, deterministic)
         observations, _, terminated, truncated, infos = env.step(actions)
+        if control is not None:
+            ends = np.asarray(infos.get("trial_end", np.zeros(env.num_envs)), bool) & ~(terminated | truncated)
+            if ends.any():
+                memory = control.between(running, memory, ends, infos)
         starting = np.zeros(env.num_envs, bool)
         for i in np.flatnonzero(terminated | truncated):
             seed = running[i]
@@ -255,6 +272,8 @@ def _run_seeds(
             began = [seed if start else None for seed, start in zip(running, starting, strict=True)]
             observations, _ = env.reset(seed=began, options={"reset_mask": starting})  # type: ignore[arg-type]
             memory = cleared(memory, starting)
+    if control is not None:
+        control.finish()
     return [results[seed] for seed in seeds]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from racer.envs.registry import World
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.command import add_world
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
+from racer.evaluation.onnx_export import export_onnx
 from racer.evaluation.report import format_table
 
 __all__ = ["add_arguments", "export"]
@@ -42,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keys of the world that are set back to their defaults, in the card's evaluation and in the policy's own "
         "world (where training used another reward, say)",
     )  # fmt: skip
+    parser.add_argument(
+        "--onnx", nargs="?", type=int, const=1, default=0, metavar="N",
+        help="also write policy.onnx, for N observations at once (1), checked against onnxruntime",
+    )  # fmt: skip
     parser.add_argument("--trained_by", default="", metavar="COMMAND", help="command line to write into the card")
 
 
@@ -60,6 +66,11 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
+    onnx = arguments.onnx != 0
+    if onnx:
+        with tempfile.TemporaryDirectory() as trial:
+            # What cannot be written is found before the episodes of the card are run.
+            export_onnx(trained, Path(trial) / "policy.onnx", batch=arguments.onnx)
     held_out = trained.world.held_out(env_config)
     result = evaluate_policy(trained.policy, trained.params, trained.world, held_out, seeds)
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
@@ -68,7 +79,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     card = folder / "README.md"
     text = model_card(folder.name, trained, result, arguments.default_keys, arguments.trained_by)
     card.write_text(text, encoding="utf-8")
-    return [checkpoint, card]
+    return [checkpoint, card, *([export_onnx(trained, folder / "policy.onnx", batch=arguments.onnx)] if onnx else [])]
 
 
 def model_card(

@@ -196,6 +196,7 @@ def film_episodes(
         return films
     world, film = trained.world, trained.world.get_film()
     config = world.resolve({**env_config, **film.video})
+    world = world.fitted(config)
     env = film.make(config)
     name = " / ".join(part for part in trained.path.parts[-2:] if part)
     try:

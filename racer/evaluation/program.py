@@ -24,6 +24,7 @@ from racer.evaluation.episodes import (
 )
 from racer.evaluation.film import film_episodes
 from racer.evaluation.html_report import Group, write_report
+from racer.evaluation.memory_controls import MemoryControl, Recorder, Swapped, Wiped
 from racer.evaluation.recording import Mining, Recording, get_replay, mined, record_episodes, worst_first
 from racer.evaluation.report import format_table, verdict, write_evaluation
 from racer.evaluation.summary import check_cvar_level
@@ -56,6 +57,7 @@ class EvaluationOptions:
         env_overrides: environment keys that differ from the checkpoint's.
         against: a second policy, evaluated in the first one's world on the same seeds.
         report: write ``evaluation_report.html``.
+        memory_controls: evaluate the policy with its memory wiped, and swapped, between trials too.
         mine: episodes on the seeds after the evaluated ones that are searched for the worst; 0 for none.
     """
 
@@ -71,6 +73,7 @@ class EvaluationOptions:
     against: TrainedPolicy | None = None
     report: bool = False
     mine: int = 0
+    memory_controls: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,16 +120,21 @@ def evaluate_checkpoint(
 
     def run(
         policy: Any, params: Mapping[str, Any], name: str, seeds: Sequence[int], deterministic: bool,
-        configuration: Mapping[str, Any] | None = None,
+        configuration: Mapping[str, Any] | None = None, control: MemoryControl | None = None,
     ) -> EvaluationResult:  # fmt: skip
         return evaluate_policy(
             policy, params, world, env_config, seeds, num_envs=options.num_envs, deterministic=deterministic,
             cvar_level=options.cvar_level, configuration=configuration, on_episode=progress(name, len(seeds)),
+            control=control,
         )  # fmt: skip
 
     sure, described = options.deterministic, _described(trained, options)
-    result = run(trained.policy, trained.params, "policy", seeds, sure, described)
+    recorder = Recorder() if options.memory_controls else None
+    result = run(trained.policy, trained.params, "policy", seeds, sure, described, recorder)
     comparisons, random = {}, None
+    if recorder is not None:
+        for name, control in (("memory wiped", Wiped()), ("memory swapped", Swapped(recorder))):
+            comparisons[name] = run(trained.policy, trained.params, name, seeds, sure, None, control)
     if options.against is not None:
         other = options.against
         comparisons[_second_name(trained, other)] = run(other.policy, other.params, "against", seeds, sure)
@@ -157,6 +165,8 @@ def _checked(trained: TrainedPolicy, options: EvaluationOptions) -> Path:
         raise UsageError(
             f"num_videos must not be negative and num_envs at least 1, got {options.num_videos} and {options.num_envs}"
         )
+    if options.memory_controls and not getattr(trained.policy, "has_memory", False):
+        raise UsageError(f"{trained.label!r} has no memory, so none can be wiped: leave out memory_controls")
     if options.mine < 0 or options.mine == 1:
         raise UsageError(f"mine must be at least 2, to compare the worst episodes with others, got {options.mine}")
     world, other = trained.world, options.against

@@ -40,6 +40,11 @@ def evaluation_document(
         "episodes": _episodes(result),
         **(more or {}),
     }
+    log = result.world.success_log
+    if log is not None:
+        document["per_agent_success_log"] = [
+            {"episode": i, "seed": episode.seed, **log(episode.metrics)} for i, episode in enumerate(result.episodes)
+        ]
     if comparisons:
         document["comparisons"] = {
             name: {"aggregate": dict(other.aggregate), "episodes": _episodes(other)}
@@ -92,7 +97,8 @@ def format_table(results: Mapping[str, EvaluationResult]) -> str:
     """Lay out evaluations of one world side by side, one column per name, under a heading."""
     world = next(iter(results.values())).world
     header = ["", *results] if len(results) > 1 else None
-    return _render(f"{world.name} policy evaluation results".upper(), table_rows(list(results.values())), header)
+    title = (world.title or f"{world.name} policy evaluation results").upper()
+    return _render(title, table_rows(list(results.values())), header)
 
 
 def table_rows(results: Sequence[EvaluationResult]) -> list[list[str]]:

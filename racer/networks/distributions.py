@@ -16,7 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from racer.networks import random
-from racer.networks.layers import Array, Params, dense, init_dense, namespace, orthogonal, softplus, variance_scaling
+from racer.networks.layers import (
+    Array,
+    Params,
+    dense,
+    init_dense,
+    namespace,
+    orthogonal,
+    softplus,
+    variance_scaling,
+    weights,
+)
 
 __all__ = [
     "ENTROPY_NOISE",
@@ -143,9 +153,12 @@ class TanhGaussianHead:
         return params | {"log_std": jnp.full((self.size,), math.log(start.std), jnp.float32)}
 
     def parameters(self, params: Params, features: Array) -> Distribution:
-        log_std = dense(params, "log_std", features) if self.per_state else params["log_std"]
+        if self.per_state:
+            log_std = dense(params, "log_std", features, self.size)
+        else:
+            log_std = weights(params, "log_std", self.size)
         clipped = namespace(features).clip(log_std, self.log_std_min, self.log_std_max)
-        return {"mean": dense(params, "mean", features), "log_std": clipped}
+        return {"mean": dense(params, "mean", features, self.size), "log_std": clipped}
 
     def draw(self, distribution: Distribution, key: Any) -> Array:
         return self.draw_with(distribution, random.normal(key, distribution["mean"].shape))
@@ -202,7 +215,7 @@ class BetaHead:
         return params
 
     def parameters(self, params: Params, features: Array) -> Distribution:
-        return {name: 1.0 + softplus(_wide(dense(params, name, features))) for name in ("alpha", "beta")}
+        return {name: 1.0 + softplus(_wide(dense(params, name, features, self.size))) for name in ("alpha", "beta")}
 
     def draw(self, distribution: Distribution, key: Any) -> Array:
         return self._inside(random.beta(key, distribution["alpha"], distribution["beta"]))
@@ -254,7 +267,7 @@ class CategoricalHead:
         return init_dense(key, "logits", width, self.size, _head_init(start))
 
     def parameters(self, params: Params, features: Array) -> Distribution:
-        logits = dense(params, "logits", features)
+        logits = dense(params, "logits", features, self.size)
         xp = namespace(logits)
         logits = logits - xp.max(logits, axis=-1, keepdims=True)
         return {"logits": logits - xp.log(xp.sum(xp.exp(logits), axis=-1, keepdims=True))}

@@ -16,7 +16,7 @@ import numpy as np
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.networks.fields import build_kind, described
-from racer.networks.layers import MAX_WIDTH, Array, Params, dense, init_dense, matmul, mlp, namespace, relu
+from racer.networks.layers import MAX_WIDTH, Array, Params, dense, init_dense, matmul, mlp, namespace, relu, weights
 
 __all__ = ["ENCODERS", "Attention", "Encoder", "Flat", "PointNet", "build_encoder", "encoder_spec"]
 
@@ -84,9 +84,11 @@ class PointNet:
 
     def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
         last = len(self.widths) - 1
-        rows = matmul(mlp(params, "encoder/row", last, "relu", observations), params[f"encoder/row_{last}/kernel"])
+        below = mlp(params, "encoder/row", last, "relu", observations)
+        kernel = weights(params, f"encoder/row_{last}/kernel", below.shape[-1], self.widths[-1])
+        rows = matmul(below, kernel)
         # Bias and rectifier keep the order of numbers, so they may follow the maximum, where there is less to do.
-        pooled = relu(_largest_row(rows) + params[f"encoder/row_{last}/bias"])
+        pooled = relu(_largest_row(rows) + weights(params, f"encoder/row_{last}/bias", self.widths[-1]))
         return namespace(pooled).concatenate([observations[..., 0, :], pooled], axis=-1)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "sigmoid",
     "softplus",
     "variance_scaling",
+    "weights",
     "writable",
     "written",
 ]
@@ -90,9 +91,25 @@ def matmul(inputs: Array, kernel: Array) -> Array:
     return (inputs.reshape(-1, inputs.shape[-1]) @ kernel).reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
-def dense(params: Params, name: str, inputs: Array) -> Array:
-    """Return ``inputs @ kernel + bias`` of the layer called ``name``: ``[..., D] -> [..., H]``."""
-    return matmul(inputs, params[f"{name}/kernel"]) + params[f"{name}/bias"]
+def weights(params: Params, name: str, *shape: int | None) -> Array:
+    """Return the parameter called ``name`` of just this shape, None for any size: others might broadcast to it.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    found = params[name]
+    if len(found.shape) != len(shape) or any(
+        size not in (None, other) for size, other in zip(shape, found.shape, strict=True)
+    ):
+        wanted = ["any" if size is None else size for size in shape]
+        raise ValueError(f"{name!r} has shape {list(found.shape)}, not {wanted}")
+    return found
+
+
+def dense(params: Params, name: str, inputs: Array, outputs: int | None = None) -> Array:
+    """Return ``inputs @ kernel + bias`` of the layer called ``name``: ``[..., D] -> [..., H]``, H as given if it is."""
+    kernel = weights(params, f"{name}/kernel", inputs.shape[-1], outputs)
+    return matmul(inputs, kernel) + weights(params, f"{name}/bias", kernel.shape[1])
 
 
 def mlp(params: Params, name: str, count: int, activation: str, inputs: Array) -> Array:
@@ -108,7 +125,8 @@ def layer_norm(params: Params, name: str, inputs: Array) -> Array:
     xp = namespace(inputs)
     centred = inputs - xp.mean(inputs, axis=-1, keepdims=True)
     variance = xp.mean(xp.square(centred), axis=-1, keepdims=True)
-    return centred / xp.sqrt(variance + _NORM_EPSILON) * params[f"{name}/scale"] + params[f"{name}/bias"]
+    scale, bias = (weights(params, f"{name}/{part}", inputs.shape[-1]) for part in ("scale", "bias"))
+    return centred / xp.sqrt(variance + _NORM_EPSILON) * scale + bias
 
 
 def writable(array: Array) -> Array:

@@ -30,7 +30,7 @@ from racer.networks.distributions import (
     TanhGaussianHead,
 )
 from racer.networks.fields import freeze, require, thaw
-from racer.networks.layers import MAX_WIDTH, Array, Params, namespace
+from racer.networks.layers import MAX_WIDTH, Array, Params, namespace, weights
 from racer.networks.memory import Memory, Sequence, cleared, merged
 from racer.networks.past import upgraded
 from racer.networks.torso import Torso, build_torso
@@ -238,7 +238,9 @@ class Policy:
 
     def bounds(self, params: Params) -> Bounds | None:
         """Return the action range, or None for choices."""
-        return None if self.discrete else (params["action_low"], params["action_high"])
+        if self.discrete:
+            return None
+        return weights(params, "action_low", self.size), weights(params, "action_high", self.size)
 
     def shaped(self, observations: Array) -> Array:
         """Return ``[..., *observation_shape]`` from that or from flattened observations ``[..., D]``.

@@ -50,7 +50,7 @@ class Gru:
         return {"hidden": np.zeros((count, self.size), np.float32)}
 
     def step(self, params: Params, inputs: Array, memory: Memory) -> tuple[Array, dict[str, Array]]:
-        hidden = self._next(params, dense(params, "memory/input", inputs), memory["hidden"])
+        hidden = self._next(params, dense(params, "memory/input", inputs, 3 * self.size), memory["hidden"])
         return hidden, {"hidden": hidden}
 
     def unroll(
@@ -65,15 +65,15 @@ class Gru:
             after = jnp.where(valid[:, None] > 0, output, hidden)
             return after * (1.0 - forget[:, None]), (output, after)
 
-        gates = dense(params, "memory/input", inputs)
+        gates = dense(params, "memory/input", inputs, 3 * self.size)
         _, (outputs, afters) = jax.lax.scan(body, memory["hidden"], (gates, rows.forget, rows.valid))
         if peek is None:
             return outputs, None
-        return outputs, self._next(params, dense(params, "memory/input", peek), afters)
+        return outputs, self._next(params, dense(params, "memory/input", peek, 3 * self.size), afters)
 
     def _next(self, params: Params, gates: Array, hidden: Array) -> Array:
         """Return the next hidden state ``[..., H]`` from the input's share of the gates ``[..., 3 H]``."""
-        own = dense(params, "memory/hidden", hidden)
+        own = dense(params, "memory/hidden", hidden, 3 * self.size)
         size = self.size
         reset = sigmoid(gates[..., :size] + own[..., :size])
         update = sigmoid(gates[..., size : 2 * size] + own[..., size : 2 * size])

@@ -29,6 +29,7 @@ from racer.networks.layers import (
     relu,
     sigmoid,
     variance_scaling,
+    weights,
     writable,
     written,
 )
@@ -136,7 +137,7 @@ class Transformer:
         slot = (position % self.length).astype(int)
         # Once the cache has come round, every slot holds one of the last tokens.
         unseen = (xp.arange(self.length) > position[:, None])[:, None, None]
-        x = dense(params, "memory/embed", inputs) + self._sinusoids(position)
+        x = dense(params, "memory/embed", inputs, self.embed) + self._sinusoids(position)
         rows, keys, values = xp.arange(len(inputs)), writable(memory["keys"]), writable(memory["values"])
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
@@ -156,13 +157,13 @@ class Transformer:
 
         places = _places(memory["position"], rows)
         masks = self._masks(memory["position"], places, places.position, rows.valid, jnp.eye(len(inputs), dtype=bool))
-        x = dense(params, "memory/embed", inputs) + self._sinusoids(places.position)
+        x = dense(params, "memory/embed", inputs, self.embed) + self._sinusoids(places.position)
         later, later_masks = None, None
         if peek is not None:
             following = places.position + (rows.valid > 0)
             own = jnp.zeros((len(inputs), len(inputs)), bool)
             later_masks = self._masks(memory["position"], places, following, rows.valid, own)
-            later = dense(params, "memory/embed", peek) + self._sinusoids(following)
+            later = dense(params, "memory/embed", peek, self.embed) + self._sinusoids(following)
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
             query, key, value = self._project(params, name, x)
@@ -275,9 +276,10 @@ def _softmax(scores: Array) -> Array:
 def _gate(params: Params, name: str, old: Array, new: Array) -> Array:
     """Join a layer's input ``old`` and output ``new`` as a GRU would (Parisotto et al. 2020, section 3.2)."""
     width = old.shape[-1]
-    of_new = matmul(new, params[f"{name}/new/kernel"])
-    of_old = matmul(old, params[f"{name}/old/kernel"])
+    of_new = matmul(new, weights(params, f"{name}/new/kernel", new.shape[-1], 3 * width))
+    of_old = matmul(old, weights(params, f"{name}/old/kernel", width, 2 * width))
     reset = sigmoid(of_new[..., :width] + of_old[..., :width])
-    update = sigmoid(of_new[..., width : 2 * width] + of_old[..., width:] - params[f"{name}/bias"])
-    candidate = namespace(old).tanh(of_new[..., 2 * width :] + matmul(reset * old, params[f"{name}/reset/kernel"]))
+    bias, kernel = weights(params, f"{name}/bias", width), weights(params, f"{name}/reset/kernel", width, width)
+    update = sigmoid(of_new[..., width : 2 * width] + of_old[..., width:] - bias)
+    candidate = namespace(old).tanh(of_new[..., 2 * width :] + matmul(reset * old, kernel))
     return (1.0 - update) * old + update * candidate

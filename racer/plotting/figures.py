@@ -78,9 +78,11 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.3 * rows + 0.5), squeeze=False)
+    drawn: set[bool] = set()
     for axis, quantity in zip(axes.flat, panels, strict=False):
         for number, group in enumerate(groups):
-            _draw_quantity(axis, quantity, group, COLORS[number % len(COLORS)], smoothing)
+            drawn |= _draw_quantity(axis, quantity, group, COLORS[number % len(COLORS)], smoothing)
+        _widen_around_a_point(axis)
         axis.set_title(quantity.title)
         axis.set_ylabel(quantity.unit)
         axis.set_xlabel("transitions")
@@ -94,7 +96,7 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
         plt.Line2D([], [], color=COLORS[i % len(COLORS)], linewidth=2.5, label=group.label)
         for i, group in enumerate(groups)
     ]
-    if any(q.training != q.evaluation for q in panels):
+    if any(q.training != q.evaluation for q in panels) and len(drawn) > 1:
         handles += [
             plt.Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="training"),
             plt.Line2D([], [], color=GREY, marker="o", markersize=4, label="evaluation"),
@@ -103,7 +105,16 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
     return figure
 
 
-def _draw_quantity(axis: Any, quantity: Quantity, group: RunGroup, color: str, smoothing: float) -> None:
+def _widen_around_a_point(axis: Any) -> None:
+    """Let an axis begin at 0 where a single step is drawn: around it alone it would show a range that means nothing."""
+    steps = {float(step) for line in axis.get_lines() for step in line.get_xdata()}
+    if len(steps) == 1 and (only := steps.pop()) > 0:
+        axis.set_xlim(0.0, 1.15 * only)
+
+
+def _draw_quantity(axis: Any, quantity: Quantity, group: RunGroup, color: str, smoothing: float) -> set[bool]:
+    """Draw the curves of a group; returns for which kinds there are any: of training (True), of evaluations (False)."""
+    drawn = set()
     for name, is_training in ((quantity.training, True), (quantity.evaluation, False)):
         if not is_training and quantity.training == quantity.evaluation:
             continue
@@ -113,6 +124,7 @@ def _draw_quantity(axis: Any, quantity: Quantity, group: RunGroup, color: str, s
         if is_training:
             curves = [smooth(curve, smoothing) for curve in curves]
         curve = mean_curve(curves)
+        drawn.add(is_training)
         plain = is_training and quantity.training != quantity.evaluation
         style = {"linestyle": "--", "linewidth": 1.2, "alpha": 0.8} if plain else {"linewidth": 2.0}
         marker = {"marker": "o", "markersize": 3.5} if not is_training and len(curve.steps) <= 60 else {}
@@ -123,6 +135,7 @@ def _draw_quantity(axis: Any, quantity: Quantity, group: RunGroup, color: str, s
             if quantity.share:
                 low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
             axis.fill_between(band.steps, low, high, color=color, alpha=0.10 if plain else 0.18, linewidth=0)
+    return drawn
 
 
 def _logged_band(runs: Sequence[Run], name: str, curve: Curve) -> Curve | None:
@@ -222,6 +235,10 @@ def trade_offs(groups: Sequence[RunGroup]) -> Any:
         axis.set_xlim(low, high)
         axis.set_xticks([tick for tick in axis.get_xticks() if 0.0 <= tick <= 1.0 and tick <= max(low, high)])
         axis.margins(y=0.2)
+        others = {point[1] for group in drawn for point in group if point is not None}
+        if len(others) == 1:
+            only = others.pop()
+            axis.set_ylim(min(0.0, 1.25 * only), max(1.25 * only, 0.1))
         axis.annotate(
             "better", xy=(0.02, 0.98), xytext=(0.11, 0.88), xycoords="axes fraction", color=GREY,
             arrowprops={"arrowstyle": "->", "color": GREY},

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from racer.core.errors import UsageError
+from racer.core.memory import memory_limit
 from racer.core.random_state import generator_from_array, generator_to_array
 from racer.replay.experience import BATCH_FIELDS, Batch
 
 __all__ = ["RingReplayBuffer"]
+
+_MEMORY_SHARE = 0.75
+"""Of the memory there is, what a replay may take so that the rest of a run has room too."""
+
 
 class RingReplayBuffer:
     """The last ``capacity`` transitions, sampled uniformly with replacement.
@@ -24,7 +30,7 @@ class RingReplayBuffer:
         seed: of the buffer's own sampling stream.
 
     Raises:
-        UsageError: capacity is not a positive integer.
+        UsageError: capacity is not a positive integer, or more than there is memory for.
     """
 
     def __init__(
@@ -42,6 +48,12 @@ class RingReplayBuffer:
             "dones": (),
             "next_observations": observation,
         }
+        size = 4 * sum(math.prod(shape) for shape in shapes.values()) + 8
+        if self.capacity * size > memory_limit():
+            raise UsageError(
+                f"a replay of {self.capacity} transitions of {size} bytes does not fit into memory; "
+                f"{int(_MEMORY_SHARE * memory_limit() / size)} would (replay_buffer_size)"
+            )
         # np.empty leaves the pages untouched, so memory grows with what is stored.
         self._arrays = {name: np.empty((self.capacity, *shapes[name]), np.float32) for name in BATCH_FIELDS}
         self._policy_versions = np.empty(self.capacity, np.int64)

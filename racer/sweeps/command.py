@@ -100,6 +100,7 @@ def _define_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="auto", help="auto, cpu, or GPUs by number, as 0,1,2,3 (default: auto)")
     parser.add_argument("--oversub", type=int, default=None,
                         help="jobs that share a device (default: the environment variable OVERSUB, or 1)")  # fmt: skip
+    parser.add_argument("--ray_gpus", type=float, default=0.0, help="GPUs that a Ray task reserves (default: 0)")
     parser.add_argument("--part", type=int, default=None, help="run only this part of the list, of --part_size jobs")
     parser.add_argument("--part_size", type=int, default=64, help="jobs of a part (default: 64)")
     parser.add_argument("--early_by", default=None, metavar="KEY",
@@ -144,7 +145,9 @@ def _run_all(arguments: argparse.Namespace, jobs: Sequence[Job]) -> int:
     if arguments.launcher == "ray":
         from racer.sweeps.launchers.ray_tasks import launch_on_ray
 
-        outcome = launch_on_ray(arguments.manifest, jobs, arguments.results, indices)
+        outcome = launch_on_ray(
+            arguments.manifest, jobs, arguments.results, indices, num_gpus=arguments.ray_gpus
+        )
     else:
         pool = find_devices(arguments.devices, oversubscription(arguments.oversub))
         plan = Launch(arguments.manifest, jobs, arguments.results, pool, indices, decide=decide)

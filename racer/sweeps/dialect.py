@@ -1,9 +1,10 @@
 """What the keys of a hyperparameter file mean: agent, world, seeds, and how long.
 
 Two dialects. With ``world`` and ``agent``, keys are those of this house: the agent's, the world's below ``env.``, and
-the options of a run (``max_steps``, ``num_envs``, ``eval_interval``, ...). With ``env`` as a name (``tmaze_10``), keys
-are those of runners of PPO with memory in JAX: ``lr``, ``lambda0``, ``hidden_size``, ``total_steps``, ...; what is not
-given has their defaults. Keys that begin with ``tag.`` are labels for tables.
+the options of a run (``max_steps``, ``num_envs``, ``eval_interval``, ...); ``lr`` stands for both step sizes. With
+``env`` as a name (``tmaze_10``), keys are those of runners of PPO with memory in JAX: ``lr``, ``lambda0``,
+``hidden_size``, ``total_steps``, ...; what is not given has their defaults. Keys that begin with ``tag.`` are labels
+for tables.
 """
 
 from __future__ import annotations
@@ -103,7 +104,10 @@ def _own_names(values: dict[str, Any], seeds: tuple[Any, ...] | None) -> Meaning
     cls = agent_config(agent)
     keys = None if cls is None else {f.name for f in dataclasses.fields(cls)}
     for key, value in values.items():
-        if key == "env" and isinstance(value, Mapping):
+        if key == "lr" and keys is not None and {"actor_lr", "critic_lr"} <= keys:
+            meaning.agent_config |= dict.fromkeys(("actor_lr", "critic_lr"), value)
+            meaning.origin |= dict.fromkeys(("actor_lr", "critic_lr"), key)
+        elif key == "env" and isinstance(value, Mapping):
             meaning.env |= value
         elif key.startswith("env."):
             _put(meaning.env, key.removeprefix("env."), value)

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from racer.agents.registry import agent_class, agent_config
@@ -17,7 +17,7 @@ from racer.envs.registry import get_world
 from racer.sweeps.dialect import OPTION_KEYS, Meaning, understand
 from racer.sweeps.expand import Expanded
 from racer.training.plan import Schedule, Setup, SingleProcess, single_process
-from racer.training.run_spec import RunSpec, create_agent, plain, spec_from_config, wants_rollouts
+from racer.training.run_spec import RunSpec, plain, spec_from_config, wants_rollouts
 
 __all__ = ["ENGINES", "Job", "Member", "job_from_record", "make_job"]
 
@@ -243,12 +243,26 @@ def _check(job: Job) -> None:
     agent = agent_class(job.config["agent"])
     if job.engine == "collected" and not hasattr(agent, "pure_update"):
         raise UsageError(f"agent {job.config['agent']!r} has no pure update and cannot be trained side by side")
-    if wants_rollouts(job.config["agent"]):
-        world = get_world(job.config["world"])
-        env = world.make(spec.env_config, 1)
-        spaces = env.single_observation_space, env.single_action_space
+    if wants_rollouts(job.config["agent"]) and hasattr(agent, "outline"):
+        _outline(spec, agent).check_num_envs(setup.envs_per_worker)
+
+
+def _outline(spec: RunSpec, agent: Any) -> Any:
+    """Return an agent without a state, which costs no compilation."""
+    spaces = _spaces(spec.world, json.dumps(spec.env_config, sort_keys=True))
+    keys = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.agent_config.items()}
+    names = get_world(spec.world).action_names(spec.env_config)
+    static, hyper = agent.outline(*spaces, action_names=names, world=spec.world, **keys)
+    return agent(static, hyper, None)
+
+
+@lru_cache(maxsize=8)
+def _spaces(world: str, env_config: str) -> tuple[Any, Any]:
+    env = get_world(world).make(json.loads(env_config), 1)
+    try:
+        return env.single_observation_space, env.single_action_space
+    finally:
         env.close()
-        create_agent(spec, *spaces).check_num_envs(setup.envs_per_worker)
 
 
 def job_from_record(record: Any, where: str) -> Job:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +108,11 @@ def read_hyperfile(path: Path | str) -> HyperFile:
         UsageError: the file cannot be read, or holds something that no hyperparameter file holds (``file:line``).
     """
     path = Path(path)
+    text = read_bytes(path, _FILE_BYTES)
     try:
-        tree = ast.parse(read_bytes(path, _FILE_BYTES), filename=str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text, filename=str(path))
     except SyntaxError as error:
         raise UsageError(f"{path}:{error.lineno or 1}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -231,10 +235,20 @@ class _Reader:
         return self._names[node.id]
 
     def _list(self, node: ast.List) -> list[Any]:
-        return [self._value(item) for item in node.elts]
+        return self._several(node, node.elts)
 
     def _tuple(self, node: ast.Tuple) -> tuple[Any, ...]:
-        return tuple(self._value(item) for item in node.elts)
+        return tuple(self._several(node, node.elts))
+
+    def _several(self, node: ast.AST, items: list[ast.expr]) -> list[Any]:
+        """Return values side by side; a starred one gives its own."""
+        found: list[Any] = []
+        for item in items:
+            if isinstance(item, ast.Starred):
+                found += self._items(self._value(item.value), node)
+            else:
+                found.append(self._value(item))
+        return found
 
     def _dict(self, node: ast.Dict) -> _Table:
         table = _Table()
@@ -301,13 +315,22 @@ class _Reader:
         return list(self._comprehended(node))
 
     def _comprehended(self, node: ast.ListComp | ast.GeneratorExp) -> list[Any]:
-        loop = node.generators[0]
-        if len(node.generators) != 1 or loop.ifs or not isinstance(loop.target, ast.Name):
-            raise _Wrong(node, "a comprehension has one 'for name in values' and no condition")
-        kept, name, found = dict(self._names), loop.target.id, []
-        for item in self._items(self._value(loop.iter), node):
-            self._names[name] = item
-            found.append(self._value(node.elt))
+        kept, found = dict(self._names), list[Any]()
+
+        def loop(depth: int) -> None:
+            if depth == len(node.generators):
+                found.append(self._value(node.elt))
+                if len(found) > _ITEMS:
+                    raise _Wrong(node, f"more than {_ITEMS} items")
+                return
+            generator = node.generators[depth]
+            if generator.ifs or generator.is_async or not isinstance(generator.target, ast.Name):
+                raise _Wrong(node, "a comprehension is 'for name in values', without a condition")
+            for item in self._items(self._value(generator.iter), node):
+                self._names[generator.target.id] = item
+                loop(depth + 1)
+
+        loop(0)
         self._names = kept
         return found
 
@@ -324,12 +347,7 @@ class _Reader:
             raise _Wrong(node, f"{name!r} is not called: a hyperparameter file is not executed")
         if node.func.id == "map":
             return self._mapped(node)
-        given: list[Any] = []
-        for argument in node.args:
-            if isinstance(argument, ast.Starred):
-                given += self._items(self._value(argument.value), node)
-            else:
-                given.append(self._value(argument))
+        given = self._several(node, node.args)
         words = {word.arg: self._value(word.value) for word in node.keywords}
         if node.func.id in ("jobs", "vmapped"):
             return _marked(node, node.func.id, given, words)

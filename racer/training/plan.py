@@ -13,14 +13,17 @@ from typing import Any, TypeVar
 from absl import flags
 from ml_collections import config_flags
 
+from racer.agents.registry import check_utd_ratio
 from racer.core.config import check_fields, option
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, shown
 from racer.core.run_dir import HeldRun, check_run_name, check_vacant, check_writable, lock_run, open_run
 from racer.core.trust import name_code, offer_flags, require_named
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
+from racer.evaluation.episodes import MAX_EPISODES
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, wants_rollouts, write_run
 
 __all__ = [
+    "Keeping",
     "ManyProcesses",
     "Options",
     "RunPlan",
@@ -33,13 +36,12 @@ __all__ = [
     "define_run_flags",
     "plan_run",
     "single_process",
+    "trust_config",
     "worker_processes",
     "workers_or_none",
 ]
 
 T = TypeVar("T")
-
-_RUN_OPTIONS = ("keep_checkpoints", "eval_episodes", "start_from")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,21 @@ class Schedule:
     log_interval: int = option(1_000, "Transitions between two lines of metrics.", low=1)
     eval_interval: int = option(10_000, "Transitions between two evaluations; 0 for none.", low=0)
     save_interval: int = option(10_000, "Transitions between two checkpoints; 0 for one at the end only.", low=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "option")
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping:
+    """What a run keeps, measures, and begins with."""
+
+    keep_checkpoints: int = option(3, "Checkpoints kept; older ones are deleted.", low=1)
+    eval_episodes: int = option(10, "Episodes an evaluation during training.", low=1, high=MAX_EPISODES)
+    start_from: str | None = option(
+        None, "Run or checkpoint of the same agent whose networks a new run begins with, in whatever world --config "
+        "describes.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_fields(self, "option")
@@ -182,7 +199,7 @@ def single_process(options: Options, spec: RunSpec) -> Setup:
         seed=spec.seed,
         max_nonfinite_updates=single.max_nonfinite_updates,
     )
-    return _checked(Setup(schedule, service, learning, single.num_envs, inline=True))
+    return _checked(Setup(schedule, service, learning, single.num_envs, inline=True), spec)
 
 
 def worker_processes(options: Options, spec: RunSpec, num_workers: int | None = None) -> Setup:
@@ -206,7 +223,7 @@ def worker_processes(options: Options, spec: RunSpec, num_workers: int | None = 
         fixed |= {name: defaults[name] for name in decided} | {"max_queue_size": 1 << 30}
     service = options(ServiceConfig, fixed=fixed)
     learning = options(RolloutConfig) if rollouts else options(OffPolicyConfig)
-    return _checked(Setup(schedule, service, learning, many.envs_per_worker, inline=False))
+    return _checked(Setup(schedule, service, learning, many.envs_per_worker, inline=False), spec)
 
 
 def workers_or_none(options: Options, spec: RunSpec) -> Setup:
@@ -215,10 +232,12 @@ def workers_or_none(options: Options, spec: RunSpec) -> Setup:
     return worker_processes(options, spec, count) if count else single_process(options, spec)
 
 
-def _checked(setup: Setup) -> Setup:
+def _checked(setup: Setup, spec: RunSpec) -> Setup:
     learning, steps = setup.learning, setup.schedule.max_steps
-    if isinstance(learning, OffPolicyConfig) and learning.start_training >= steps:
-        raise UsageError(f"option 'start_training' ({learning.start_training}) must be below 'max_steps' ({steps})")
+    if isinstance(learning, OffPolicyConfig):
+        check_utd_ratio(spec.agent_name, spec.agent_config, learning.utd_ratio)
+        if learning.start_training >= steps:
+            raise UsageError(f"option 'start_training' ({learning.start_training}) must be below 'max_steps' ({steps})")
     return setup
 
 
@@ -242,12 +261,7 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS, *, config: bool = T
         "resume", None, "Folder of a run to go on with; needs no other flag, those given replace the run's.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "start_from", None, "Run or checkpoint of the same agent whose networks a new run begins with, in whatever "
-        "world --config describes.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer("keep_checkpoints", 3, "Checkpoints kept; older ones are deleted.", 1, flag_values=values)
-    flags.DEFINE_integer("eval_episodes", 10, "Episodes an evaluation during training.", 1, flag_values=values)
+    define_dataclass_flags(Keeping, values)
     flags.DEFINE_enum(
         "device", "auto", ["auto", "cpu", "gpu"], "Where the learner runs; auto takes a GPU when JAX sees one.",
         flag_values=values,
@@ -312,6 +326,11 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS, replaced: Mapping[
         raise UsageError(f"config file must give an ml_collections.ConfigDict, not {type(config).__name__}") from error
 
 
+def trust_config(config: Mapping[str, Any]) -> None:
+    """Trust the code of the agent and the world that a person's config names; a job or a run on a disk is no such."""
+    name_code(config.get("model_cls"), config.get("world"))
+
+
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
     """A run that was checked but not yet begun: nothing is on disk before :meth:`hold`."""
@@ -368,13 +387,14 @@ def plan_run(
     if values.seed < 0:
         raise UsageError(f"flag --seed must be at least 0, not {values.seed}")
     overrides = {name: values[name].value for name in env_flags if values[name].value is not None}
+    trust_config(config)
     spec = spec_from_config(config, values.seed, overrides)
     folder = Path(values.policy_dir) / check_run_name(values.run_name or _default_name(spec))
     check_vacant(folder)
     options = Options(values, {})
     setup = make_setup(options, spec)
     options.refuse_others(spec.agent_name, _OPTION_CLASSES)
-    chosen = {name: values[name].value for name in _RUN_OPTIONS}
+    chosen = dataclasses.asdict(Options(values, {})(Keeping))
     spec = spec.fitted(setup.schedule.max_steps, setup.gradient_steps)
     return RunPlan(folder, spec, setup, {"program": program, **options.read, **chosen}, resumed=False)
 
@@ -397,18 +417,20 @@ def _plan_resume(
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     config = config_from_flags(values, replaced)
     # What a person names here is trusted, before the run's own description is looked into.
-    name_code(*replaced.values(), *(config.get(key) for key in ("model_cls", "world") if config is not None))
+    name_code(*replaced.values())
+    if config is not None:
+        trust_config(config)
     spec, stored = read_run(folder)
     if stored.get("program") != program:
-        raise UsageError(f"run {str(folder)!r} was begun by {stored.get('program')}; resume it with that program")
+        begun_by = shown(stored.get("program"))
+        raise UsageError(f"run {str(folder)!r} was begun by {begun_by}; resume it with that program")
     _check_same(spec, folder, values, env_flags, config)
     if "workers" in values and values["workers"].present and bool(values.workers) != bool(stored.get("workers")):
         raise UsageError(f"flag --workers is {values.workers}, but the resumed run has {stored.get('workers')!r}")
     options = Options(values, stored)
     setup = make_setup(options, spec)
     options.refuse_others(spec.agent_name, _OPTION_CLASSES)
-    kept = {name: stored[name] for name in _RUN_OPTIONS if name in stored and not values[name].present}
-    chosen = {name: values[name].value for name in _RUN_OPTIONS} | kept
+    chosen = dataclasses.asdict(Options(values, stored)(Keeping))
     return RunPlan(folder, spec, setup, {**stored, **options.read, **chosen}, resumed=True)
 
 

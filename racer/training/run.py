@@ -75,7 +75,7 @@ class TrainingRun:
         *,
         pool: PoolFactory | None = None,
     ) -> None:
-        self.spec, self.setup, self.world = spec, setup, get_world(spec.world)
+        self.spec, self.setup, self.world = spec, setup, get_world(spec.world).fitted(spec.env_config)
         # Built here once: a wrong configuration is an error of this process, before any worker starts.
         env = self.world.make(spec.env_config, 1)
         spaces = env.single_observation_space, env.single_action_space

@@ -7,6 +7,7 @@ of it is ever executed.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,10 @@ import numpy as np
 
 import racer
 from racer.agents.registry import agent_class, agent_settings, fitted_settings, full_name
+from racer.core.checkpoint import list_checkpoints
 from racer.core.errors import UsageError
 from racer.core.files import strict
 from racer.core.run_dir import read_json, write_json
-from racer.core.trust import name_code
 from racer.envs.registry import DEFAULT_WORLD, get_world, stored_world
 from racer.training.past import upgraded_agent_config
 
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
+
+ACTOR_PARAMS = "actor/params/"
+"""What the names of an agent's arrays begin with that a policy acts by."""
 DESCRIPTION = ("world", "agent_name", "agent_config", "env_config", "seed")
 """Parts of a run's description, in its ``run.json`` and in each of its checkpoints."""
 
@@ -103,7 +107,6 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
 
     Keys: ``model_cls`` names the agent, ``world`` the world, ``env`` holds overrides of its configuration, as do the
     world's aliases (:attr:`racer.envs.registry.World.aliases`); everything else belongs to the agent's configuration.
-    A config comes from a person: the code of the agent and of the world that it names is trusted.
 
     Args:
         config: the contents.
@@ -125,7 +128,6 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
     world_name = values.pop("world", DEFAULT_WORLD)
     if not isinstance(world_name, str):
         raise UsageError(f"config key 'world' must be the name of a world, not {world_name!r}")
-    name_code(world_name, name)
     world = get_world(world_name)
     environment = values.pop("env", None) or {}
     if not isinstance(environment, Mapping):
@@ -176,6 +178,9 @@ def create_agent(
         return agent
     if not hasattr(agent, "with_components"):
         raise UsageError(f"{spec.agent_name} cannot begin with another agent's networks")
+    if learnt and all(name.startswith(ACTOR_PARAMS) for name in learnt):
+        # An exported policy's actor; the rest of the agent stays as it was drawn.
+        learnt = {**agent.state_arrays(), **learnt}
     return agent.with_components(learnt)
 
 
@@ -203,6 +208,11 @@ def read_run(run_dir: Path) -> tuple[RunSpec, dict[str, Any]]:
         UsageError: if it is missing, or as :func:`described_spec`.
     """
     path = run_dir / RUN_FILE
+    if not os.path.lexists(path) and list_checkpoints(run_dir):
+        raise UsageError(
+            f"{str(run_dir)!r} is an exported policy, without what training goes on from (optimizer, counts, random "
+            f"state): begin a new run with its actor: --start_from {run_dir}"
+        )
     document = read_json(path)
     options = document.get("options", {}) if isinstance(document, dict) else None
     if not isinstance(options, dict):

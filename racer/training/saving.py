@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from racer.core.checkpoint import (
 )
 from racer.core.errors import RacerError, UsageError, shown
 from racer.core.manifest import json_sum
+from racer.core.terminal import write_line
 from racer.evaluation.checkpoints import resolve_checkpoint
 from racer.training.past import check_layout
-from racer.training.run_spec import DESCRIPTION, RunSpec, described_spec
+from racer.training.run_spec import ACTOR_PARAMS, DESCRIPTION, RunSpec, described_spec
 
 __all__ = ["CheckpointSaver", "learnt_arrays", "policy_metadata", "resume_checkpoint"]
 
@@ -124,15 +126,26 @@ def _difference(mine: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
 def learnt_arrays(path: str, spec: RunSpec) -> dict[str, NDArray[Any]]:
     """Read the agent of another run, or of one of its checkpoints, for a run of ``spec`` to begin with.
 
+    An exported policy holds its actor only: that is what is returned then, with a note on standard error.
+
     Raises:
-        CheckpointError: there is no valid checkpoint, or it holds the acting policy only.
+        CheckpointError: there is no valid checkpoint.
         UsageError: the agent is of another kind.
     """
     try:
-        checkpoint = read_checkpoint(resolve_checkpoint(path, ["agent"]), groups=["agent"])
+        folder = resolve_checkpoint(path, ["policy"])
+        exported = not os.path.lexists(folder / "agent.safetensors")
+        group = "policy" if exported else "agent"
+        checkpoint = read_checkpoint(folder if exported else resolve_checkpoint(path, ["agent"]), groups=[group])
     except CheckpointError as error:
-        raise CheckpointError(f"--start_from: {error}; name a training run or one of its checkpoints") from error
+        raise CheckpointError(f"--start_from: {error}; name a run, one of its checkpoints or a policy") from error
     name = checkpoint.metadata.get("agent_name")
     if name != spec.agent_name:
         raise UsageError(f"--start_from {path!r} holds {name}, --config is for {spec.agent_name}")
-    return checkpoint.groups["agent"]
+    if not exported:
+        return checkpoint.groups["agent"]
+    note = f"note: {path} is an exported policy: the actor begins with it, critic and optimizers afresh"
+    write_line(note, error=True)
+    # The range of the actions stays that of the new run's configuration.
+    acting = checkpoint.groups["policy"].items()
+    return {f"{ACTOR_PARAMS}{name}": array for name, array in acting if name not in ("action_low", "action_high")}

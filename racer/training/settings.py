@@ -14,6 +14,7 @@ from typing import Any
 
 from racer.core.config import check_fields, from_mapping, option
 from racer.core.errors import UsageError, unknown_name
+from racer.core.run_dir import check_run_name, check_vacant
 from racer.core.yaml_file import parse_yaml
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.networks.layers import ACTIVATIONS
@@ -230,8 +231,6 @@ def plan_new(program: str, settings: Settings, spec: RunSpec, workers: int) -> R
     Raises:
         UsageError: the folder is occupied, or something does not fit.
     """
-    from racer.core.run_dir import check_run_name, check_vacant
-
     folder = Path(settings.training.model_save_path)
     check_run_name(folder.name)
     setup = settings.setup(workers)

@@ -15,6 +15,7 @@ import functools
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -23,7 +24,9 @@ from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
 from racer.core.yaml_file import read_yaml
 from racer.training.device import choose_device
-from racer.training.settings import RunPlan, Settings, overridden, plan_new, plan_resumed
+from racer.training.plan import RunPlan
+from racer.training.run_spec import RunSpec
+from racer.training.settings import Settings, overridden, plan_new, plan_resumed
 
 PROGRAM = "lateral train"
 WORLD = "lateral"
@@ -86,7 +89,7 @@ def tag(name: str) -> str:
     return EPISODE_TAGS.get(name, f"train/{name.removeprefix('agent/')}" if name.startswith("agent/") else name)
 
 
-def warm_start(spec, *, settings: Settings):
+def warm_start(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
     """Return the state of an agent that has learnt from demonstrations."""
     from racer.agents.cloning import clone_actions
     from racer.envs.lateral.actions import ActionMap

@@ -7,7 +7,12 @@ Writes evaluation_metrics.json and highway_eval_{checkpoint}_episode_{i}.mp4 int
     python scripts/sim/run_highway_policy.py --policy_file policies/highway_run_42/checkpoint_10000 --num_episodes 20
 """
 
+# ruff: noqa: E402 - an interrupt during the imports is heeded first
 from __future__ import annotations
+
+from racer.core.ending import quiet_start
+
+quiet_start(__name__)
 
 import sys
 from collections.abc import Collection
@@ -114,10 +119,12 @@ def main() -> int:
 
 def report_config_differences(trained: TrainedPolicy, overridden: Collection[str]) -> None:
     """Say on standard error where the config file disagrees with the checkpoint; an unknown key is an error."""
-    from racer.training.plan import config_from_flags
+    from racer.training.plan import config_from_flags, trust_config
     from racer.training.run_spec import spec_from_config  # brings JAX, which the evaluation itself does without
 
-    spec = spec_from_config(config_from_flags(), seed=0)
+    config = config_from_flags()
+    trust_config(config)
+    spec = spec_from_config(config, seed=0)
     for line in config_differences(
         trained, spec.agent_name, spec.agent_config, spec.env_config, ignore=overridden
     ):

@@ -5,7 +5,12 @@ one) updates at an exact update-to-data ratio and broadcasts its policy at a fix
 with --resume policies/<run>.
 """
 
+# ruff: noqa: E402 - an interrupt during the imports is heeded first
 from __future__ import annotations
+
+from racer.core.ending import quiet_start
+
+quiet_start(__name__)
 
 import logging
 import sys

@@ -5,7 +5,12 @@ debugged in one. Off-policy agents learn from replay after every step, on-policy
 stopped run goes on with --resume policies/<run> as if it had never stopped.
 """
 
+# ruff: noqa: E402 - an interrupt during the imports is heeded first
 from __future__ import annotations
+
+from racer.core.ending import quiet_start
+
+quiet_start(__name__)
 
 import logging
 import sys

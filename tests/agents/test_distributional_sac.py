@@ -209,9 +209,10 @@ def test_policy_temperature_and_limit_take_the_steps_asked_for(make_agent: Make,
     taken = {name: adam_steps(getattr(agent.state, name)) for name in trained}
     assert taken == {"actor": 2, "critic": 2, "limits": 2, "temp": 2, "q_entropy_lagrange": 1}
     assert all(np.shape(value) == () for value in info.values())
-    # Each takes a minibatch of its own, so there are never more of them than minibatches.
-    agent, _ = make_agent(policy_steps=3).update(make_batch(), 2)
-    assert adam_steps(agent.state.actor) == 2
+    for name in ("DistributionalSACLearner", "SACLearner"):
+        # Each takes a minibatch of its own.
+        with pytest.raises(UsageError, match=r"policy_steps \(3\) must be no more than utd_ratio \(2\)"):
+            make_agent(name, policy_steps=3).update(make_batch(), 2)
 
 
 def test_risk_rises_to_its_level(make_agent: Make, make_batch: Make) -> None:

@@ -20,27 +20,36 @@ MEGABYTE = 1_000_000
 class Floor:
     """What a policy must reach on the first held-out episodes that its card counts too."""
 
-    mean_return: float
-    forward_speed: float
-    collision_rate: float
-    worst_exploit: float
+    at_least: dict[str, float]
+    """Of the aggregate."""
+
+    at_most: dict[str, float]
+    worst_exploit: float = 0.0
     """Share of an episode's steps."""
 
     def is_reached(self, result: EvaluationResult) -> bool:
         found = result.aggregate
         return (
-            found["mean_return"] >= self.mean_return
-            and found["mean_forward_speed"] >= self.forward_speed
-            and found["collision_rate"] <= self.collision_rate
-            and found["off_road_rate"] <= 0.05
-            and max(result.worst_exploits.values()) <= self.worst_exploit
+            all(found[name] >= bound for name, bound in self.at_least.items())
+            and all(found[name] <= bound for name, bound in self.at_most.items())
+            and max(result.worst_exploits.values(), default=0.0) <= self.worst_exploit
         )
 
 
+def highway(mean_return: float, forward_speed: float, collision_rate: float, worst_exploit: float) -> Floor:
+    return Floor(
+        {"mean_return": mean_return, "mean_forward_speed": forward_speed},
+        {"collision_rate": collision_rate, "off_road_rate": 0.05},
+        worst_exploit,
+    )
+
+
 FLOORS = {
-    "highway-cautious": Floor(mean_return=40.0, forward_speed=34.0, collision_rate=0.25, worst_exploit=0.0),
-    "highway-ppo": Floor(mean_return=45.0, forward_speed=37.0, collision_rate=0.45, worst_exploit=0.0),
-    "sparse-highway": Floor(mean_return=92.0, forward_speed=36.0, collision_rate=0.2, worst_exploit=0.1),
+    "highway-cautious": highway(mean_return=40.0, forward_speed=34.0, collision_rate=0.25, worst_exploit=0.0),
+    "highway-ppo": highway(mean_return=45.0, forward_speed=37.0, collision_rate=0.45, worst_exploit=0.0),
+    # The feed-forward controller that it corrects misses this.
+    "lateral-synthetic": Floor({}, {"mean_total_cost": 45.0}),
+    "sparse-highway": highway(mean_return=92.0, forward_speed=36.0, collision_rate=0.2, worst_exploit=0.1),
 }
 
 

@@ -26,6 +26,7 @@ from racer.envs.highway.checks import VEHICLES
 from racer.envs.registry import get_world, stored_world
 from racer.networks.policy import Policy, build_policy
 from racer.networks.torso import build_torso
+from racer.training.run_spec import spec_from_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,6 +157,15 @@ def test_text_for_a_constructor_needs_the_world_named(tmp_path, capsys, trap, kw
         assert "could name code" in line
         assert f"--world {trap.world}" in line
     assert program.main([*COMMANDS["evaluate"](str(run), str(tmp_path / "out")), "--world", trap.world]) == 0
+
+
+def test_a_job_of_a_manifest_names_no_code(trap):
+    """A sweep's jobs are described as runs are, and come from a disk too."""
+    with pytest.raises(UsageError, match="runs the code of module"):
+        spec_from_config({"model_cls": "PPOLearner", "world": trap.world}, 1)
+    with pytest.raises(UsageError, match="runs the code of module"):
+        spec_from_config({"model_cls": f"{trap.module}:Learner", "world": "gym:Pendulum-v1"}, 1)
+    assert not trap.sprung()
 
 
 def test_numbers_for_a_constructor_need_nothing(trap):

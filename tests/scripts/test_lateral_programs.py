@@ -11,12 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
-from racer.core.checkpoint import list_checkpoints, read_checkpoint
+from racer.agents.ppo import PPOLearner
+from racer.core.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
 from racer.envs.lateral.generator import generate_route
 from racer.envs.lateral.routes import write_route
+from racer.envs.registry import get_world
 from tests.envs.lateral.plant_file import PLANT_FILE, needs_plant
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +211,17 @@ def test_a_number_that_is_none_in_a_route_leaves_nothing(tmp_path):
     assert done.returncode == 2
     assert "line 11 (row 9), column 'vEgo': 'nan' is not a finite number" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_policy_of_another_observation_is_refused(tmp_path):
+    box = gymnasium.spaces.Box(-1.0, 1.0, (8,)), gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    agent = PPOLearner.create(0, *box, hidden_dims=(4,), value_hidden_dims=(4,))
+    metadata = {"world": "lateral", "policy_spec": agent.policy_spec, "env_config": get_world("lateral").resolve(None)}
+    write_checkpoint(tmp_path / "other", 1, {"policy": agent.policy_params}, metadata)
+    done = run("eval.py", "--model_path", "other", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "was trained on observations [8], today's are [256]" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 @needs_plant

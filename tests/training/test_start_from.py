@@ -7,7 +7,11 @@ import pytest
 from runs import AGENTS, make_setup, make_spec, train
 
 from racer.core.errors import UsageError
+from racer.core.shipped import find_policy
+from racer.evaluation.checkpoints import load_policy
+from racer.training.past import upgraded_agent_config
 from racer.training.run import TrainingRun
+from racer.training.run_spec import RunSpec, read_run
 from racer.training.saving import learnt_arrays
 
 
@@ -61,3 +65,36 @@ def test_agents_of_another_kind_or_size_are_refused(finished):
     wider = make_spec(name, seed=2, env={"observation": {"vehicles_count": 5}})
     with pytest.raises(UsageError, match="does not fit"):
         begin(wider, learnt_arrays(str(folder), wider))
+
+
+@pytest.mark.slow
+def test_a_shipped_policy_lends_its_actor_and_the_rest_is_fresh(capsys):
+    trained = load_policy("highway-ppo")
+    world = {**trained.env_config, "flatten_observation": False}
+    spec = RunSpec("PPOLearner", upgraded_agent_config(trained.agent_config), world, 3)
+    learnt = learnt_arrays("policies/highway-ppo", spec)
+    note = capsys.readouterr().err
+    assert "note: policies/highway-ppo is an exported policy" in note
+    setup = make_setup(spec, max_steps=4096)
+    started, fresh = (TrainingRun(spec, setup, learnt=arrays).service.agent for arrays in (learnt, None))
+    for name, value in started.policy_params.items():
+        np.testing.assert_array_equal(value, trained.params[name])
+    mine, drawn = started.state_arrays(), fresh.state_arrays()
+    assert any((mine[name] != drawn[name]).any() for name in mine if name.startswith("actor/params"))
+    for name in mine:
+        if not name.startswith("actor/params"):
+            np.testing.assert_array_equal(mine[name], drawn[name])
+
+
+@pytest.mark.slow
+def test_an_actor_of_another_size_is_refused():
+    trained = load_policy("highway-ppo")
+    config = {**upgraded_agent_config(trained.agent_config), "hidden_dims": [16]}
+    spec = RunSpec("PPOLearner", config, {**trained.env_config, "flatten_observation": False}, 3)
+    with pytest.raises(UsageError, match="actor/params"):
+        TrainingRun(spec, make_setup(spec, max_steps=4096), learnt=learnt_arrays("highway-ppo", spec))
+
+
+def test_resuming_an_exported_policy_says_why_not():
+    with pytest.raises(UsageError, match=r"exported policy, .* begin a new run with its actor: --start_from"):
+        read_run(find_policy("highway-ppo"))

@@ -127,7 +127,8 @@ def _safety_card(canvas: Canvas, box: Box, step: Step) -> None:
     canvas.text(left + 16, top + 136, "nearest vehicle", 15, MUTED)
     canvas.text(left + 16, top + 166, f"{nearest:.1f} m" if math.isfinite(nearest) else "none seen", 24)
     safety = float(step.info["reward_components"].get("safety_reward", 0.0))
-    words, shade = ("SAFETY VIOLATION", RED) if safety < 0 else ("safe", GREEN)
+    danger = closing and ttc < TTC_DANGER
+    words, shade = ("SAFETY VIOLATION", RED) if safety < 0 else ("closing fast", AMBER) if danger else ("safe", GREEN)
     canvas.box((left + 16, bottom - 52, right - 16, bottom - 18), TRACK if safety >= 0 else shade, 6)
     canvas.text((left + right) / 2, bottom - 30, words, 15, shade if safety >= 0 else TEXT, "ms")
 

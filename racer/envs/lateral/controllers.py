@@ -97,10 +97,17 @@ class PolicyController:
         return self._steers(signals, actions[:, 0])
 
 
+def _model_predictive(simulation: Simulation) -> Controller:
+    from racer.envs.lateral.predictive import ModelPredictive
+
+    return ModelPredictive(simulation)
+
+
 CONTROLLERS: Mapping[str, Callable[[Simulation], Controller]] = {
     "zero": lambda simulation: Zero(),
     "pid": lambda simulation: PID(),
     "feed-forward": lambda simulation: FeedForward(),
+    "model-predictive": _model_predictive,
 }
 """Name to what makes the controller for a simulation."""
 

@@ -102,8 +102,9 @@ def sampled_tokens(logits: NDArray[np.float32], uniforms: NDArray[np.float64]) -
     scaled = logits / np.float32(TEMPERATURE)
     weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     cdf = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1, dtype=np.float64)
-    # The first place whose share of the sum exceeds the draw: what searchsorted(side="right") finds in each row.
-    return np.minimum((cdf <= (uniforms[:, None] * cdf[:, -1:])).sum(axis=-1), BINS.size - 1)
+    cdf /= cdf[:, -1:]
+    # The first place that exceeds the draw: what searchsorted(side="right") finds in each row.
+    return (cdf <= uniforms[:, None]).sum(axis=-1)
 
 
 def step_costs(

@@ -89,6 +89,7 @@ class Simulation:
         self.plant, self.num, self.max_steps = plant, num, max_steps
         self._room = LAST_STEP + PLAN + 1
         self._route = {name: np.zeros((num, self._room)) for name in _COLUMNS}
+        self._owner = np.arange(num)
         self._state: dict[str, Any] = {name: np.zeros((num, CONTEXT)) for name in _HISTORY}
         self._state |= {name: np.zeros(num) for name in _NUMBERS}
         self._state |= {name: np.zeros(num, np.int64) for name in ("index", "last")}
@@ -137,7 +138,8 @@ class Simulation:
         state, index = self._state, self._state["index"]
         steers = np.clip(np.asarray(steers, np.float64), -MAX_STEER, MAX_STEER)
         current = state["lataccels"][:, -1]
-        error = self._route["target"][np.arange(self.num), index] - current
+        target = self._route["target"][self._owner, index]
+        error = target - current
         state["actions"] = np.concatenate([state["actions"][:, 1:], steers[:, None]], axis=1)
         states = np.concatenate([state["actions"][..., None], self._window(np.arange(1 - CONTEXT, 1))[..., 1:]], axis=2)
         draws = self._uniforms[np.arange(self.num), np.minimum(index - CONTEXT, DRAWS - 1)]
@@ -146,8 +148,7 @@ class Simulation:
         state["lataccels"] = np.concatenate([state["lataccels"][:, 1:], after[:, None]], axis=1)
         state["integral"] = state["integral"] + error
         state["previous_error"], state["change"] = error, after - current
-        missed = self._route["target"][np.arange(self.num), index] - after
-        costs = step_costs(missed, after - current, self.steps, index == FIRST_STEP)
+        costs = step_costs(target - after, after - current, self.steps, index == FIRST_STEP)
         # An episode that idles stands at its end.
         state["index"] = np.minimum(index + 1, state["last"])
         return StepResult(costs, index + 1 >= state["last"], after, steers)
@@ -167,10 +168,13 @@ class Simulation:
         self._memory = {name: np.array(state[f"plant/{name}"], np.float64) for name in self._memory}
 
     def copies(self, places: NDArray[np.int64]) -> Simulation:
-        """Return a simulation whose episodes are copies of those at ``places`` ``[K]``, which may repeat."""
+        """Return a simulation whose episodes are copies of those at ``places`` ``[K]``, which may repeat.
+
+        Both share the routes: no episode may begin in either while the copy is in use.
+        """
         copy = Simulation.__new__(Simulation)
         copy.plant, copy.num, copy.max_steps, copy._room = self.plant, len(places), self.max_steps, self._room
-        copy._route = {name: value[places] for name, value in self._route.items()}
+        copy._route, copy._owner = self._route, self._owner[places]
         copy._state = {name: value[places] for name, value in self._state.items()}
         copy._uniforms = self._uniforms[places]
         copy._memory = {name: value[places] for name, value in self._memory.items()}
@@ -200,5 +204,5 @@ class Simulation:
     def _window(self, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return target, roll, speed and acceleration ``[N, K, 4]`` at offsets ``[K]`` from each episode's step."""
         places = self._state["index"][:, None] + offsets
-        rows = np.arange(self.num)[:, None]
+        rows = self._owner[:, None]
         return np.stack([self._route[name][rows, places] for name in _COLUMNS], axis=-1)

@@ -41,7 +41,8 @@ def by_key(rows: Rows, key: str, value: str, title: str | None = None) -> str:
     """
     groups = _groups(rows, key)
     lines = [_line(label, _values(group, value)) for label, group in groups.items()]
-    return "\n".join([title or f"By {key}", f"{key[:25]:<26}{_HEADER}", *lines])
+    name = key.removeprefix("arg.")
+    return "\n".join([title or f"By {name}", f"{name[:25]:<26}{_HEADER}", *lines])
 
 
 def varying_keys(rows: Rows) -> list[str]:
@@ -73,7 +74,8 @@ def paired_arms(
 def comparison(rows: Rows, key: str, value: str, paired_by: Sequence[str]) -> str:
     """Return arms with means and IQMs, and every two of them with paired differences and chances to be better."""
     arms = arms_of(rows, key, value, paired_by)
-    lines = [f"Arms by {key}, {value}; pairs share {', '.join(paired_by)}; 95 % bootstrap intervals",
+    shared = ", ".join(name.removeprefix("arg.") for name in paired_by)
+    lines = [f"Arms by {key.removeprefix('arg.')}, {value}; pairs share {shared}; 95 % bootstrap intervals",
              f"{'arm':<34}{'runs':>6}{'mean':>26}{'IQM':>26}"]  # fmt: skip
     for label, arm in arms.items():
         data = np.array(list(arm.values()))

@@ -68,7 +68,10 @@ def launch_on_ray(
             raise UsageError("--launcher ray needs Ray: pip install -e '.[ray]', or --launcher local") from error
     outcome = Outcome({index for index in indices if finished(job_folder(results, jobs[index]))})
     if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+        address = os.environ.get("RAY_ADDRESS")
+        # A cluster of its own listens on loopback only.
+        where = {"address": address} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        ray.init(log_to_driver=False, **where)
     task = ray.remote(run_task).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)
     waiting: dict[Any, int] = {}
     for index in indices:

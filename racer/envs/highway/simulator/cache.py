@@ -18,6 +18,8 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from racer.core.terminal import write_line
+
 __all__ = ["KernelCache", "cache_folder"]
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,10 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the compiled form, or None where there is none that is whole."""
         try:
-            return super().load_overload(sig, target_context)
+            kept = super().load_overload(sig, target_context)
+            if kept is None:
+                _announce()
+            return kept
         except Exception as error:  # noqa: BLE001 - damaged files raise anything
             log.info("%s is compiled again: %s", self._name, error)
             self._forget()
@@ -117,6 +122,12 @@ class KernelCache(FunctionCache):
             self.flush()
         except OSError as error:
             _warn(f"{self._cache_path!r}: {error.strerror or error}")
+
+
+@cache
+def _announce() -> None:
+    """Say once a process why it takes so long."""
+    write_line("compiling the simulator, once for this machine: about 15 s", error=True)
 
 
 def _read(path: str) -> bytes:

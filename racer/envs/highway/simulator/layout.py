@@ -30,6 +30,7 @@ TIMER = 10  # s since the last lane-change decision
 IMPACT_X = 11  # m, displacement that a collision imposes in the next frame
 IMPACT_Y = 12
 GAIN_SPEED = 13  # LinearVehicle.ACCELERATION_PARAMETERS
+GUARD = 13  # of an IDM car, which has no gains: 1 where it lets nobody in; highway-env's own cars have 0
 GAIN_FRONT_SPEED = 14
 GAIN_FRONT_GAP = 15
 GAIN_HEADING = 16  # LinearVehicle.STEERING_PARAMETERS
@@ -179,6 +180,13 @@ GAP_DIVISOR = 2 * math.sqrt(15.0)
 DISTANCE_WANTED = 10.0
 LANE_CHANGE_DELAY = 1.0
 MAX_BRAKING_IMPOSED = 2.0
+
+# A car that lets nobody in: while the ego noses in ahead of it, it closes up to the car that it follows.
+GUARD_SIDE = 3.4  # m across the road within which the ego is noticed; a car that keeps its lane is 4 m away
+GUARD_AHEAD = 14.0  # m along the road, from centre to centre
+GUARD_GAP = 6.5  # m to the next car where closing up ends, from centre to centre
+CLOSING_TIME = 0.2  # s in which it takes up the speed that it wants
+GUARD_BRAKING = 4.0  # m/s2 with which it sheds what closing up has gained
 
 # highway_env/envs/common/abstract.py
 PERCEPTION_DISTANCE = 200.0

@@ -31,6 +31,7 @@ SCENE_REALS = {
     "target_speed": at.TARGET_SPEED,
     "exponent": at.EXPONENT,
     "timer": at.TIMER,
+    "guard": at.GUARD,
 }
 SCENE_WHOLES = {"target_lane": at.TARGET_LANE, "crashed": at.CRASHED}
 
@@ -56,6 +57,8 @@ class HighwaySimulator:
         search: how neighbours and collisions are found: ``sorted``, or ``brute`` as highway-env does, slowly; the
             results are equal.
         num_threads: threads that share a step; the kernels release the GIL.
+        headway: s that the other cars keep to the one in front; their class's where None.
+        lane_changes: whether the other cars change lanes.
 
     Raises:
         UsageError: for a configuration that is wrong or not covered.
@@ -69,6 +72,8 @@ class HighwaySimulator:
         fast: bool = False,
         search: str = "sorted",
         num_threads: int = 1,
+        headway: float | None = None,
+        lane_changes: bool = True,
     ) -> None:
         if search not in ("sorted", "brute"):
             raise UsageError(f"search must be 'sorted' or 'brute', got {search!r}")
@@ -79,6 +84,10 @@ class HighwaySimulator:
         self.num_envs = num_envs
         self.num_threads = min(num_threads, num_envs)
         self.parameters = Parameters.parse(config, fast=fast, brute_force=search == "brute")
+        if headway is not None:
+            self.parameters.reals[at.TIME_WANTED] = headway
+        if not lane_changes:
+            self.parameters.reals[at.MIN_GAIN] = np.inf
         self.num_vehicles = int(self.parameters.wholes[at.VEHICLES])
         self._pool: ThreadPoolExecutor | None = None
         self._viewer: SceneViewer | None = None
@@ -236,6 +245,10 @@ class HighwaySimulator:
         self.observe_into(spec, np.arange(self.num_envs), out)
         return out
 
+    def show(self, indices: np.ndarray) -> None:
+        """Bring the configured observation ``[E, K, F]`` up to date in ``indices``, after :meth:`set_scene`."""
+        self.observe_into(self.parameters.observation, np.asarray(indices, dtype=np.int64), self._observations)
+
     def observe_into(self, spec: Observation, indices: np.ndarray, out: np.ndarray) -> None:
         """Write the observations of the environments ``indices`` (int64) where they belong in ``out [E, K, F]``.
 
@@ -306,6 +319,11 @@ class HighwaySimulator:
         return self._result[:, at.EGO_LANE].astype(np.int64)
 
     @property
+    def ego_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ego's part of the states, ``[REALS, E]`` and ``[WHOLES, E]``: views, as the results are."""
+        return self._real[:, :, 0].T, self._whole[:, :, 0].T
+
+    @property
     def time(self) -> np.ndarray:
         """``[E]`` s since each environment's reset."""
         return self._clock[:, at.TIME]
@@ -371,9 +389,10 @@ class HighwaySimulator:
         Args:
             index: the environment; it must have been reset.
             fields: arrays ``[V]`` by name: ``x``, ``y`` (m), ``heading`` (rad), ``speed`` (m/s), ``steering`` (rad),
-                ``acceleration`` (m/s2), ``target_speed`` (m/s), ``exponent``, ``timer`` (s), ``target_lane``,
-                ``crashed``. What is not named keeps its value; closest lanes follow from the positions, and
-                pending impacts are dropped. Observations are those of the last reset or step until the next.
+                ``acceleration`` (m/s2), ``target_speed`` (m/s), ``exponent``, ``timer`` (s), ``guard`` (1: an IDM
+                car that lets nobody in), ``target_lane``, ``crashed``. What is not named keeps its value; closest
+                lanes follow from the positions, and pending impacts are dropped. Observations are those of the last
+                reset or step until the next, or :meth:`show`.
 
         Raises:
             UsageError: for an unknown name or a wrong shape.

@@ -1,10 +1,14 @@
 """The other cars: IDM or linear car following, MOBIL lane changes (highway_env/vehicle/behavior.py).
 
+A car may be made a guard, which highway-env does not know: see :func:`closing_up`. None is one by itself.
+
 MOBIL's politeness is 0, so the terms of the followers' gains are multiplied by zero and need no evaluation;
 the accelerations of both models ignore the rear vehicle.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -16,10 +20,12 @@ from racer.envs.highway.simulator.layout import (
     ACCELERATION,
     BRUTE_FORCE,
     CHANGING,
+    CLOSING_TIME,
     COMFORT_ACC_MAX,
     COS,
     CRASHED,
     DISTANCE_WANTED,
+    EGO,
     EGO_KIND,
     EGO_META,
     EXPONENT,
@@ -29,6 +35,11 @@ from racer.envs.highway.simulator.layout import (
     GAIN_LATERAL,
     GAIN_SPEED,
     GAP_DIVISOR,
+    GUARD,
+    GUARD_AHEAD,
+    GUARD_BRAKING,
+    GUARD_GAP,
+    GUARD_SIDE,
     HEADING,
     LANE,
     LANE_CHANGE_DELAY,
@@ -129,6 +140,26 @@ def own_acceleration(
     if leader >= 0:
         return free - interaction(real, vehicle, leader, time_wanted)
     return free
+
+
+@inlined
+def ego_noses_in(real: np.ndarray, vehicle: int) -> bool:
+    """Is the ego beside the lane of ``vehicle`` and just ahead of it?"""
+    ahead = real[X, EGO] - real[X, vehicle]
+    return 0.0 <= ahead <= GUARD_AHEAD and abs(real[Y, EGO] - real[Y, vehicle]) < GUARD_SIDE
+
+
+@kernel
+def closing_up(
+    real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int, own_front: int, n: int, brute: int
+) -> float:
+    """Acceleration (m/s2) of a guard that shuts its gap on the ego, as if the ego were not there."""
+    leader = front(real, whole, EGO, lane, n, brute) if own_front == EGO else own_front
+    if leader < 0:
+        return ACC_MAX
+    room = real[X, leader] - real[X, vehicle] - GUARD_GAP
+    gained = math.sqrt(2.0 * GUARD_BRAKING * room) if room > 0.0 else room
+    return (real[SPEED, leader] + gained - real[SPEED, vehicle]) / CLOSING_TIME
 
 
 @kernel
@@ -240,6 +271,8 @@ def drive(
     if target != lane:
         leader = front(real, whole, vehicle, target, n, brute)
         value = min(value, own_acceleration(real, linear, vehicle, leader, tau, free))
+    if not linear and real[GUARD, vehicle] != 0.0 and ego_noses_in(real, vehicle):
+        value = closing_up(real, whole, vehicle, lane, own_front, n, brute)
     real[ACCELERATION, vehicle] = clip(value, -ACC_MAX, ACC_MAX)
     return count
 

@@ -1,0 +1,122 @@
+"""Configuration of trial mode: the scene, how many trials an episode has and how long one lasts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from racer.core.config import check_fields, from_mapping, option
+from racer.core.errors import UsageError
+
+__all__ = ["ACTIONS", "ARMS", "LENGTHS", "REDRAWS", "TrialsConfig", "resolve_config", "trials_config"]
+
+ARMS: Mapping[str, int] = {"hidden_lane": 4, "courteous": 8}
+"""How many types of traffic a scene has."""
+
+LENGTHS: Mapping[str, int] = {"hidden_lane": 120, "courteous": 130}
+"""Steps of a trial, by scene, where the configuration names none."""
+
+REDRAWS = ("nothing", "arm", "scene")
+ACTIONS = ("choices", "continuous")
+FOLLOWING = ("timeout", "trial_count", "resample_window")
+
+_MOST_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class TrialsConfig:
+    """Every key of the world."""
+
+    scene: str = option(
+        "hidden_lane",
+        '"hidden_lane": one of four lanes counts, which the reward alone tells; "courteous": one of eight drivers of a '
+        "platoon lets the ego in",
+        choices=tuple(ARMS),
+    )
+    k_scenarios: int = option(4, "trials of an episode, K", low=1, high=64)
+    scenario_length: int | None = option(
+        None, "steps of a trial, L; None: 120 on hidden_lane, 130 on courteous", low=2, high=10_000
+    )
+    timeout: int | None = option(None, "follows: L; another value is an error")
+    trial_count: int | None = option(None, "follows: K; another value is an error")
+    resample_window: int | None = option(None, "follows: K * L; another value is an error")
+    redraw: str = option(
+        "nothing",
+        'what is drawn anew for every trial of an episode, as a control: "nothing"; "arm", the type of traffic, with '
+        'the scene kept; "scene", all but the type',
+        choices=REDRAWS,
+    )
+    arms: tuple[int, ...] = option((), "types that are drawn, counted from 0; none given: all of the scene", low=0)
+    show_arm: bool = option(False, "whether the type is part of the observation, as an oracle sees it")
+    show_reward: bool = option(True, "whether the last reward is part of the observation, its last number")
+    fill_window: bool = option(
+        True,
+        "whether an episode that ends early is followed by limbo up to K * L steps in the vector environment, so that "
+        "rollouts of K * L steps hold one episode a row",
+    )
+    actions: str = option(
+        "choices",
+        '"choices": lane left, idle, lane right, faster, slower; "continuous": acceleration and steering in [-1, 1]',
+        choices=ACTIONS,
+    )
+    vehicles_seen: int = option(8, "other cars that are shown, the nearest ones", low=1, high=20)
+    goal_reward: float = option(1.0, "paid once for reaching the goal")
+    crash_reward: float = option(-0.5, "paid once for a crash or for leaving the road", high=0.0)
+    miss_reward: float = option(0.0, "paid once for being in another lane over the goal's length", high=0.0)
+    hold_reward: float = option(
+        0.5, "paid in parts for the last 60 m of the way in the goal's lane; without it nearly no trial of a policy "
+        "that still tries things out is ever paid", low=0.0,
+    )  # fmt: skip
+    progress_reward: float = option(0.3, "paid in parts for the way to the goal", low=0.0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "environment config key")
+        for name, value in zip(FOLLOWING, (self.length, self.k_scenarios, self.window), strict=True):
+            given = getattr(self, name)
+            if given not in (None, value):
+                raise UsageError(
+                    f"environment config key {name!r} = {given} conflicts with k_scenarios = {self.k_scenarios} and "
+                    f"scenario_length = {self.length}, from which {value} follows: leave it out"
+                )
+        if self.window > _MOST_STEPS:
+            raise UsageError(
+                f"k_scenarios = {self.k_scenarios} trials of scenario_length = {self.length} steps are more than "
+                f"{_MOST_STEPS} steps"
+            )
+        count = ARMS[self.scene]
+        if any(arm >= count for arm in self.arms) or len(set(self.arms)) != len(self.arms):
+            raise UsageError(
+                f"environment config key 'arms' must name different types of scene {self.scene!r}, 0 to {count - 1}, "
+                f"not {list(self.arms)}"
+            )
+
+    @property
+    def length(self) -> int:
+        """Steps after which a trial times out, L."""
+        return LENGTHS[self.scene] if self.scenario_length is None else self.scenario_length
+
+    @property
+    def window(self) -> int:
+        """Steps that an episode has room for, K * L."""
+        return self.k_scenarios * self.length
+
+    @property
+    def arm_count(self) -> int:
+        """Types of traffic that the scene has."""
+        return ARMS[self.scene]
+
+
+def trials_config(config: Mapping[str, Any] | None) -> TrialsConfig:
+    """Complete and check a mapping.
+
+    Raises:
+        UsageError: an unknown key (with the nearest one), a value out of range, or one that conflicts with K and L.
+    """
+    return from_mapping(TrialsConfig, config or {}, "environment config key")
+
+
+def resolve_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the whole configuration as JSON knows it; errors as :func:`trials_config`."""
+    return {**dataclasses.asdict(trials_config(overrides)), "arms": list(trials_config(overrides).arms)}

@@ -1,0 +1,98 @@
+"""``racer/HighwayTrials-v0``, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from racer.core.errors import UsageError
+from racer.envs.trials.config import resolve_config, trials_config
+from racer.envs.trials.world import TrialWorld, trial_spaces
+from racer.envs.vectors import final_observations, masked, reset_arguments
+
+__all__ = ["HighwayTrialsVectorEnv"]
+
+
+class HighwayTrialsVectorEnv(VectorEnv):
+    """N environments of :class:`racer.envs.trials.env.HighwayTrialsEnv`, with the same rules.
+
+    ``infos["trial_end"]`` and ``infos["limbo"]``, bool ``[N]``, say where a trial ended in this step and where the ego
+    was off the road. An episode that ends is ``terminated`` once, with its last observation in
+    ``infos["final_obs"][i]`` and its ``episode_metrics`` in ``infos["final_info"]``. With ``fill_window`` the ego then
+    stays in limbo until K * L steps of the episode are over; else the next episode begins within the step.
+
+    Args:
+        num_envs: N.
+        config: overrides of :class:`racer.envs.trials.config.TrialsConfig`.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
+
+    def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
+        if num_envs < 1:
+            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+        if render_mode is not None:
+            raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
+        self.num_envs = num_envs
+        self.config = resolve_config(config)
+        self.world = TrialWorld(trials_config(config), num_envs)
+        self.single_observation_space, self.single_action_space = trial_spaces(self.world.config)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = None
+        self._generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in every environment; an integer seeds them with seed, seed+1, ...
+
+        ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
+        """
+        seeds, mask = reset_arguments(self.num_envs, seed, options)
+        for i in np.flatnonzero(mask):
+            if seeds[i] is not None:
+                self._generators[i] = seeding.np_random(seeds[i])[0]
+        self._begin(mask)
+        return self.world.observe(), {}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        step = self.world.step(actions)
+        observations, ended = step.observations, step.terminals
+        infos: dict[str, Any] = masked(
+            {**step.info, "trial_end": step.truncations, "limbo": step.limbo}, np.ones(self.num_envs, bool)
+        )
+        if ended.any():
+            final = final_observations(step.final_observations, ended)
+            final_info = masked({**step.info, "episode_metrics": step.metrics}, ended)
+            infos.update(final_obs=final, _final_obs=ended, final_info=final_info, _final_info=ended)
+        if step.window_ends.any():
+            self._begin(step.window_ends)
+            observations = self.world.observe()
+        return observations, step.rewards, ended, np.zeros(self.num_envs, bool), infos
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that decides how the environments go on, as flat named arrays."""
+        return self.world.get_state(self._generators)
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return to :meth:`get_state` exactly; returns the observations there."""
+        self.world.set_state(state, self._generators)
+        return self.world.observe()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.world.simulator.close()
+
+    def _begin(self, mask: NDArray[np.bool_]) -> None:
+        places = np.flatnonzero(mask)
+        self.world.begin(places, [self._generators[i] for i in places])

@@ -1,0 +1,70 @@
+"""The later grid: 540 rows, with two weights of the entropy."""
+
+from racer.sweeps import jobs, vmapped
+
+base = {
+    "agent": "ppo",
+    "world": "highway",
+    # The published environment: 15 rows, normalized, three dense lanes, 200 steps of 0.2 s.
+    "env.observation.vehicles_count": 15,
+    "env.observation.features": ("presence", "x", "y", "vx", "vy"),
+    "env.observation.normalize": True,
+    "env.observation.features_range": {"x": (-100, 100), "y": (-100, 100), "vx": (-30, 30), "vy": (-30, 30)},
+    "env.lanes_count": 3,
+    "env.vehicles_count": 50,
+    "env.vehicles_density": 2,
+    "env.duration": 40,
+    "env.max_episode_steps": 200,
+    "env.reward": "base",
+    "env.normalize_reward": True,
+    "env.offroad_terminal": False,
+    # 2048 transitions an update, as there; from eight environments instead of one, which is far faster to step.
+    "num_envs": 8,
+    "rollout_length": 256,
+    "hidden_dims": (128, 128),
+    "shared_trunk": True,
+    "activation": "relu",
+    "initial_std": 0.6,
+    "num_epochs": 6,
+    "num_minibatches": 32,
+    "lr": 3e-4,
+    "clip_ratio": 0.2,
+    "entropy_coef": 0.005,
+    "normalize_values": False,
+    "max_steps": 243_000,
+    "log_interval": 2_048,
+    "eval_interval": 243_000 // 31,
+    "eval_episodes": 5,
+    "save_interval": 0,
+}
+
+dims = (8, 16, 32)
+# Without an encoding its size means nothing: those rows are repetitions, and each is trained once.
+conditions = [
+    {"tag.condition": "sorted", "tag.dim": jobs(*dims)},
+    {"tag.condition": "shuffled", "env.row_order": "shuffled", "tag.dim": jobs(*dims)},
+    *[
+        {
+            "tag.condition": kind,
+            "env.row_order": "shuffled",
+            "positional_encoding": jobs([{"kind": kind, "dim": dim} for dim in dims]),
+        }
+        for kind in ("rank", "distance")
+    ],
+    # A rotation adds no numbers, so it has no size.
+    {"tag.condition": "rotary", "env.row_order": "shuffled", "positional_encoding": "rotary", "tag.dim": jobs(*dims)},
+]
+
+hparams = {
+    "args": [
+        {
+            **base,
+            **condition,
+            "lr": vmapped(1e-4, 3e-4),
+            "num_epochs": jobs(4, 6, 8),
+            "entropy_coef": vmapped(0.005, 0.01),
+            "seed": vmapped(42, 1042, 2042),
+        }
+        for condition in conditions
+    ],
+}
