@@ -9,13 +9,14 @@ RUN ?= quickstart-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 600000
 WORKERS ?= 1
 
-.PHONY: help setup train test test-slow lint clean
+.PHONY: help setup train test test-slow lint docs clean
 
 help:
 	@echo "make setup      set up $(VENV)"
 	@echo "make train      train with worker processes, then evaluate on video (STEPS=$(STEPS) WORKERS=$(WORKERS))"
 	@echo "make test       lint, type-check and run the everyday tests"
 	@echo "make test-slow  run the long tests"
+	@echo "make docs       build the documentation as a site, into build/site"
 
 setup: $(STAMP)
 
@@ -45,6 +46,11 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
+	$(BIN)/python -m mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,6 +21,7 @@ from racer.agents.interfaces import Interfaces, checked_seed
 from racer.agents.state import flatten_state, replaced_components, restore_state, strong
 from racer.core.config import NamedNumbers, from_mapping, option
 from racer.core.errors import UsageError
+from racer.core.memory import memory_limit
 from racer.networks.distributions import Start
 from racer.networks.policy import Policy, build_policy
 
@@ -28,6 +29,9 @@ __all__ = ["AgentConfig", "BaseLearner", "Static", "agent_policy", "run_update"]
 
 # For functions that run once: optimizing them takes longer than they will ever run.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+
+_MEMORY_SHARE = 0.5
+"""Of the memory there is, what an agent's state may take: an update needs as much again for its gradients."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +301,15 @@ _published = jax.jit(acting_params, static_argnums=(0, 1), compiler_options=QUIC
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_TO_COMPILE)
 def _initial_state(cls: type[BaseLearner], static: Any, hyper: Hyper, key: jax.Array) -> Any:
-    return strong(cls.initial_state(static, hyper, key))
+    state = cls.initial_state(static, hyper, key)
+    # While it is traced nothing has been computed yet: what cannot be kept is refused before it is drawn.
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if size > _MEMORY_SHARE * memory_limit():
+        raise UsageError(
+            f"{cls.__name__} with its networks and optimizers takes {size / 2**30:.0f} GiB, which does not fit into "
+            "memory: choose smaller widths (*_dims), fewer critics (num_qs) or atoms"
+        )
+    return strong(state)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=3)

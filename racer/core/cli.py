@@ -56,6 +56,7 @@ def run_program(
 def guarded(call: Callable[[], int | None], *, debug: bool = False) -> int:
     """Call a program and return its exit code: wrong input and failures become one line, signals their codes."""
     begun()
+    _quiet_logs()
     with outlived_streams(), ended_by_signals():
         try:
             return call() or 0
@@ -97,7 +98,6 @@ def _run(main: Callable[[], int | None], argv: list[str], values: flags.FlagValu
     if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
         write_line(_help(argv[0], values, doc))
         return 0
-    _quiet_logs()
     _parse(argv, values)
     return main()
 

@@ -234,6 +234,8 @@ def _check_params(folder: Path, policy: AnyPolicy, params: Mapping[str, np.ndarr
         raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays lack {error.args[0]!r}") from error
     except ValueError as error:
         raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays do not fit it: {error}") from error
+    except MemoryError as error:
+        raise CheckpointError(f"checkpoint {str(folder)!r}: its policy does not fit into memory") from error
 
 
 def _comparable(value: Any) -> Any:

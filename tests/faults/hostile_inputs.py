@@ -68,7 +68,11 @@ def _deep(count: int) -> Any:
     return value
 
 
-VALUES = TREES | st.sampled_from([_deep(40), _deep(90)])
+LARGE: list[Any] = [
+    [65_536] * 2, [65_536] * 3, {"kind": "gru", "size": 65_536}, {"kind": "pointnet", "widths": [65_536] * 2},
+    {"kind": "transformer", "embed": 65_536, "length": 65_536}, {"kind": "attention", "embed": 65_536},
+]  # fmt: skip
+VALUES = TREES | st.sampled_from([_deep(40), _deep(90), *LARGE])
 
 
 @dataclass
@@ -277,7 +281,8 @@ def keys(draw: st.DrawFn, part: str) -> Case:
     """Draw a key of the agent or of the world with any value, on the command line."""
     agent = draw(st.sampled_from(AGENTS))
     name = draw(st.sampled_from(_keys(agent, part)))
-    value = draw(WORD | TREES.map(repr).filter(lambda text: "\\x00" not in text and "\ud800" not in text))
+    written = TREES.map(repr).filter(lambda text: "\\x00" not in text and "\ud800" not in text)
+    value = draw(WORD | st.sampled_from(LARGE).map(repr) | written)
     if part == "env_config" and draw(st.booleans()):
         return Case("highway keys", [*COMMANDS["evaluate"], f"--env.{name}={value}"], f"{name}={value[:60]}", agent)
     prefix = "config.env" if part == "env_config" else "config"

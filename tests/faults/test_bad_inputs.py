@@ -105,6 +105,7 @@ def new(folder: Path, *words: str, agent: str = "sac") -> list[str]:
         (["--replay_buffer_size=1000000000000"], "does not fit into memory"),
         (["--config.num_qs=10000000"], "num_qs"),
         (["--config.actor_hidden_dims=(10000000000,)"], "actor_hidden_dims"),
+        (["--config.actor_hidden_dims=(65536,65536,65536)"], "does not fit into memory: choose smaller widths"),
         (["--config.env.simulation_frequency=1000000000"], "simulation_frequency"),
         (["--config.env.observation.order=bogus"], "observation.order"),
         (["--config.env.scaling=nan"], "scaling"),

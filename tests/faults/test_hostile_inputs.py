@@ -40,6 +40,7 @@ def test_a_hostile_input_is_one_line_or_accepted(reader: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("reader", READERS)
 def test_many_hostile_inputs_up_to_the_first_step(reader: str) -> None:
     @few(60)
@@ -53,6 +54,7 @@ def test_many_hostile_inputs_up_to_the_first_step(reader: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("reader", READERS)
 def test_the_real_programs_take_hostile_inputs(reader: str) -> None:
     """In processes of their own: time and memory are theirs, and runs that are accepted train and end."""
