@@ -88,7 +88,7 @@ def test_without_exploration_the_level_is_the_chosen_one() -> None:
     plain = make(risk_conditioned=False).policy
     with pytest.raises(UsageError, match="risk_conditioned is off"):
         plain.at_risk(0.5)
-    with pytest.raises(UsageError, match="between 0 and 1, got 1.5"):
+    with pytest.raises(UsageError, match=r"between 0 and 1, got 1\.5"):
         policy.at_risk(1.5)
 
 
