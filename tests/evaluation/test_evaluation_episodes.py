@@ -94,7 +94,7 @@ def test_seed_list_is_fixed_and_held_out():
     assert evaluation_seeds(2, first=5) == [5, 6]
 
 
-@pytest.mark.parametrize(("count", "first", "word"), [(0, 0, "num_episodes"), (3, -1, "negative")])
+@pytest.mark.parametrize(("count", "first", "word"), [(0, 0, "num_episodes"), (3, -1, "at least 0")])
 def test_bad_seed_lists_are_refused(count, first, word):
     with pytest.raises(UsageError, match=word):
         evaluation_seeds(count, first)

@@ -294,7 +294,7 @@ SNIPPETS = [
     "", "def get_config(): return None", "def get_config(): return []", "def get_config(): return {'a': 1}",
     "def get_config(): raise KeyError('x')", "import sys; sys.exit(0)", "def get_config(): exit()", "1/0", "def (",
     "def get_config(): return get_config()", "get_config = 3", "import no_such_module", "def get_config(a): return a",
-    "raise SystemExit('bye')", "raise KeyboardInterrupt", "\0", "import os; os.close(0)",
+    "raise SystemExit('bye')", "raise GeneratorExit", "\0", "import os; os.close(0)",
     "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict()",
     "from ml_collections import ConfigDict\ndef get_config():\n  c = ConfigDict(); c.model_cls = c; return c",
 ]  # fmt: skip

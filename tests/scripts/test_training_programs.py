@@ -23,7 +23,8 @@ PPO_CONFIG = "scripts/sim/configs/highway_ppo_config.py"
 STUDY_CONFIG = "scripts/sim/configs/highway_study_config.py"
 SMALL = [
     "--config", CONFIG, "--config.actor_hidden_dims=(16,)", "--config.critic_hidden_dims=(16,)",
-    "--config.num_atoms=11", "--config.env.vehicles_count=3", "--batch_size", "8", "--utd_ratio", "2",
+    "--config.num_atoms=11", "--config.env.vehicles_count=3", "--config.policy_steps=2",
+    "--batch_size", "8", "--utd_ratio", "2",
     "--start_training", "64", "--eval_interval", "0", "--log_interval", "64",
 ]  # fmt: skip
 TINY_DISTRIBUTED = [*SMALL, "--num_workers", "2", "--envs_per_worker", "2", "--worker_steps_per_iteration", "8",
@@ -81,7 +82,6 @@ WRONG = [
     (STATES, ["--resume", "policies/none-such"], "no run to resume"),
     (STATES, ["--resume", "policies/highway-ppo", "--start_from", "policies/highway-ppo"], "--start_from is for new"),
     (STATES, ["--config", CONFIG, "--start_from", "policies/none-such"], "--start_from: there is no checkpoint"),
-    (STATES, ["--config", PPO_CONFIG, "--start_from", "policies/highway-ppo"], "name a training run"),
     (DISTRIBUTED, ["--config", CONFIG, "--num_workers", "0"], "num_workers"),
     (DISTRIBUTED, ["--config", CONFIG, "--policy_update_frequency", "nan"], "policy_update_frequency"),
     (DISTRIBUTED, ["--config", CONFIG, "--policy_update_frequency", "inf"], "policy_update_frequency"),

@@ -84,7 +84,10 @@ def test_what_is_patched_onto_an_environment_is_called(monkeypatch: pytest.Monke
     for env in (theirs, ours):
         env.unwrapped._reward = types.MethodType(reward, env.unwrapped)
     same_step(theirs, ours, 2)
-    assert ours.step(0)[1] == theirs.step(0)[1] > 4
+    # highway-env as installed: its NumPy may round a sine otherwise than the plain arithmetic of the twin does.
+    found = ours.step(0)[1]
+    assert found == pytest.approx(theirs.step(0)[1], rel=1e-12)
+    assert found > 4
     plain = gymnasium.make("racer/highway-v0", config=SMALL)
     plain.reset(seed=1)
     monkeypatch.setattr(HighwayEnv, "_reward", reward)
