@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racer.agents.learner import BaseLearner
+from racer.agents.schedules import falling_fraction
 from racer.agents.state import adam, trainable, tree_is_finite
 from racer.core.errors import UsageError
 
@@ -37,7 +38,7 @@ def clone_actions(
 
     Args:
         learner: of this house, without a memory; it is not changed.
-        observations: ``[M, *shape]``.
+        observations: of the world, ``[M, *shape]``.
         actions: what was done there, ``[M, A]`` inside the policy's range, or choices ``[M]``.
         epochs: times over all of them, in a new order each.
         batch_size: demonstrations in a gradient step; M where there are fewer.
@@ -64,7 +65,7 @@ def _checked(learner: Any, observations: Any, actions: Any) -> tuple[jax.Array, 
     if not isinstance(learner, BaseLearner) or learner.policy.has_memory:
         raise UsageError("behaviour cloning is for agents of this house without a memory")
     policy = learner.policy
-    seen = policy.shaped(np.asarray(observations, np.float32))
+    seen = policy.viewed(np.asarray(observations, np.float32))
     done = np.asarray(actions)
     if not len(seen) or done.shape != (len(seen), *policy.action_shape):
         raise UsageError(
@@ -106,8 +107,7 @@ def _cloned(
         value, grads = jax.value_and_grad(loss)(actor.params, index)
         return actor.step(adam, grads, rate, tree_is_finite(grads)), value
 
-    share = jnp.arange(len(order)) / max(len(order), 1)
-    rates = learning_rate * (_DECAY + (1.0 - _DECAY) * (0.5 + 0.5 * jnp.cos(jnp.pi * share)))
+    rates = learning_rate * falling_fraction("cosine", jnp.arange(len(order)), max(len(order), 1), _DECAY)
     actor, losses = jax.lax.scan(step, trainable(adam, state.actor.params), (order, rates))
     return actor.params, losses
 

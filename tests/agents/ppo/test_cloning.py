@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from racer.agents.cloning import clone_actions
+from racer.agents.ppo import PPOLearner
 from racer.core.errors import UsageError
 from tests.agents.ppo.ppo_problems import make_agent, random_rollout
 
@@ -76,3 +77,14 @@ def test_the_value_network_learns_alone_at_first():
         moved = {name for name in before if not np.array_equal(before[name], after[name])}
         changed.append([any(name.startswith(f"{part}/params") for name in moved) for part in ("actor", "critic")])
     assert changed == [[False, True], [False, True], [True, True]]
+
+
+def test_a_policy_with_a_view_learns_from_what_it_sees():
+    rows = gym.spaces.Box(-np.inf, np.inf, (6, 6), np.float32)
+    action = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    agent = PPOLearner.create(0, rows, action, world="highway", view="lane_slots", hidden_dims=(16,))
+    observations = np.random.default_rng(0).normal(size=(256, 6, 6)).astype(np.float32)
+    done = np.full((256, 2), 0.4, np.float32)
+    cloned, _ = clone_actions(agent, observations, done, epochs=300, batch_size=64)
+    found, _, _ = cloned.policy.act(cloned.policy_params, observations, {}, np.random.default_rng(1), True)
+    np.testing.assert_allclose(found.mean(axis=0), [0.4, 0.4], atol=0.1)
