@@ -289,6 +289,8 @@ class World:
         variants: overrides of the configuration, by the name under which other programs know them.
         row_layout: which column of an observation's rows is what, from a whole configuration, as the fields of
             ``racer.networks.encodings.Placement``; None where observations have no rows.
+        reference: keys put over a configuration for the program that the world stands for and should equal; empty where
+            there is none.
         names_code: a text in a configuration that could name code to run, or None.
     """
 
@@ -317,6 +319,7 @@ class World:
     number_key: str | None = None
     variants: Mapping[str, Config] = field(default_factory=dict)
     row_layout: Callable[[Config], dict[str, Any]] | None = None
+    reference: Config = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
 
     @property

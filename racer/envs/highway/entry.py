@@ -30,4 +30,5 @@ WORLD = World(
     film=FILM,
     row_layout=row_layout,
     replay=REPLAY,
+    reference={"engine": "highway-env"},
 )

@@ -12,10 +12,11 @@ from highway_env.envs.highway_env import HighwayEnv
 
 from racer.core.errors import UsageError, unknown_name
 from racer.envs.highway.simulator import layout as at
+from racer.envs.highway.simulator.config import Parameters
 from racer.envs.highway.twin_common import ENGINES, action_space, observation_space, refused
 from racer.envs.highway.twin_keys import live_keys, same_config, warn_of_unknown_keys
 from racer.envs.highway.twin_scene import Scene
-from racer.envs.highway.twin_simulator import TwinSimulator
+from racer.envs.highway.twin_simulator import NewSceneNeeded, TwinSimulator
 from racer.envs.highway.twin_types import EpisodeViews
 from racer.envs.highway.twin_variants import check_constants
 
@@ -164,16 +165,19 @@ class TwinBase(HighwayEnv):
             if self._seen is not None or self.engine == "highway-env":
                 super().define_spaces()
             return  # at construction: the first reset follows
-        self._adopt({key: self.config[key] for key in ("observation", "action")})
+        try:
+            self._adopt({key: self.config[key] for key in ("observation", "action")})
+        except NewSceneNeeded as needed:
+            # the spaces change as highway-env's do; the old ego knows no such action until the next reset
+            self._set_spaces(needed.parameters)
+            return
         if self.simulator is None:
             super().define_spaces()
             return
         self._views.forget_types()
-        self._set_spaces()
+        self._set_spaces(self.simulator.parameters)
 
-    def _set_spaces(self) -> None:
-        assert self.simulator is not None
-        parameters = self.simulator.parameters
+    def _set_spaces(self, parameters: Parameters) -> None:
         self.observation_space = observation_space(parameters.observation)
         # a new one each time, as highway-env's: a seed given to the action space ends here
         self.action_space = action_space(parameters.action)
@@ -183,6 +187,8 @@ class TwinBase(HighwayEnv):
         assert self.simulator is not None
         try:
             self.simulator.adopt({**self.simulator.config, **copy.deepcopy(dict(keys))})
+        except NewSceneNeeded:
+            raise
         except UsageError as error:
             if self.engine == "compiled":
                 raise refused(error) from None

@@ -76,7 +76,7 @@ class HighwayTwin(PlanningTwin):
         if simulator is None:
             return super().reset()
         self.update_metadata()
-        self._set_spaces()
+        self._set_spaces(simulator.parameters)
         self.done = False
         self._lend_generator()
         if scene is None:

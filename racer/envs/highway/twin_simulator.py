@@ -18,6 +18,14 @@ from racer.envs.highway.twin_scene import Scene, place_compiled
 __all__ = ["TwinSimulator"]
 
 
+class NewSceneNeeded(UsageError):
+    """Another kind of ego: ``parameters`` are sound, but no present scene can go on under them."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__("another kind of ego needs a new scene: call reset()")
+        self.parameters = parameters
+
+
 class TwinSimulator(HighwaySimulator):
     """A simulator whose copies share what never changes: the parameters and the configuration."""
 
@@ -42,11 +50,12 @@ class TwinSimulator(HighwaySimulator):
         """Go on with other parameters of the same scene (times, rewards, what is observed, actions).
 
         Raises:
-            UsageError: if ``config`` is not covered; nothing has changed then.
+            NewSceneNeeded: if the ego would be of another kind.
+            UsageError: if ``config`` is not covered; nothing has changed in either case.
         """
         parameters = Parameters.parse(config, fast=self.fast, brute_force=False)
         if parameters.wholes[at.EGO_KIND] != self.parameters.wholes[at.EGO_KIND]:
-            raise UsageError("another kind of ego needs a new scene: call reset()")
+            raise NewSceneNeeded(parameters)
         shape = (self.num_envs, parameters.observation.capacity, len(parameters.observation.features))
         self.config, self.parameters = dict(config), parameters
         if self._observations.shape != shape:

@@ -74,7 +74,7 @@ def test_logits_are_onnxruntimes_on_states_that_occur(session):
     apart, own_error, their_error = np.max(found, axis=0)
     assert len(found) == 10
     assert apart < 2e-5
-    # Both are float32, whose last bits depend on the processor; ours is the one nearer to what the network says in float64.
+    # Both are float32, whose last bits depend on the processor; ours is nearer to what the network says in float64.
     assert own_error < their_error
 
 

@@ -9,20 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# NumPy's AVX512 routines and OpenBLAS's fused dot products differ from plain IEEE arithmetic and libm by an ulp
-PINNED = {
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4",
-    "OPENBLAS_CORETYPE": "Haswell",
-    "NUMBA_DISABLE_INTEL_SVML": "1",
-    "OMP_NUM_THREADS": "1",
-}
+from racer.evaluation.diverge import PLAIN_ARITHMETIC
 
 
 def pinned(program: str, *arguments: str) -> dict[str, Any]:
     """Run ``program`` with pinned arithmetic and return the JSON of its last line."""
     child = subprocess.run(
         [sys.executable, str(Path(__file__).parent / program), *arguments],
-        env={**os.environ, **PINNED},
+        env={**os.environ, **PLAIN_ARITHMETIC},
         capture_output=True,
         text=True,
         timeout=1500,

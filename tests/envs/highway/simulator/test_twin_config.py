@@ -119,6 +119,20 @@ def test_spaces_can_be_defined_anew() -> None:
     assert theirs.unwrapped.default_config() == ours.unwrapped.default_config()
 
 
+def test_another_kind_of_action_waits_for_the_next_reset() -> None:
+    theirs, ours = pair("highway-v0", config=SMALL)
+    for env in (theirs, ours):
+        env.reset(seed=1)
+        env.unwrapped.configure({"action": CONTINUOUS["action"]})
+        env.unwrapped.define_spaces()
+    assert theirs.unwrapped.action_space == ours.unwrapped.action_space
+    with pytest.raises(UsageError, match="action"):
+        ours.unwrapped.step(np.zeros(2))
+    same_reset(theirs, ours, seed=2)
+    for _ in range(3):
+        same(theirs.unwrapped.step(np.array([0.5, 0.01])), ours.unwrapped.step(np.array([0.5, 0.01])))
+
+
 def test_observation_bounds_are_highway_envs() -> None:
     """Stable-Baselines3 compares a saved model's spaces with an environment's before it loads it."""
     for env_id in ("highway-v0", "highway-fast-v0"):

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from twin_pairs import PINNED
+
+from racer.evaluation.diverge import PLAIN_ARITHMETIC
 
 HERE = Path(__file__).parent
 
@@ -33,13 +34,13 @@ QUICK = (
 
 
 def test_bits_of_what_surrounds_a_step() -> None:
-    assert "passed" in run_pytest(HERE, *QUICK, **PINNED)
+    assert "passed" in run_pytest(HERE, *QUICK, **PLAIN_ARITHMETIC)
 
 
 @pytest.mark.slow
 def test_bits_of_all_the_twins_tests() -> None:
     files = [path.name for path in HERE.glob("test_twin_*.py") if path.name != Path(__file__).name]
-    assert "passed" in run_pytest(HERE, "-m", "slow or not slow", *files, **PINNED)
+    assert "passed" in run_pytest(HERE, "-m", "slow or not slow", *files, **PLAIN_ARITHMETIC)
 
 
 @pytest.mark.slow

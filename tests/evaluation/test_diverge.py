@@ -1,0 +1,59 @@
+"""``python -m racer diverge``: two programs side by side, from the command line."""
+
+from dataclasses import replace
+
+import pytest
+
+import racer.__main__ as program
+import racer.evaluation.diverge as module
+from racer.envs.registry import get_world
+
+SMALL = ["--env.vehicles_count=5", "--env.duration=4", "--num_episodes", "2", "--action_scale", "0.02"]
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = program.main(["diverge", *arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_the_compiled_highway_equals_highway_env_to_the_last_bit(capsys):
+    code, out, err = run(capsys, *SMALL)
+    assert (code, err) == (0, "")
+    steps, _ = out.split(" steps in 2 episodes equal, highway beside engine=highway-env: ")
+    assert int(steps) > 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"lanes_count": 3}, "reset: observation["),
+        ({"reward_speed_range": [10, 30]}, ": reward[0]"),
+        ({"duration": 2}, ": truncated[0] is "),
+    ],
+)
+def test_the_first_difference_is_named(changed, what, capsys, monkeypatch):
+    other = replace(get_world("highway"), reference=changed)
+    monkeypatch.setattr(module, "get_world", lambda name: other)
+    code, out, err = run(capsys, *SMALL, "--native")
+    assert code == 1
+    assert "seed 0, " in err
+    assert what in err
+    assert " in 0 episodes equal" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--world", "tmaze"], "stands for no other program"),
+        (["--max_steps", "0"], "max_steps must be at least 1"),
+        (["--action_scale", "nan"], "action_scale must be at least 0"),
+        (["--num_episodes", "0"], "num_episodes must be at least 1"),
+        (["--env.lane_count=3"], "lanes_count"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(arguments, line, capsys):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert line in err
+    assert err.count("\n") == 1
