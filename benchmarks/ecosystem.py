@@ -6,7 +6,8 @@
 
 prints steps a second of CPU time, learning included, of Stable-Baselines3's PPO, DQN and SAC on ``highway-v0`` as
 highway-env has it, with the string ``racer/highway-v0`` in its place, and with ``racer.sb3.make_vec_env``, all in the
-same run; and of a tree search that copies the environment for each of its nodes (``copy.deepcopy``).
+same run; of a tree search that copies the environment for each of its nodes (``copy.deepcopy``); and policy steps/s of
+HighJax, which needs flax, beside the batched twin (HighJax follows highway-env's rules, not its numbers).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,18 +29,29 @@ import racer.envs  # noqa: F401  (registers the ids)
 
 THEIRS, OURS = "highway-v0", "racer/highway-v0"
 CONTINUOUS = {"action": {"type": "ContinuousAction"}}
+NET = {"policy_kwargs": {"net_arch": [256, 256]}, "gamma": 0.8, "learning_rate": 5e-4}
+ONE_BY_ONE = {"train_freq": 1, "gradient_steps": 1}
+# The batched environments get as many gradient steps a transition.
+TOGETHER = {"train_freq": 1, "gradient_steps": -1}
+# Learners are set as in HighwayEnv's public example scripts where it has one (PPO, DQN), else as by default.
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    "ppo": {"name": "PPO", "options": {"n_steps": 64, "batch_size": 256}, "envs": 16},
-    "dqn": {"name": "DQN", "options": {"learning_starts": 64, "train_freq": 16, "gradient_steps": 1}, "envs": 16},
-    "sac": {"name": "SAC", "options": {"learning_starts": 64, "train_freq": 16, "gradient_steps": 1}, "envs": 16},
-}
+    "ppo": {
+        "name": "PPO", "options": {**NET, "batch_size": 64, "n_epochs": 10},
+        "one_by_one": (6, {"n_steps": 128}), "together": (64, {"n_steps": 12}),
+    },
+    "dqn": {
+        "name": "DQN", "options": {**NET, "buffer_size": 15_000, "batch_size": 32, "learning_starts": 200},
+        "one_by_one": (1, ONE_BY_ONE), "together": (16, TOGETHER),
+    },
+    "sac": {"name": "SAC", "options": {}, "one_by_one": (1, ONE_BY_ONE), "together": (16, TOGETHER)},
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of CPU time for every figure")
-    parser.add_argument("--rows", nargs="+", default=[*ALGORITHMS, "planner"], choices=[*ALGORITHMS, "planner"])
-    parser.add_argument("--highjax", type=Path, default=None, help="a checkout of HighJax, run by its own benchmark")
+    parser.add_argument("--rows", nargs="*", default=[*ALGORITHMS, "planner"], choices=[*ALGORITHMS, "planner"])
+    parser.add_argument("--highjax", type=Path, default=None, help="a checkout of HighJax: a row for it")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
     arguments = parser.parse_args()
     print(f"{'':>10}  {THEIRS:>12}  {OURS:>18}  {'ratio':>7}  {'batched':>10}  {'ratio':>7}   (steps/s of CPU time)")
@@ -52,7 +63,9 @@ def main() -> None:
         last = f"{batched:10,.0f}  {batched / base:6.0f}x" if batched else f"{'-':>10}  {'-':>7}"
         print(f"{row:>10}  {base:12,.1f}  {changed:18,.0f}  {changed / base:6.0f}x  {last}", flush=True)
     if arguments.highjax is not None:
-        found["highjax"] = highjax(arguments.highjax)
+        found["highjax"] = rates = highjax(arguments.highjax, arguments.seconds)
+        theirs, ours = rates["highjax"], rates["batched"]
+        print(f"HighJax {theirs:,.0f}, {OURS} batched {ours:,.0f} steps/s: {ours / theirs:,.0f}x")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -63,17 +76,21 @@ def sb3_rates(row: str, seconds: float) -> dict[str, float]:
 
     from racer.sb3 import make_vec_env as batched
 
-    count, config = ALGORITHMS[row]["envs"], CONTINUOUS if row == "sac" else {}
-    ways: dict[str, Callable[[], Any]] = {
-        "highway-env": lambda: make_vec_env(THEIRS, count, env_kwargs={"config": config}),
-        "changed": lambda: make_vec_env(OURS, count, env_kwargs={"config": config}),
-        "batched": lambda: batched(OURS, count, config=config),
+    entry, config = ALGORITHMS[row], CONTINUOUS if row == "sac" else {}
+    (count, one_by_one), (batch, together) = entry["one_by_one"], entry["together"]
+    ways: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+        "highway-env": (lambda: make_vec_env(THEIRS, count, env_kwargs={"config": config}), one_by_one),
+        "changed": (lambda: make_vec_env(OURS, count, env_kwargs={"config": config}), one_by_one),
+        "batched": (lambda: batched(OURS, batch, config=config), together),
     }
-    return {name: learning_rate(row, make, seconds) for name, make in ways.items()}
+    options = entry["options"]
+    return {
+        way: learning_rate(entry["name"], make(), {**options, **more}, seconds) for way, (make, more) in ways.items()
+    }
 
 
-def learning_rate(row: str, make: Callable[[], Any], seconds: float) -> float:
-    """Return steps/s of ``learn``, from its second hundred of steps on."""
+def learning_rate(algorithm: str, envs: Any, options: dict[str, Any], seconds: float) -> float:
+    """Return steps/s of ``learn``, of the 200th step on."""
     import stable_baselines3
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -81,12 +98,12 @@ def learning_rate(row: str, make: Callable[[], Any], seconds: float) -> float:
         began, first = 0.0, 0
 
         def _on_step(self) -> bool:
-            if not self.began and self.num_timesteps >= 100:
+            if not self.began and self.num_timesteps >= 200:
                 self.began, self.first = time.process_time(), self.num_timesteps
             return not self.began or time.process_time() - self.began < seconds
 
-    entry, clock, envs = ALGORITHMS[row], Clock(), make()
-    model = getattr(stable_baselines3, entry["name"])("MlpPolicy", envs, seed=0, device="cpu", **entry["options"])
+    clock = Clock()
+    model = getattr(stable_baselines3, algorithm)("MlpPolicy", envs, seed=0, device="cpu", **options)
     model.learn(10**9, callback=clock)
     rate = (model.num_timesteps - clock.first) / (time.process_time() - clock.began)
     envs.close()
@@ -114,14 +131,50 @@ def nodes_per_second(env_id: str, seconds: float) -> float:
     return nodes / (time.process_time() - began)
 
 
-def highjax(checkout: Path) -> dict[str, str]:
-    """Run HighJax's own benchmark, whose output is printed as it is."""
-    scripts = sorted(checkout.glob("**/*bench*.py"))
-    if not scripts:
-        raise SystemExit(f"error: {checkout} holds no benchmark script (*bench*.py)")
-    done = subprocess.run([sys.executable, str(scripts[0])], cwd=checkout, text=True, capture_output=True, check=False)
-    print(f"{scripts[0].relative_to(checkout)}:\n{done.stdout or done.stderr}")
-    return {"script": str(scripts[0].relative_to(checkout)), "output": done.stdout}
+def highjax(checkout: Path, seconds: float) -> dict[str, float]:
+    """Return policy steps/s of 64 environments of 50 cars, 15 frames a step, random actions: HighJax's, and ours."""
+    if not (checkout / "highjax" / "env.py").is_file():
+        raise SystemExit(f"error: {checkout} is no checkout of HighJax: highjax/env.py is missing")
+    sys.path.append(str(checkout))
+    return {"highjax": highjax_rate(seconds), "batched": batched_rate(seconds)}
+
+
+def highjax_rate(seconds: float, num_envs: int = 64, steps: int = 10) -> float:
+    """Return steps/s of HighJax as its documents run it: vmapped over environments, scanned over steps, jitted."""
+    import highjax as peer  # type: ignore[import-not-found]
+    import jax
+
+    env, params = peer.make("highjax-v0")
+
+    def step(carry: Any, key: Any) -> Any:
+        key, act = jax.random.split(key)
+        actions = jax.random.randint(act, (num_envs,), 0, 5)
+        keys = jax.random.split(key, num_envs)
+        _, states, rewards, _, _ = jax.vmap(env.step, (0, 0, 0, None))(keys, carry, actions, params)
+        return states, rewards
+
+    rollout = jax.jit(lambda states, key: jax.lax.scan(step, states, jax.random.split(key, steps)))
+    _, states = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), num_envs), params)
+    states, _ = jax.block_until_ready(rollout(states, jax.random.key(1)))
+    calls, began = 0, time.process_time()
+    while time.process_time() - began < seconds:
+        states, _ = jax.block_until_ready(rollout(states, jax.random.key(2 + calls)))
+        calls += 1
+    return calls * steps * num_envs / (time.process_time() - began)
+
+
+def batched_rate(seconds: float, num_envs: int = 64) -> float:
+    """Return steps/s of the batched twin, with resets."""
+    envs = gymnasium.make_vec(OURS, num_envs=num_envs, config={"simulation_frequency": 15, "policy_frequency": 1})
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    envs.step(rng.integers(5, size=num_envs))
+    calls, began = 0, time.process_time()
+    while time.process_time() - began < seconds:
+        envs.step(rng.integers(5, size=num_envs))
+        calls += 1
+    envs.close()
+    return calls * num_envs / (time.process_time() - began)
 
 
 if __name__ == "__main__":
