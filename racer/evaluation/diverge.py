@@ -1,4 +1,4 @@
-"""``python -m racer diverge``: whether a world does, to the last bit, what the program that it stands for does.
+"""``python -m racer diverge WORLD``: whether a world does, to the last bit, what the program that it stands for does.
 
 Both are reset with the same seeds and take the same random actions. Observations, rewards, end flags and the metrics of
 whole episodes are compared; the first difference is printed with its place, and the exit code is then 1.
@@ -59,7 +59,7 @@ class Comparison:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command line of ``diverge``; ``--env.<key>=<value>`` changes the world."""
-    parser.add_argument("--world", default="highway", help="(default: highway)")
+    parser.add_argument("world", metavar="WORLD", help="its name, as in training")
     parser.add_argument("--num_episodes", type=int, default=3, help="a seed each (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode and of its actions (default: 0)")
     parser.add_argument("--max_steps", type=int, default=100, help="of an episode (default: 100)")

@@ -11,8 +11,8 @@ from racer.envs.registry import get_world
 SMALL = ["--env.vehicles_count=5", "--env.duration=4", "--num_episodes", "2", "--action_scale", "0.02"]
 
 
-def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = program.main(["diverge", *arguments])
+def run(capsys, *arguments: str, world: str = "highway") -> tuple[int, str, str]:
+    code = program.main(["diverge", world, *arguments])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
@@ -43,17 +43,18 @@ def test_the_first_difference_is_named(changed, what, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("world", "arguments", "line"),
     [
-        (["--world", "tmaze"], "stands for no other program"),
-        (["--max_steps", "0"], "max_steps must be at least 1"),
-        (["--action_scale", "nan"], "action_scale must be at least 0"),
-        (["--num_episodes", "0"], "num_episodes must be at least 1"),
-        (["--env.lane_count=3"], "lanes_count"),
+        ("tmaze", [], "stands for no other program"),
+        ("highways", [], "'highway'"),
+        ("highway", ["--max_steps", "0"], "max_steps must be at least 1"),
+        ("highway", ["--action_scale", "nan"], "action_scale must be at least 0"),
+        ("highway", ["--num_episodes", "0"], "num_episodes must be at least 1"),
+        ("highway", ["--env.lane_count=3"], "lanes_count"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(arguments, line, capsys):
-    code, _, err = run(capsys, *arguments)
+def test_what_cannot_be_compared_is_one_line(world, arguments, line, capsys):
+    code, _, err = run(capsys, *arguments, world=world)
     assert code == 2
     assert line in err
     assert err.count("\n") == 1
