@@ -59,7 +59,7 @@ def observe(signals: Signals) -> Any:
     return xp.clip(whole, -_LIMIT, _LIMIT).astype(np.float32)
 
 
-def parts(observations: Any) -> tuple[Any, Any, Any, tuple[Any, Any, Any, Any]]:
+def parts(observations: Any) -> tuple[Any, Any, Any, tuple[Any, ...]]:
     """Return what observations ``[..., 256]`` hold, on NumPy or JAX arrays.
 
     Returns:
@@ -72,4 +72,4 @@ def parts(observations: Any) -> tuple[Any, Any, Any, tuple[Any, Any, Any, Any]]:
     rows = future.reshape(*lead, len(_FUTURE_SCALES), PLAN + 1)
     scaled = tuple(rows[..., i, :] * np.float32(scale) for i, scale in enumerate(_FUTURE_SCALES))
     steers, lataccels = observations[..., first:second] * _STEER, observations[..., second:third] * _LATACCEL
-    return observations[..., :first], steers, lataccels, scaled  # type: ignore[return-value]
+    return observations[..., :first], steers, lataccels, scaled

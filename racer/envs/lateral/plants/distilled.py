@@ -74,7 +74,8 @@ def fit(params: Params, seen: Seen, key: Any, *, epochs: int, learning_rate: flo
     batches = len(seen.means) // size
     rate = optax.cosine_decay_schedule(learning_rate, epochs * batches, _FINAL_RATE)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    state, known = (dict(params), optimizer.init(dict(params))), Seen(*map(jnp.asarray, seen))
+    state = dict(params), optimizer.init(dict(params))
+    known: Any = jax.tree.map(jnp.asarray, seen)
     for epoch_key in jax.random.split(key, epochs):
         order = jax.random.permutation(epoch_key, len(seen.means))[: batches * size].reshape(batches, size)
         state = _epoch(optimizer.update, state, known, order)
