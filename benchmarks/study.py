@@ -4,6 +4,7 @@
     python benchmarks/study.py risk --rows cvar-0.5 --steps 1600000   # one row, further
     python benchmarks/study.py highway                              # PPO on the default highway, in stages
     python benchmarks/study.py levels --seeds 1 2 3 4 5             # one CVaR policy for every risk level, there too
+    python benchmarks/study.py encoders --seeds 1 2 3 --episodes 300   # what reads the cars around, in a short training
     python benchmarks/study.py risk --report_only                   # evaluate and print what is there
     python benchmarks/study.py risk --seeds 1 2 3 --output FILE     # keep the figures, beside those already in FILE
 
@@ -144,12 +145,27 @@ def levels_rows() -> list[Row]:
     return [Row("cvar", flags, 1_500_000, 1_500_000, levels=levels)]
 
 
-STUDIES = {"risk": risk_rows, "highway": highway_rows, "levels": levels_rows}
+def encoder_rows() -> list[Row]:
+    """What reads the cars around: each encoder in the place of the lane slots, with all else as the default has it.
+
+    Those that read the observation itself have its features brought to about one, which lane slots do themselves.
+    """
+    (default,) = levels_rows()
+    rows = ("--config.view=None", "--config.observation_scale=(1.0, 0.03, 0.25, 0.1, 0.25, 8.0)")
+    encoders = {
+        "pointnet": '{"kind": "pointnet", "widths": (32, 64)}', "attention": '{"kind": "attention"}', "flat": "flat",
+    }  # fmt: skip
+    flags = {"lane-slots": (), **{name: (*rows, f"--config.encoder={given}") for name, given in encoders.items()}}
+    steps, levels = 250_000, (0.2, 0.8)
+    return [Row(name, (*default.flags, *extra), steps, steps, levels=levels) for name, extra in flags.items()]
+
+
+STUDIES = {"risk": risk_rows, "highway": highway_rows, "levels": levels_rows, "encoders": encoder_rows}
 
 PLANNER = "observation-planner"
 """Driver of the world whose return others are shown as shares of, where ``benchmarks/drivers.py`` has measured it."""
 
-FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000}
+FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000, "encoders": 30_000}
 """First held-out seed of each study's evaluations."""
 
 
