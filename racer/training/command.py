@@ -25,7 +25,7 @@ from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
 from racer.core.shipped import find_config
 from racer.core.trust import name_code, offer_flags
-from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
+from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.device import choose_device
 from racer.training.plan import (
@@ -114,6 +114,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define_dataclass_flags(SingleProcess, values, num_envs=None)
     define_dataclass_flags(ManyProcesses, values)
     define_dataclass_flags(ServiceConfig, values, without=("num_workers",))
+    define_dataclass_flags(BackendConfig, values)
     define_dataclass_flags(OffPolicyConfig, values, batch_size=None, utd_ratio=None)
     define_dataclass_flags(RolloutConfig, values)
 

@@ -18,7 +18,7 @@ from racer.core.config import check_fields, option
 from racer.core.errors import UsageError, shown
 from racer.core.run_dir import HeldRun, check_run_name, check_vacant, check_writable, lock_run, open_run
 from racer.core.trust import name_code, offer_flags, require_named
-from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
+from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.evaluation.episodes import MAX_EPISODES
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, wants_rollouts, write_run
 
@@ -113,6 +113,7 @@ class Setup:
         learning: replay and ratios, or which rollouts are taken.
         envs_per_worker: environments of each worker.
         inline: whether the workers live in the learner's thread.
+        backend: where they live otherwise.
     """
 
     schedule: Schedule
@@ -120,6 +121,7 @@ class Setup:
     learning: OffPolicyConfig | RolloutConfig
     envs_per_worker: int
     inline: bool
+    backend: BackendConfig = dataclasses.field(default_factory=BackendConfig)
 
     @property
     def gradient_steps(self) -> int:
@@ -167,16 +169,22 @@ class Options:
                 self.read[name] = found[name]
         return cls(**found)
 
+    def given(self, name: str) -> bool:
+        """Whether a flag was given, rather than left to its default."""
+        return name in self._values and bool(self._values[name].present)
+
     def refuse_others(self, agent: str, classes: Collection[type]) -> None:
         """Raise UsageError where a flag of ``classes`` was given that was not read and so would do nothing."""
         known = sorted(self.read)
         for name in (field.name for cls in classes for field in dataclasses.fields(cls)):
-            if name not in self.read and name in self._values and self._values[name].present and name != "seed":
+            if name not in self.read and self.given(name) and name != "seed":
                 raise UsageError(f"flag --{name} has no meaning for {agent}; its own are {', '.join(known)}")
 
 
 MakeSetup = Callable[[Options, RunSpec], Setup]
-_OPTION_CLASSES = (Schedule, SingleProcess, ManyProcesses, Workers, ServiceConfig, OffPolicyConfig, RolloutConfig)
+_OPTION_CLASSES = (
+    Schedule, SingleProcess, ManyProcesses, Workers, ServiceConfig, BackendConfig, OffPolicyConfig, RolloutConfig,
+)  # fmt: skip
 
 
 def single_process(options: Options, spec: RunSpec) -> Setup:
@@ -223,7 +231,29 @@ def worker_processes(options: Options, spec: RunSpec, num_workers: int | None = 
         fixed |= {name: defaults[name] for name in decided} | {"max_queue_size": 1 << 30}
     service = options(ServiceConfig, fixed=fixed)
     learning = options(RolloutConfig) if rollouts else options(OffPolicyConfig)
-    return _checked(Setup(schedule, service, learning, many.envs_per_worker, inline=False), spec)
+    backend = _backend(options, service)
+    return _checked(Setup(schedule, service, learning, many.envs_per_worker, inline=False, backend=backend), spec)
+
+
+def _backend(options: Options, service: ServiceConfig) -> BackendConfig:
+    """Read where the workers run.
+
+    Raises:
+        UsageError: flags for Ray without Ray, more workers needed than wanted, or fewer than lock step needs.
+    """
+    chosen = options(BackendConfig)
+    if chosen.backend != "ray":
+        for name in ("ray_address", "min_workers", "worker_cpus"):
+            if options.given(name):
+                raise UsageError(f"flag --{name} concerns a Ray cluster: it needs --backend ray")
+    elif chosen.min_workers > service.num_workers:
+        raise UsageError(f"option 'min_workers' ({chosen.min_workers}) exceeds 'num_workers' ({service.num_workers})")
+    elif service.deterministic and chosen.min_workers not in (0, service.num_workers):
+        raise UsageError(
+            f"option 'min_workers' ({chosen.min_workers}) must be 'num_workers' ({service.num_workers}) in a "
+            "deterministic run: every round needs all workers"
+        )
+    return chosen
 
 
 def workers_or_none(options: Options, spec: RunSpec) -> Setup:

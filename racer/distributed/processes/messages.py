@@ -24,7 +24,7 @@ def parameters_to_bytes(parameters: Parameters) -> bytearray:
     return encode_arrays(header, {"data": np.frombuffer(data, np.uint8)})
 
 
-def parameters_from_bytes(block: bytearray) -> Parameters:
+def parameters_from_bytes(block: bytearray | memoryview) -> Parameters:
     """Inverse of :func:`parameters_to_bytes`."""
     header, arrays = decode_arrays(block)
     params = None if header["warmup"] else bytes_to_params(arrays["data"].tobytes())
@@ -46,7 +46,7 @@ def batch_to_bytes(batch: WorkerBatch) -> bytearray:
     return encode_arrays(header, arrays)
 
 
-def batch_from_bytes(block: bytearray) -> WorkerBatch:
+def batch_from_bytes(block: bytearray | memoryview) -> WorkerBatch:
     """Inverse of :func:`batch_to_bytes`; the arrays are views of ``block``.
 
     Raises:

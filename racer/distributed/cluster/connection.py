@@ -1,0 +1,284 @@
+"""Joining a Ray cluster, or starting one on this machine: what is refused, and in which words.
+
+Whoever reaches a Ray cluster runs code on it. So one that is started here listens on loopback and asks for a token, and
+one that is reached over a network is joined only with Ray's token authentication.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from racer.core.errors import RacerError, UsageError, nearest, shown
+
+__all__ = ["Cluster", "ClusterLost", "connect", "import_ray", "prepare"]
+
+_CLIENT = "ray://"
+_REACH = 5.0
+_RETRIES = 8
+_STORE_BYTES = 256 << 20
+_HEAD_INTERVAL = 2.0
+_HEAD_LIMIT = 20.0
+_TOKEN_SINCE = "2.52"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+class ClusterLost(RacerError):
+    """The head of the cluster does not answer any more."""
+
+
+class Cluster:
+    """A cluster that this process is joined to.
+
+    Args:
+        ray: the module.
+        address: as it was asked for, for messages.
+        watched: host and port that answer as long as the cluster lives; None for one of our own.
+        loopback: whether only this machine can reach it.
+    """
+
+    def __init__(self, ray: Any, address: str, watched: tuple[str, int] | None, *, loopback: bool) -> None:
+        self.ray, self.address, self._loopback = ray, address, loopback
+        self._watched = watched
+        self._answered = time.monotonic()
+        self._closed = threading.Event()
+        if watched is not None:
+            threading.Thread(target=self._watch, name="cluster-head", daemon=True).start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the head has not answered for too long: Ray itself would end this process some time after that."""
+        return time.monotonic() - self._answered > _HEAD_LIMIT and self._watched is not None
+
+    def raise_if_lost(self) -> None:
+        """Raise ClusterLost where the head has not answered for too long."""
+        if self.lost:
+            raise ClusterLost(
+                f"the head of the Ray cluster at {self.address} has not answered for {_HEAD_LIMIT:g} s; "
+                "go on with --resume on another cluster"
+            )
+
+    def cpus(self) -> tuple[float, float]:
+        """Return how many CPUs the cluster has, and how many are free."""
+        return self.ray.cluster_resources().get("CPU", 0.0), self.ray.available_resources().get("CPU", 0.0)
+
+    def describe(self) -> str:
+        """Say what the cluster has."""
+        total, free = self.cpus()
+        return f"the Ray cluster at {self.address} has {total:g} CPUs, {free:g} of them free"
+
+    def require(self, workers: int, worker_cpus: float) -> None:
+        """Raise UsageError where the cluster is too small for so many workers."""
+        total, _ = self.cpus()
+        if workers * worker_cpus > total:
+            room = int(total / worker_cpus)
+            ways = [f"--num_workers {room}"] if room else []
+            ways += ["--min_workers with fewer"] if room else []
+            ways += [f"--worker_cpus {total / workers:.2g}"] if total else []
+            raise UsageError(
+                f"{workers} workers of {worker_cpus:g} CPUs each need {workers * worker_cpus:g}, and the Ray cluster "
+                f"at {self.address} has {total:g}; {', '.join(ways) or 'add machines'}"
+            )
+
+    def check_token(self, host: str, asked: bool) -> None:
+        """Raise UsageError where a machine of a cluster on a network lets anybody in."""
+        if not (asked or self._loopback):
+            raise UsageError(
+                f"machine {host} of the Ray cluster at {self.address} asks for no token, so whoever reaches it runs "
+                "code there; start Ray on every machine with RAY_AUTH_MODE=token (docs/cluster.md)"
+            )
+
+    def close(self) -> None:
+        """Leave the cluster; one of our own ends."""
+        self._closed.set()
+        if not self.lost:
+            self.ray.shutdown()
+
+    def _watch(self) -> None:
+        assert self._watched is not None
+        while not self._closed.wait(_HEAD_INTERVAL):
+            with contextlib.suppress(OSError), socket.create_connection(self._watched, _REACH):
+                self._answered = time.monotonic()
+
+
+def import_ray() -> ModuleType:
+    """Import Ray.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise UsageError(f"Ray is not installed ({error}): pip install -e '.[ray]'") from error
+
+
+@contextlib.contextmanager
+def connect(address: str = "local") -> Iterator[Cluster]:
+    """Join a cluster for as long as the context is entered.
+
+    Args:
+        address: "local", "auto", "HOST:PORT" or "ray://HOST:PORT".
+
+    Raises:
+        UsageError: Ray is not installed, the address cannot be read or reached, the versions differ, or a cluster on a
+            network takes no token.
+    """
+    found = None if address == "local" else _endpoint(address)
+    prepare(found)
+    ray = import_ray()
+    loopback = found is None or _is_loopback(found[0])
+    if found is not None and not loopback:
+        _require_token(ray, address)
+    cluster = _join(ray, address, found, loopback)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    """Return host and port of an address, once something answers there."""
+    if address == "auto":
+        address = _running() or ""
+        if not address:
+            raise UsageError(
+                "--ray_address auto: no Ray cluster runs on this machine and RAY_ADDRESS is not set; "
+                "ray start --head (docs/cluster.md), or --ray_address local"
+            )
+    host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 65_536):
+        guess = nearest(address, ("auto", "local"))
+        hint = f"did you mean {guess!r}?" if guess else "auto, local, HOST:PORT or ray://HOST:PORT"
+        raise UsageError(f"--ray_address cannot be {shown(address)}; {hint}")
+    try:
+        socket.create_connection((host, int(port)), _REACH).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"no Ray cluster answers at {address} within {_REACH:g} s: {reason}") from error
+    return host, int(port)
+
+
+def _running() -> str | None:
+    """Return the address of the cluster that RAY_ADDRESS names, or that was last started on this machine."""
+    if os.environ.get("RAY_ADDRESS"):
+        return os.environ["RAY_ADDRESS"]
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        return note.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(str(name).startswith(("127.", "::1")) for name in found)
+
+
+def prepare(found: tuple[str, int] | None) -> None:
+    """Set what Ray reads from the environment when it is imported; too late where somebody imported it before."""
+    if "ray" in sys.modules:
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(_RETRIES))
+    if found is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    elif "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"
+    if found is None or _is_loopback(found[0]):
+        # Ray's word for "one machine": else it puts the machine's address on the network in place of 127.0.0.1.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _require_token(ray: Any, address: str) -> None:
+    risk = f"the Ray cluster at {address} is on a network, where whoever reaches it runs code"
+    if not hasattr(ray.exceptions, "AuthenticationError"):
+        raise UsageError(f"{risk}; Ray {ray.__version__} knows no token, Ray {_TOKEN_SINCE} does")
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise UsageError(f"{risk}; set RAY_AUTH_MODE=token and a token on every machine (docs/cluster.md)")
+
+
+def _join(ray: Any, address: str, found: tuple[str, int] | None, loopback: bool) -> Cluster:
+    if ray.is_initialized():
+        # A program that has joined a cluster itself uses that one.
+        return Cluster(ray, address, found, loopback=loopback)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if found is None:
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    elif address.startswith(_CLIENT):
+        options["address"] = address
+    else:
+        options["address"] = f"{found[0]}:{found[1]}"
+    with _own_signals(), _captured_errors() as said:
+        try:
+            ray.init(**options)
+        except Exception as error:
+            raise UsageError(_refusal(address, error, said())) from error
+    return Cluster(ray, address, found, loopback=loopback)
+
+
+def _refusal(address: str, error: Exception, said: str) -> str:
+    """Say in one line why a cluster was not joined."""
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    text = " ".join(" ".join(str(each) for each in chain).split()) + said
+    if "Version mismatch" in text:
+        return f"the Ray cluster at {address} runs other versions: {text[text.find('The cluster was') :][:300]}"
+    if "InvalidAuthToken" in text or "Unauthenticated" in text:
+        return f"the Ray cluster at {address} takes another token than ours (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH)"
+    return f"the Ray cluster at {address} cannot be joined: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's signal handlers: Ray puts its own in place of some."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _captured_errors() -> Iterator[Any]:
+    """Keep from standard error what Ray's own library writes there while it tries to connect; yields a reader of it."""
+    with tempfile.TemporaryFile() as captured:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+
+        def read() -> str:
+            captured.seek(0)
+            return captured.read().decode(errors="replace")
+
+        try:
+            yield read
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
