@@ -47,10 +47,13 @@ class Cluster:
         address: as it was asked for, for messages.
         watched: host and port that answer as long as the cluster lives; None for one of our own.
         loopback: whether only this machine can reach it.
+        joined: whether it was joined here, and is to be left at the end.
     """
 
-    def __init__(self, ray: Any, address: str, watched: tuple[str, int] | None, *, loopback: bool) -> None:
-        self.ray, self.address, self._loopback = ray, address, loopback
+    def __init__(
+        self, ray: Any, address: str, watched: tuple[str, int] | None, *, loopback: bool, joined: bool = True
+    ) -> None:
+        self.ray, self.address, self._loopback, self._joined = ray, address, loopback, joined
         self._watched = watched
         self._answered = time.monotonic()
         self._closed = threading.Event()
@@ -103,7 +106,7 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; one of our own ends."""
         self._closed.set()
-        if not self.lost:
+        if self._joined and not self.lost:
             self.ray.shutdown()
 
     def _watch(self) -> None:
@@ -196,6 +199,8 @@ def prepare(found: tuple[str, int] | None) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(_RETRIES))
+    # Of what is started here; else workers give way to everything on their machine, the learner included.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if found is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -222,7 +227,7 @@ def _require_token(ray: Any, address: str) -> None:
 def _join(ray: Any, address: str, found: tuple[str, int] | None, loopback: bool) -> Cluster:
     if ray.is_initialized():
         # A program that has joined a cluster itself uses that one.
-        return Cluster(ray, address, found, loopback=loopback)
+        return Cluster(ray, address, found, loopback=loopback, joined=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if found is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
