@@ -203,7 +203,7 @@ class RayPool:
     def _tend(self, slot: ActorSlot, now: float) -> None:
         """Look after one worker: start it, ask how it is, end its silence."""
         if slot.actor is None:
-            if now >= slot.retry_at and not self._stopping:
+            if now >= slot.retry_at and not self._stopping and self._cluster.answers():
                 self._launch(slot)
             return
         # Without an identity it waits for room in the cluster; _count_places knows when that is too long.
@@ -296,7 +296,8 @@ class RayPool:
             self._lost(slot, reply.summary)
         elif reply is not None:
             try:
-                batch = batch_from_bytes(reply.data)
+                # A copy: what stays in the object store ends this process if the store does.
+                batch = batch_from_bytes(bytearray(reply.data))
                 check_batch(batch, self._task)
             except BrokenFrame as error:
                 self._lost(slot, f"sent {error}")
@@ -311,6 +312,8 @@ class RayPool:
             self._feed(slot)
 
     def _broadcast(self, block: np.ndarray) -> None:
+        if not self._cluster.answers():
+            return
         self._parameters = self._cluster.ray.put(block)
         self._publications += 1
         for slot in self.slots:
@@ -329,7 +332,6 @@ class RayPool:
     def _end_all(self) -> None:
         """Ask every worker to stop, wait for a while, then kill all."""
         ray = self._cluster.ray
-        actors = [slot.actor for slot in self.slots if slot.actor is not None]
         if not self._cluster.lost:
             placed = [slot.actor for slot in self.slots if slot.actor is not None and slot.identity is not None]
             for actor in placed:
@@ -337,9 +339,9 @@ class RayPool:
             closed = [actor.close.options(concurrency_group="collecting").remote() for actor in placed]
             if closed:
                 ray.wait(closed, num_returns=len(closed), timeout=self.config.stop_grace)
-        for slot, actor in zip([slot for slot in self.slots if slot.actor is not None], actors, strict=True):
-            with contextlib.suppress(Exception):
-                ray.kill(actor)
+        for slot in self.slots:
+            if slot.actor is not None and not self._cluster.lost:
+                ray.kill(slot.actor)
             slot.actor = None
 
 
