@@ -48,9 +48,13 @@ def calm() -> Schedule:
 
 
 def draw(kit: Kit, seed: int, number: int) -> Schedule:
-    """Draw a schedule of a kit; it does not depend on how many are drawn."""
-    rng = random.Random(f"{seed}/{number}")
-    kind = rng.choice(kit.faults)
+    """Draw a schedule of a kit; it does not depend on how many are drawn.
+
+    Each kind comes once in every block of as many schedules as there are kinds.
+    """
+    block, place = divmod(number - 1, len(kit.faults))
+    kinds = random.Random(f"{seed}/block {block}").sample(kit.faults, len(kit.faults))
+    rng, kind = random.Random(f"{seed}/{number}"), kinds[place]
     early, at = rng.random() < _EARLY, rng.uniform(0.0, _LATEST)
     share, target, pause = rng.random(), rng.random(), rng.uniform(0.2, 1.0)
     # There must be a checkpoint before it can be damaged, or a worker before it can be stopped.
