@@ -152,7 +152,9 @@ def load_kit(path: Path) -> Kit:
     if "folder" in values:
         raise UsageError(f"{shown(str(path))}: unknown kit key 'folder'; it is where the file lies")
     try:
-        parts = {key: from_mapping(part, values[key], f"{key}' key") for key, part in _PARTS.items() if key in values}
+        parts: dict[str, Any] = {
+            key: from_mapping(part, values[key], f"{key}' key") for key, part in _PARTS.items() if key in values
+        }
         kit = from_mapping(Kit, {**values, **parts, "folder": path.resolve().parent}, "kit key")
     except UsageError as error:
         raise UsageError(f"{shown(str(path))}: {error}") from error
