@@ -19,7 +19,8 @@ from racer.core.yaml_file import parse_yaml
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.envs.registry import get_world
 from racer.networks.layers import ACTIVATIONS
-from racer.training.plan import RunPlan, Schedule, Setup
+from racer.training.options import Schedule, Setup
+from racer.training.plan import RunPlan
 from racer.training.run_spec import RunSpec, read_run, spec_from_config
 
 __all__ = [
