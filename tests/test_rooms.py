@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "racer"
-ROOMS = ("core", "networks", "agents", "replay", "distributed", "training", "evaluation", "plotting", "sweeps")
+ROOMS = (
+    "core", "networks", "agents", "replay", "distributed", "training", "evaluation", "plotting", "sweeps", "faults",
+)  # fmt: skip
 PAST_KEY = "vehicle_features"
 """A key of earlier formats, which the files called past.py read."""
 
@@ -24,3 +26,9 @@ def test_no_room_but_the_worlds_knows_driving(room):
         if DRIVING.search(line.replace(PAST_KEY, "") if path.name == "past.py" else line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_fault_kit_knows_the_core_only():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "faults").glob("*.py")]
+    imported = {name for text in sources for name in re.findall(r"^\s*(?:from|import) racer\.(\w+)", text, re.MULTILINE)}
+    assert imported == {"core", "faults"}

@@ -90,9 +90,9 @@ def run_trial(kit: Kit, schedule: Schedule, cache: Path, keep: Path | None = Non
     trial, start = _Trial(kit, schedule, folder, cache), time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
-            stack.callback(_keep, trial, keep)
             if schedule.kind == "full_disk":
                 stack.enter_context(small_disk(trial.run_folder, kit.disk_mb))
+            stack.callback(_keep, trial, keep)
             stack.callback(trial.end)
             trial.go()
     except NotPossible as error:
