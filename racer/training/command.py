@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ _FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --a
 
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``train`` say; returns the exit code."""
-    values, words = flags.FlagValues(), _with_shipped_config(words)
+    values, words = flags.FlagValues(), _with_named_agent(_with_shipped_config(words))
     given = _given(words, ("agent", "world", "config", "resume", "device", "learner_threads", "config.model_cls"))
     # Before the agent's module is imported, which brings JAX.
     threads = given.get("learner_threads", "1")
@@ -153,6 +154,14 @@ def _with_shipped_config(words: Sequence[str]) -> list[str]:
         elif word in ("--config", "-config") and i + 1 < len(found):
             found[i + 1] = find_config(found[i + 1])
     return found
+
+
+def _with_named_agent(words: Sequence[str]) -> list[str]:
+    """Let ``--config.model_cls`` name the agent of a resumed run too, which has no config whose key it could be."""
+    given = _given(words, ("agent", "config", "resume"))
+    if "resume" not in given or len(given) > 1:
+        return list(words)
+    return [re.sub(r"^--?config\.model_cls(?==|$)", "--agent", word) for word in words]
 
 
 def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
