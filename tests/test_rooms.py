@@ -11,7 +11,9 @@ import pytest
 from racer.envs.registry import world_names
 
 ROOT = Path(__file__).parents[1] / "racer"
-ROOMS = ("core", "networks", "agents", "replay", "distributed", "training", "evaluation", "plotting", "sweeps")
+ROOMS = (
+    "core", "networks", "agents", "replay", "distributed", "training", "evaluation", "plotting", "sweeps", "faults",
+)  # fmt: skip
 PAST_KEY = "vehicle_features"
 """A key of earlier formats, which the files called past.py read."""
 
@@ -27,6 +29,13 @@ def test_no_room_but_the_worlds_knows_driving(room):
         if DRIVING.search(line.replace(PAST_KEY, "") if path.name == "past.py" else line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_fault_kit_knows_the_core_only():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "faults").glob("*.py")]
+    statement = re.compile(r"^\s*(?:from|import) racer\.(\w+)", re.MULTILINE)
+    imported = {name for text in sources for name in statement.findall(text)}
+    assert imported == {"core", "faults"}
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -166,8 +166,9 @@ def load_kit(path: Path) -> Kit:
 
 
 def _check_command(kit: Kit, key: str, path: Path) -> None:
-    nowhere = Path("/nonexistent")
-    first, *rest = kit.words(getattr(kit, key), nowhere, nowhere, 0)
+    nowhere, command = Path("/nonexistent"), getattr(kit, key)
+    # What lies in a schedule's folder is not there yet.
+    first, *rest = kit.words(tuple(word for word in command if "{folder}" not in word), nowhere, nowhere, 0)
     search = kit.environment.get("PATH", os.environ.get("PATH"))
     found = shutil.which(kit.place() / first if os.sep in first else first, path=search)
     if found is None:

@@ -17,7 +17,15 @@ from racer.faults.trial import MISSED, SKIPPED, SURVIVED, Outcome
 __all__ = ["append", "broken", "read_results", "result_line", "same_schedule", "table"]
 
 _FILE_BYTES = 1 << 28
-_NEEDED = {"kit": str, "seed": int, "schedule": dict, "verdict": str, "findings": list, "unbroken": bool}
+_NEEDED = {
+    "kit": str,
+    "seed": int,
+    "schedule": dict,
+    "verdict": str,
+    "findings": list,
+    "unbroken": bool,
+    "outlived": float,
+}
 _COLUMNS = ("by itself", "resumed", *VERDICTS, MISSED, SKIPPED)
 
 
@@ -89,6 +97,8 @@ def table(lines: Sequence[Mapping[str, Any]], kit: Kit) -> str:
         name = f"{kind}*" if kind in kit.not_claimed else kind
         rows.append(_row(name, of_kind))
     rows.append(_row("all", mine))
+    longest = max((line["outlived"] for line in mine), default=0.0)
+    rows += ["", f"A process outlived its learner by {longest:g} s at the most."]
     reasons = [f"\\* {name}: {reason}" for name, reason in kit.not_claimed.items()]
     return "\n".join([*rows, *(["", *reasons] if reasons else [])])
 

@@ -49,6 +49,7 @@ class Outcome:
         restarted: whether there was no checkpoint yet, so that it began anew.
         note: why it was skipped, missed or had to be resumed.
         status: skipped or missed, where the fault was not injected.
+        outlived: s that a process was seen to live after its learner, at the longest.
         seconds: that all of it took.
     """
 
@@ -57,6 +58,7 @@ class Outcome:
     restarted: bool = False
     note: str = ""
     status: str | None = None
+    outlived: float = 0.0
     seconds: float = 0.0
 
     @property
@@ -73,6 +75,7 @@ class Outcome:
             "unbroken": self.unbroken,
             "restarted": self.restarted,
             "note": self.note,
+            "outlived": round(self.outlived, 1),
             "seconds": round(self.seconds, 1),
         }
 
@@ -90,9 +93,9 @@ def run_trial(kit: Kit, schedule: Schedule, cache: Path, keep: Path | None = Non
     trial, start = _Trial(kit, schedule, folder, cache), time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
-            stack.callback(_keep, trial, keep)
             if schedule.kind == "full_disk":
                 stack.enter_context(small_disk(trial.run_folder, kit.disk_mb))
+            stack.callback(_keep, trial, keep)
             stack.callback(trial.end)
             trial.go()
     except NotPossible as error:
@@ -282,7 +285,10 @@ class _Trial:
 
     def _after_life(self, life: Command) -> None:
         """See that nobody outlives the learner; whoever does is ended, so that a resume stands alone."""
-        if wait_until(lambda: not life.family(), time.monotonic() + self.limits.grace):
+        death = time.monotonic()
+        gone = wait_until(lambda: not life.family(), death + self.limits.grace)
+        self.outcome.outlived = max(self.outcome.outlived, time.monotonic() - death)
+        if gone:
             return
         living = life.family()
         words = "; ".join(each.words[:80] for each in living[:3])
