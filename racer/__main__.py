@@ -40,6 +40,7 @@ COMMANDS = {
     "plot": Command("racer.plotting.command", "draw runs as PNG files"),
     "diverge": Command("racer.evaluation.diverge", "step a world beside the program that it stands for", "--env."),
     "export": Command("racer.evaluation.export", "make a policy to give away, with a card"),
+    "faults": Command("racer.faults.command", "break an actor-learner program on purpose and see what is left"),
 }
 
 

@@ -15,7 +15,7 @@ __all__ = ["ACTIONS", "ARMS", "LENGTHS", "REDRAWS", "TrialsConfig", "resolve_con
 ARMS: Mapping[str, int] = {"hidden_lane": 4, "courteous": 8}
 """How many types of traffic a scene has."""
 
-LENGTHS: Mapping[str, int] = {"hidden_lane": 120, "courteous": 130}
+LENGTHS: Mapping[str, int] = {"hidden_lane": 140, "courteous": 130}
 """Steps of a trial, by scene, where the configuration names none."""
 
 REDRAWS = ("nothing", "arm", "scene")
@@ -37,7 +37,7 @@ class TrialsConfig:
     )
     k_scenarios: int = option(4, "trials of an episode, K", low=1, high=64)
     scenario_length: int | None = option(
-        None, "steps of a trial, L; None: 120 on hidden_lane, 130 on courteous", low=2, high=10_000
+        None, "steps of a trial, L; None: 140 on hidden_lane, 130 on courteous", low=2, high=10_000
     )
     timeout: int | None = option(None, "follows: L; another value is an error")
     trial_count: int | None = option(None, "follows: K; another value is an error")
