@@ -41,6 +41,7 @@ COMMANDS = {
     "inspect": Command("racer.evaluation.inspect", "write what an agent saw and did, a JSON line a step", "--env."),
     "diverge": Command("racer.evaluation.diverge", "step a world beside the program that it stands for", "--env."),
     "export": Command("racer.evaluation.export", "make a policy to give away, with a card"),
+    "faults": Command("racer.faults.command", "break an actor-learner program on purpose and see what is left"),
 }
 
 

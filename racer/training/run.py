@@ -33,7 +33,8 @@ from racer.distributed.warmup import warmup_policy
 from racer.envs.registry import World, get_world
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
-from racer.training.plan import RunPlan, Setup
+from racer.training.options import Setup
+from racer.training.plan import RunPlan
 from racer.training.progress import ProgressBar
 from racer.training.run_spec import RUN_FILE, RunSpec, create_agent, describes
 from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
