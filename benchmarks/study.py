@@ -4,6 +4,8 @@
     python benchmarks/study.py risk --rows cvar-0.5 --steps 1600000   # one row, further
     python benchmarks/study.py highway                              # PPO on the default highway, in stages
     python benchmarks/study.py levels --seeds 1 2 3 4 5             # one CVaR policy for every risk level, there too
+    python benchmarks/study.py encoders --seeds 1 2 3 --episodes 300   # what reads the cars around, in a short training
+    python benchmarks/study.py trials --seeds 1 2 3                 # memory from attempt to attempt, with its controls
     python benchmarks/study.py risk --report_only                   # evaluate and print what is there
     python benchmarks/study.py risk --seeds 1 2 3 --output FILE     # keep the figures, beside those already in FILE
 
@@ -46,6 +48,9 @@ COLUMNS = {
 FAST = 35.0
 """m/s; from when on training episodes are faster is reported."""
 
+LEVEL = " at "
+"""Between a row's name and a risk level in the name of a line."""
+
 COSTS = ("transitions", "gradient_steps", "seconds", "training_collisions", "training_episodes")
 
 REWARD = ("collision_reward", "offroad_penalty", "forward_speed_range")
@@ -77,7 +82,7 @@ class Row:
 
     def line(self, level: float | None) -> str:
         """Name a line of the table."""
-        return self.name if level is None else f"{self.name} at {level:g}"
+        return self.name if level is None else f"{self.name}{LEVEL}{level:g}"
 
     @property
     def lines(self) -> list[str]:
@@ -144,12 +149,47 @@ def levels_rows() -> list[Row]:
     return [Row("cvar", flags, 1_500_000, 1_500_000, levels=levels)]
 
 
-STUDIES = {"risk": risk_rows, "highway": highway_rows, "levels": levels_rows}
+def encoder_rows() -> list[Row]:
+    """What reads the cars around: each encoder in the place of the lane slots, with all else as the default has it.
+
+    Those that read the observation itself have its features brought to about one, which lane slots do themselves.
+    """
+    (default,) = levels_rows()
+    rows = ("--config.view=None", "--config.observation_scale=(1.0, 0.03, 0.25, 0.1, 0.25, 8.0)")
+    encoders = {
+        "pointnet": '{"kind": "pointnet", "widths": (32, 64)}', "attention": '{"kind": "attention"}', "flat": "flat",
+    }  # fmt: skip
+    flags = {"lane-slots": (), **{name: (*rows, f"--config.encoder={given}") for name, given in encoders.items()}}
+    steps, levels = 250_000, (0.2, 0.8)
+    return [Row(name, (*default.flags, *extra), steps, steps, levels=levels) for name, extra in flags.items()]
+
+
+TRIAL_FLAGS = ("--num_envs=256",)
+TRIAL_STEPS = {"hidden_lane": 2_000_000, "courteous": 2_000_000}
+
+
+def trial_rows() -> list[Row]:
+    """PPO over several trials of one hidden type: with a memory, and without one."""
+    config = f"--config={CONFIGS / 'highway_trials_config.py'}"
+    kinds = {"gru": (), "memoryless": ("--config.memory=None",)}
+    return [
+        Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), TRIAL_STEPS[scene], TRIAL_STEPS[scene])
+        for scene in TRIAL_STEPS
+        for kind, flags in kinds.items()
+    ]
+
+
+STUDIES = {
+    "risk": risk_rows, "highway": highway_rows, "levels": levels_rows, "encoders": encoder_rows, "trials": trial_rows,
+}  # fmt: skip
 
 PLANNER = "observation-planner"
 """Driver of the world whose return others are shown as shares of, where ``benchmarks/drivers.py`` has measured it."""
 
-FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000}
+PLANNED = ("highway", "levels", "encoders")
+"""Studies in the world that the planner was measured in."""
+
+FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000, "encoders": 30_000, "trials": 30_000}
 """First held-out seed of each study's evaluations."""
 
 
@@ -309,14 +349,15 @@ def figure(runs: list[dict[str, Any]], key: str) -> str:
 
 
 def planner_return(study: str) -> float | None:
-    """Return the planner's mean return on the study's seeds, or None where it has not been measured on them."""
+    """Return the planner's mean return in the study's world, or None where it has not been measured in it.
+
+    The planner's episodes may have other seeds than the study's.
+    """
     path = ROOT / "benchmarks" / "results" / "drivers.json"
-    if not path.exists():
+    if study not in PLANNED or not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["first_seed"] != FIRST_SEEDS[study] or PLANNER not in found["rows"]:
-        return None
-    return float(found["rows"][PLANNER]["mean_return"])
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return float(rows[PLANNER]["mean_return"]) if PLANNER in rows else None
 
 
 def table(runs: list[dict[str, Any]], planner: float | None = None) -> str:
@@ -348,7 +389,8 @@ def table(runs: list[dict[str, Any]], planner: float | None = None) -> str:
 
 def speeds(runs: list[dict[str, Any]]) -> str:
     """Return from when on each run's training episodes are fast, a line a run that goes on from no other."""
-    longest = {(run["row"], run["seed"]): run for run in runs}
+    # A run that is evaluated at several levels has lines that differ in the level only.
+    longest = {(run["row"].partition(LEVEL)[0], run["seed"]): run for run in runs}
     return "\n".join(
         f"{row}, training seed {seed}: training episodes above {FAST:g} m/s from {found['transitions']:,} transitions "
         f"({found['seconds']:.0f} s) on"
@@ -419,6 +461,10 @@ def main() -> int:
         print(f"{args.runs} has no checkpoint to evaluate: train first, without --report_only", file=sys.stderr)
         return 2
     os.environ.update(ONE_THREAD)
+    if args.study == "trials":
+        import trial_study
+
+        return trial_study.report(args, all_rows, [(row, seed, path) for _, row, _, seed, path in kept])
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
         evaluate = functools.partial(measure, args.episodes, FIRST_SEEDS[args.study])
         measured = list(processes.map(evaluate, *zip(*kept, strict=True)))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from racer.envs.registry import world_names
+
 ROOT = Path(__file__).parents[1] / "racer"
-ROOMS = ("core", "networks", "agents", "replay", "distributed", "training", "evaluation", "plotting", "sweeps")
+ROOMS = (
+    "core", "networks", "agents", "replay", "distributed", "training", "evaluation", "plotting", "sweeps", "faults",
+)  # fmt: skip
 PAST_KEY = "vehicle_features"
 """A key of earlier formats, which the files called past.py read."""
 
@@ -23,4 +28,28 @@ def test_no_room_but_the_worlds_knows_driving(room):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if DRIVING.search(line.replace(PAST_KEY, "") if path.name == "past.py" else line)
     ]
+    assert not found, "\n".join(found)
+
+
+def test_the_fault_kit_knows_the_core_only():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "faults").glob("*.py")]
+    statement = re.compile(r"^\s*(?:from|import) racer\.(\w+)", re.MULTILINE)
+    imported = {name for text in sources for name in statement.findall(text)}
+    assert imported == {"core", "faults"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_but_the_worlds_names_one(room):
+    """In what a program says or does; docstrings may show a command. "trials" is a word too: as a whole text only."""
+    named = re.compile("|".join(rf"^{name}$" if name == "trials" else name for name in world_names()))
+    found = []
+    for path in sorted((ROOT / room).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        found += [
+            f"{path.relative_to(ROOT)}:{text.lineno}: {text.value!r}"
+            for text in texts
+            if id(text) not in prose and named.search(text.value)
+        ]
     assert not found, "\n".join(found)

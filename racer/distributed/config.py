@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 
-__all__ = ["OffPolicyConfig", "RolloutConfig", "ServiceConfig"]
+__all__ = ["BackendConfig", "OffPolicyConfig", "RolloutConfig", "ServiceConfig"]
 
 
 @dataclass(frozen=True)
@@ -121,3 +121,28 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "learner setting")
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Where the workers run; the last three concern Ray only.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    backend: str = option(
+        "local", "Where the workers run: local, as processes of this machine, or ray, as actors of a Ray cluster.",
+        choices=("local", "ray"),
+    )  # fmt: skip
+    ray_address: str = option(
+        "local", "Ray cluster to join: local starts one on this machine, behind loopback; auto takes the one that runs "
+        "here or that RAY_ADDRESS names; HOST:PORT its head; ray://HOST:PORT its client server.",
+    )  # fmt: skip
+    min_workers: int = option(
+        0, "Workers that must have a place in the cluster, to begin and to go on; 0: all to begin, one to go on.", low=0
+    )
+    worker_cpus: float = option(1.0, "CPUs of the cluster that a worker reserves; a fraction shares one.", above=0.0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "option")

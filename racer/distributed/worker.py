@@ -75,6 +75,10 @@ class EnvironmentWorker:
         incarnation = self.task.history.incarnation
         return WorkerBatch(experience, self.task.worker, incarnation, parameters.version, parameters.round)
 
+    def may_use(self, parameters: Parameters) -> bool:
+        """Whether the next batch may be collected with ``parameters``: in lock step only with those of a new round."""
+        return not self.task.pool.config.deterministic or parameters.round > self.rounds_done
+
     def state(self) -> dict[str, np.ndarray]:
         """Return what the next collection depends on besides the parameters; empty where environments cannot tell."""
         if not self.collector.can_save_state:

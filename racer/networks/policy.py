@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,13 +36,27 @@ from racer.networks.past import upgraded
 from racer.networks.torso import Torso, build_torso
 from racer.networks.uniform import UniformPolicy
 
-__all__ = ["MAX_RISK", "AnyPolicy", "Policy", "build_policy", "cleared", "merged"]
+__all__ = ["MAX_RISK", "ActingPolicy", "AnyPolicy", "Policy", "build_policy", "cleared", "merged"]
 
 MAX_RISK = 0.95
 """Highest level that is drawn in training; few returns are left beyond."""
 
 LOG_STD_LIMITS = {"squashed_gaussian": (-20.0, 2.0), "tanh_gaussian": (-5.0, 2.0)}
 """Usual clips of the logarithm of the standard deviation, of the SAC family and of on-policy agents."""
+
+
+class ActingPolicy(Protocol):
+    """All that collecting and evaluating need of a policy, whoever wrote it; see :class:`Policy`."""
+
+    def initial_memory(self, count: int) -> dict[str, np.ndarray]:
+        """Return the memory of ``count`` episodes that begin."""
+        ...
+
+    def act(
+        self, params: Any, observations: Any, memory: Any, key: Any, deterministic: bool = False
+    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Return actions ``[N, A]`` (choices ``[N]``) for observations ``[N, ...]``, memory after them, and extras."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from racer.distributed.warmup import warmup_policy
 from racer.envs.registry import World, get_world
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
-from racer.training.plan import RunPlan, Setup
+from racer.training.options import Setup
+from racer.training.plan import RunPlan
 from racer.training.progress import ProgressBar
 from racer.training.run_spec import RUN_FILE, RunSpec, create_agent, describes
 from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
@@ -102,7 +103,7 @@ class TrainingRun:
         )
         action_shape = tuple(getattr(agent.policy, "action_shape", spaces[1].shape or ()))
         consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
-        factory = pool or (InlinePool if setup.inline else ProcessPool)
+        factory: PoolFactory = pool or (InlinePool if setup.inline else ProcessPool)
         self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)
 
     @property
@@ -228,7 +229,8 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
             learnt = learnt_arrays(plan.options["start_from"], plan.spec)
         elif extras.prepare is not None:
             learnt = extras.prepare(plan.spec)
-        run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt)
+        pool = held.enter_context(_cluster_pool(plan.setup)) if plan.setup.backend.backend == "ray" else None
+        run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt, pool=pool)
         evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
         if stop.event.is_set():
             return stop.exit_code
@@ -251,6 +253,22 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
     ending = "stopped" if stop.exit_code else "finished"
     print(f"{ending} at step {run.step}; go on with --resume {run_dir}")  # noqa: T201 - the program's output
     return stop.exit_code
+
+
+@contextlib.contextmanager
+def _cluster_pool(setup: Setup) -> Iterator[PoolFactory]:
+    """Join the Ray cluster that a run asks for, and give what makes the pool there.
+
+    Raises:
+        UsageError: it cannot be joined, or is too small.
+    """
+    from racer.distributed.cluster.connection import connect  # Ray is an extra
+    from racer.distributed.cluster.pool import RayPool
+
+    backend = setup.backend
+    with connect(backend.ray_address) as cluster:
+        cluster.require(backend.min_workers or setup.service.num_workers, backend.worker_cpus)
+        yield functools.partial(RayPool, cluster=cluster, backend=backend)
 
 
 def _restored(folder: HeldRun, plan: RunPlan, metrics: MetricsLogger) -> bool:
@@ -281,6 +299,8 @@ def _describe(plan: RunPlan) -> str:
     setup = plan.setup
     workers = f"{setup.service.num_workers} workers x {setup.envs_per_worker} environments"
     where = f"{setup.envs_per_worker} environments" if setup.inline else workers
+    if setup.backend.backend == "ray":
+        where += f" on Ray ({setup.backend.ray_address})"
     return f"{plan.spec.agent_name} in {plan.spec.world}, learner on {learner_device()}, {where}"
 
 

@@ -17,8 +17,10 @@ from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_run_name, check_vacant
 from racer.core.yaml_file import parse_yaml
 from racer.distributed.config import RolloutConfig, ServiceConfig
+from racer.envs.registry import get_world
 from racer.networks.layers import ACTIVATIONS
-from racer.training.plan import RunPlan, Schedule, Setup
+from racer.training.options import Schedule, Setup
+from racer.training.plan import RunPlan
 from racer.training.run_spec import RunSpec, read_run, spec_from_config
 
 __all__ = [
@@ -72,7 +74,9 @@ class TrainingSection:
     """Section ``training``; counts are transitions, over all environments."""
 
     total_timesteps: int = option(1_000_000, "transitions of the run", low=1)
-    model_save_path: str = option("models/lateral", "folder of the run: checkpoints, final_model, training_stats.npz")
+    model_save_path: str | None = option(
+        None, "folder of the run: checkpoints, final_model, training_stats.npz; None: models/<world>"
+    )
     log_dir: str = option("runs", "folder of TensorBoard's files, in a folder of the program's name")
     log_freq: int = option(10_000, "between two lines of metrics", low=1)
     save_freq: int = option(100_000, "between two checkpoints; 0 for one at the end only", low=0)
@@ -259,7 +263,7 @@ def plan_new(program: str, settings: Settings, spec: RunSpec, workers: int) -> R
     Raises:
         UsageError: the folder is occupied, or something does not fit.
     """
-    folder = Path(settings.training.model_save_path)
+    folder = Path(settings.training.model_save_path or f"models/{get_world(spec.world).file_name}")
     check_run_name(folder.name)
     setup = settings.setup(workers)
     check_vacant(folder)

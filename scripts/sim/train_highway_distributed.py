@@ -1,8 +1,8 @@
 """Train on highway states with worker processes and one learner.
 
 Workers step environments and push batches of experience through bounded queues; one learner (on a GPU when JAX sees
-one) updates at an exact update-to-data ratio and broadcasts its policy at a fixed frequency. A stopped run goes on
-with --resume policies/<run>.
+one) updates at an exact update-to-data ratio and broadcasts its policy at a fixed frequency. --backend ray puts the
+workers on a Ray cluster (docs/cluster.md). A stopped run goes on with --resume policies/<run>.
 """
 
 # ruff: noqa: E402 - an interrupt during the imports is heeded first
@@ -19,21 +19,15 @@ from absl import flags
 
 from racer.core.cli import run_program
 from racer.core.metrics import wandb_mode
-from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
+from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.highway.config import ENGINES
 from racer.training.device import choose_device
-from racer.training.plan import (
-    ManyProcesses,
-    Schedule,
-    define_dataclass_flags,
-    define_run_flags,
-    plan_run,
-    worker_processes,
-)
+from racer.training.options import ManyProcesses, Schedule, define_dataclass_flags, worker_processes
+from racer.training.plan import define_run_flags, plan_run
 
 define_run_flags()
 define_dataclass_flags(Schedule, max_steps=1_000_000)
-for options in (ManyProcesses, ServiceConfig, OffPolicyConfig, RolloutConfig):
+for options in (ManyProcesses, ServiceConfig, BackendConfig, OffPolicyConfig, RolloutConfig):
     define_dataclass_flags(options)
 flags.DEFINE_enum("engine", None, ENGINES, "Simulator; the config's (compiled) if not given.")
 flags.DEFINE_bool("debug_distributed", False, "Log what workers, supervisor and learner do.")

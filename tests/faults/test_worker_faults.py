@@ -16,8 +16,9 @@ from toy_agent import ToyAgent
 from toy_envs import FaultOnceEnv, FaultyEnv, StatefulVectorEnv, ToyEnv, toy_vector
 
 from racer.distributed.processes.frames import BrokenFrame
-from racer.distributed.processes.supervisor import ProcessPool, WorkerCrashLoop
+from racer.distributed.processes.supervisor import ProcessPool
 from racer.distributed.service import Periodic
+from racer.distributed.supervision import WorkerCrashLoop
 from racer.replay import NonFiniteData
 
 REPLACED_WITHIN = 10.0
@@ -254,7 +255,7 @@ def test_a_worker_that_sends_nonsense_is_replaced_and_the_run_goes_on():
     start = ProcessPool._on_batch
 
     def spoil(pool, slot, batch):
-        if slot.index == 1 and not pool._counts["failures"]:
+        if slot.index == 1 and not pool._supervision.counts["failures"]:
             raise BrokenFrame("nonsense")
         start(pool, slot, batch)
 

@@ -181,7 +181,7 @@ def encode_arrays(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
     return block
 
 
-def decode_arrays(block: bytearray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def decode_arrays(block: bytearray | memoryview) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read what :func:`encode_arrays` wrote; the arrays are views of ``block``.
 
     Raises:

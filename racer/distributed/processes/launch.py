@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-__all__ = ["describe_exit", "kill_process", "start_process"]
+__all__ = ["describe_exit", "kill_process", "start_process", "worker_variables"]
 
 _PROGRAM = "from racer.distributed.processes.worker import main; main()"
 _ONE_THREAD = (
@@ -20,15 +20,15 @@ _ONE_THREAD = (
 )
 
 
-def worker_environment() -> dict[str, str]:
-    """Return the environment variables of a worker: ours, one thread, our import path, no accelerator."""
-    variables = dict(os.environ)
-    # Threaded BLAS in many processes on few cores is slower by far than one thread each.
-    variables |= dict.fromkeys(_ONE_THREAD, "1")
-    variables["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    variables["JAX_PLATFORMS"] = "cpu"
-    variables["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
-    return variables
+def worker_variables() -> dict[str, str]:
+    """Return the environment variables that a worker needs: one thread, our import path, no accelerator."""
+    return {
+        # Threaded BLAS in many processes on few cores is slower by far than one thread each.
+        **dict.fromkeys(_ONE_THREAD, "1"),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "JAX_PLATFORMS": "cpu",
+        "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+    }
 
 
 def start_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -42,7 +42,7 @@ def start_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
-            env=worker_environment(),
+            env={**os.environ, **worker_variables()},
             pass_fds=(theirs.fileno(),),
             process_group=0,
         )

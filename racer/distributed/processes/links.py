@@ -7,6 +7,7 @@ learner returns a credit with each batch that it takes from its queue.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import select
 import socket
@@ -16,6 +17,7 @@ from racer.core.errors import RacerError
 from racer.distributed.pool import Parameters, WorkerBatch
 from racer.distributed.processes.frames import FrameReader, FrameWriter, Kind
 from racer.distributed.processes.messages import batch_to_bytes, parameters_from_bytes
+from racer.distributed.supervision import ErrorReport
 
 __all__ = ["StopRequested", "WorkerLink"]
 
@@ -98,10 +100,9 @@ class WorkerLink:
         self._receive()
         self.beat()
 
-    def report_error(self, summary: str, traceback: str, category: str) -> None:
+    def report_error(self, report: ErrorReport) -> None:
         """Send the last word of a worker that cannot go on."""
-        body = json.dumps({"summary": summary, "traceback": traceback, "category": category}).encode()
-        self._send(Kind.ERROR, body)
+        self._send(Kind.ERROR, json.dumps(dataclasses.asdict(report)).encode())
 
     def _send(self, kind: Kind, body: bytes | bytearray = b"") -> None:
         self._last_beat = time.monotonic()

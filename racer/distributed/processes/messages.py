@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from racer.agents.protocol import ROW_FLAGS
 from racer.distributed.pool import Parameters, PoolTask, WorkerBatch
 from racer.distributed.processes.frames import BrokenFrame, decode_arrays, encode_arrays
 from racer.networks.serialization import bytes_to_params, params_to_bytes
-from racer.replay.experience import ROW_FLAGS, Experience
+from racer.replay.experience import Experience
 
 __all__ = ["batch_from_bytes", "batch_to_bytes", "check_batch", "parameters_from_bytes", "parameters_to_bytes"]
 
@@ -24,7 +25,7 @@ def parameters_to_bytes(parameters: Parameters) -> bytearray:
     return encode_arrays(header, {"data": np.frombuffer(data, np.uint8)})
 
 
-def parameters_from_bytes(block: bytearray) -> Parameters:
+def parameters_from_bytes(block: bytearray | memoryview) -> Parameters:
     """Inverse of :func:`parameters_to_bytes`."""
     header, arrays = decode_arrays(block)
     params = None if header["warmup"] else bytes_to_params(arrays["data"].tobytes())
@@ -46,7 +47,7 @@ def batch_to_bytes(batch: WorkerBatch) -> bytearray:
     return encode_arrays(header, arrays)
 
 
-def batch_from_bytes(block: bytearray) -> WorkerBatch:
+def batch_from_bytes(block: bytearray | memoryview) -> WorkerBatch:
     """Inverse of :func:`batch_to_bytes`; the arrays are views of ``block``.
 
     Raises:

@@ -7,39 +7,33 @@ there is no lock that a worker's fate could leave held.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import selectors
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import cloudpickle
 
-from racer.core.errors import RacerError, UsageError
-from racer.distributed.pool import Parameters, PoolTask, StateLost, WorkerBatch, WorkerHistory
+from racer.distributed.pool import Parameters, PoolTask, WorkerBatch, WorkerHistory
 from racer.distributed.processes.frames import BrokenFrame, Frame, FrameWriter, Kind
 from racer.distributed.processes.launch import describe_exit, kill_process, start_process
 from racer.distributed.processes.messages import batch_from_bytes, check_batch, parameters_to_bytes
 from racer.distributed.processes.slots import WorkerSlot
 from racer.distributed.processes.worker import WorkerStart
+from racer.distributed.supervision import ErrorReport, Inbox, Supervision, silence
 from racer.distributed.worker import WorkerTask
-from racer.replay.collector import NonFiniteData
 
-__all__ = ["ProcessPool", "WorkerCrashLoop"]
+__all__ = ["ProcessPool"]
 
 _LOG = logging.getLogger("racer.distributed")
 _TICK = 0.1
 _FRAMES_A_TURN = 8
 _LATE_TICK = 0.5
 _EXIT_GRACE = 2.0
-
-
-class WorkerCrashLoop(RacerError):
-    """A worker failed more often than restarts are allowed; the message ends with the root cause."""
 
 
 class ProcessPool:
@@ -54,14 +48,10 @@ class ProcessPool:
         self.config = task.config
         self._task = task
         self._slots = [WorkerSlot(index, history) for index, history in enumerate(histories)]
-        self._counts: Counter[str] = Counter()
-        self._slowest_recovery = 0.0
-        self._queue: deque[WorkerBatch] = deque()
-        self._arrived = threading.Condition()
+        self._supervision = Supervision(task.config)
+        self._inbox = Inbox()
         self._calls: deque[Callable[[], None]] = deque()
         self._parameters: bytearray | None = None
-        self._failure: Exception | None = None
-        self._seen_tracebacks: set[str] = set()
         self._started = False
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -90,8 +80,7 @@ class ProcessPool:
         self._selector.close()
         self._wake_ours.close()
         self._wake_theirs.close()
-        self._counts["dropped_batches"] += len(self._queue)
-        self._queue.clear()
+        self._supervision.counts["dropped_batches"] += self._inbox.clear()
 
     def get(self, timeout: float) -> WorkerBatch | None:
         """Return the oldest batch or None; taking it gives its worker a credit.
@@ -101,14 +90,10 @@ class ProcessPool:
             NonFiniteData: a worker's environment gives nothing but values that are not finite.
             UsageError: a worker found its configuration wrong.
         """
-        with self._arrived:
-            self._arrived.wait_for(lambda: bool(self._queue) or self._failure is not None, timeout)
-            if self._failure is not None:
-                raise self._failure
-            if not self._queue:
-                return None
-            batch = self._queue.popleft()
-        self._call(lambda: self._acknowledge(self._slots[batch.worker]))
+        batch = self._inbox.get(timeout)
+        if batch is not None:
+            worker = batch.worker
+            self._call(lambda: self._acknowledge(self._slots[worker]))
         return batch
 
     def publish(self, parameters: Parameters) -> None:
@@ -118,24 +103,12 @@ class ProcessPool:
 
     def state(self, rounds: int) -> list[WorkerHistory]:
         """Return what a later pool needs of each worker; see :class:`racer.distributed.pool.WorkerPool`."""
-        if not self.config.deterministic:
-            return [slot.history for slot in self._slots]
-        found = [slot.history_after(rounds) for slot in self._slots]
-        whole = [history for history in found if history is not None]
-        if len(whole) != len(found):
-            raise StateLost(f"not every worker's state after round {rounds} is known")
-        return whole
+        return self._supervision.histories(self._slots, rounds)
 
     def metrics(self) -> dict[str, float]:
         """Return counts since the start, and what is now."""
-        return {
-            "queue_depth": float(len(self._queue)),
-            "workers_alive": float(sum(slot.ready and slot.process is not None for slot in self._slots)),
-            "worker_restarts": float(self._counts["restarts"]),
-            "worker_failures": float(self._counts["failures"]),
-            "dropped_batches": float(self._counts["dropped_batches"]),
-            "slowest_recovery_seconds": self._slowest_recovery,
-        }
+        alive = sum(slot.ready and slot.process is not None for slot in self._slots)
+        return self._supervision.metrics(len(self._inbox), alive)
 
     def worker_pids(self) -> list[int | None]:
         """Return the process id of each worker, None for one that is being replaced."""
@@ -178,10 +151,7 @@ class ProcessPool:
             self._calls.popleft()()
 
     def _fail(self, error: Exception) -> None:
-        with self._arrived:
-            if self._failure is None:
-                self._failure = error
-            self._arrived.notify_all()
+        self._inbox.fail(error)
         self._stopping = True
 
     def _serve(self, slot: WorkerSlot | None) -> None:
@@ -207,7 +177,7 @@ class ProcessPool:
 
     def _take(self, slot: WorkerSlot, frame: Frame) -> None:
         if frame.kind == Kind.READY:
-            self._on_ready(slot)
+            self._supervision.on_ready(slot, time.monotonic())
         elif frame.kind == Kind.EXPERIENCE:
             self._on_batch(slot, batch_from_bytes(frame.body))
         elif frame.kind == Kind.ERROR:
@@ -216,32 +186,18 @@ class ProcessPool:
     def _on_batch(self, slot: WorkerSlot, batch: WorkerBatch) -> None:
         check_batch(batch, self._task)
         if (batch.worker, batch.incarnation) != (slot.index, slot.incarnation):
-            self._counts["dropped_batches"] += 1
+            self._supervision.counts["dropped_batches"] += 1
             return
-        slot.delivered = True
-        slot.pending += 1
-        if batch.round:
-            slot.delivered_round(batch)
-        with self._arrived:
-            self._queue.append(batch)
-            self._arrived.notify_all()
+        slot.delivered_batch(batch)
+        self._inbox.put(batch)
 
     def _on_error(self, slot: WorkerSlot, body: bytearray) -> None:
         try:
             report = json.loads(bytes(body))
-            cause, category, text = (str(report[name]) for name in ("summary", "category", "traceback"))
+            parsed = ErrorReport(*(str(report[name]) for name in ("summary", "traceback", "category")))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenFrame(f"an error report that cannot be read: {error}") from error
-        slot.cause, slot.category = cause, category
-        if cause not in self._seen_tracebacks and len(self._seen_tracebacks) < 100:
-            self._seen_tracebacks.add(cause)
-            _LOG.error("worker %d:\n%s", slot.index, text.rstrip())
-
-    def _on_ready(self, slot: WorkerSlot) -> None:
-        slot.ready = True
-        if slot.failed_at is not None:
-            self._slowest_recovery = max(self._slowest_recovery, time.monotonic() - slot.failed_at)
-            slot.failed_at = None
+        self._supervision.on_error(slot, parsed)
 
     def _acknowledge(self, slot: WorkerSlot) -> None:
         slot.pending -= 1
@@ -294,16 +250,12 @@ class ProcessPool:
         if slot.sock is None:
             limit = min(limit, _EXIT_GRACE)
         if now - slot.last_heard > limit and not slot.has_input():
-            doing = (
-                "in an environment's step or reset (step_timeout)" if slot.ready else "at its start (startup_timeout)"
-            )
-            slot.cause = slot.cause or f"gave no sign of life for {limit:g} s {doing}"
+            slot.cause = slot.cause or silence(limit, slot.ready)
             kill_process(slot.process)
 
     def _launch(self, slot: WorkerSlot) -> None:
         task = WorkerTask(self._task, slot.index, slot.history)
-        slot.incarnation = slot.history.incarnation
-        slot.history = dataclasses.replace(slot.history, incarnation=slot.incarnation + 1)
+        slot.next_incarnation()
         start = WorkerStart(task, outstanding=slot.pending)
         message = cloudpickle.dumps(start)
         try:
@@ -314,8 +266,7 @@ class ProcessPool:
         slot.begin(process, sock, self._task.max_batch_bytes)
         slot.watched = selectors.EVENT_READ
         self._selector.register(sock, selectors.EVENT_READ, slot)
-        if slot.failures:
-            self._counts["restarts"] += 1
+        self._supervision.on_start(slot)
         slot.writer.push(Kind.START, message)
         if self._parameters is not None:
             slot.writer.push(Kind.PARAMETERS, self._parameters)
@@ -323,27 +274,9 @@ class ProcessPool:
 
     def _on_failure(self, slot: WorkerSlot, cause: str, now: float) -> None:
         """Decide between a restart and the end."""
-        config = self.config
-        self._counts["failures"] += 1
-        cause = f"worker {slot.index}: {cause}"
-        if slot.category == "usage":
-            self._fail(UsageError(slot.cause or cause))
-            return
-        if slot.category == "nonfinite":
-            self._fail(NonFiniteData(cause))
-            return
-        count, limit = slot.count_failure(now, config)
-        if count > limit:
-            self._fail(
-                WorkerCrashLoop(
-                    f"worker {slot.index} failed {count} times within {config.restart_window:g} s "
-                    f"(allowed: {limit}); last cause: {cause}"
-                )
-            )
-            return
-        delay = min(config.restart_backoff_max, config.restart_backoff * 2.0 ** min(count - 1, 30))
-        slot.retry_at = now + delay
-        _LOG.warning("%s; restarting it in %.2g s (failure %d of %d allowed)", cause, delay, count, limit)
+        error = self._supervision.on_failure(slot, cause, now)
+        if error is not None:
+            self._fail(error)
 
     def _end_all(self) -> None:
         """Ask every worker to stop, wait for a while, kill the rest, close everything."""
@@ -373,7 +306,7 @@ class ProcessPool:
             return
         try:
             while (frame := slot.reader.read(slot.sock)) is not None:
-                self._counts["dropped_batches"] += frame.kind == Kind.EXPERIENCE
+                self._supervision.counts["dropped_batches"] += frame.kind == Kind.EXPERIENCE
         except (EOFError, BrokenFrame):
             self._hang_up(slot)
             return

@@ -23,11 +23,10 @@ from typing import Protocol
 
 import cloudpickle
 
-from racer.core.errors import UsageError
 from racer.distributed.pool import Parameters, WorkerBatch
 from racer.distributed.processes.links import StopRequested, WorkerLink
+from racer.distributed.supervision import describe_error
 from racer.distributed.worker import EnvironmentWorker, WorkerTask
-from racer.replay.collector import NonFiniteData
 
 __all__ = ["WorkerLoop", "WorkerStart", "main"]
 
@@ -98,7 +97,7 @@ class WorkerLoop:
     def _next_parameters(self) -> Parameters:
         while True:
             parameters = self._link.latest()
-            if parameters is not None and not (self._lock_step and parameters.round <= self.worker.rounds_done):
+            if parameters is not None and self.worker.may_use(parameters):
                 return parameters
             self._link.wait(self._start.heartbeat_interval)
 
@@ -129,12 +128,6 @@ def _end_with_the_learner(descriptor: int) -> None:
     threading.Thread(target=watch, name="end-with-learner", daemon=True).start()
 
 
-def _category(error: Exception) -> str:
-    if isinstance(error, UsageError):
-        return "usage"
-    return "nonfinite" if isinstance(error, NonFiniteData) else "error"
-
-
 def main() -> None:
     """Entry point of the process; the only argument is the number of the inherited socket."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
@@ -155,10 +148,8 @@ def main() -> None:
         pass
     except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it was is sent to the learner
         code = 1
-        category = _category(error)
-        summary = str(error) if category != "error" else f"{type(error).__name__}: {error}"
         with contextlib.suppress(StopRequested):
-            link.report_error(" ".join(summary.split()), traceback.format_exc(), category)
+            link.report_error(describe_error(error, traceback.format_exc()))
     finally:
         if loop is not None and code == 0:
             loop.worker.close()

@@ -1,0 +1,74 @@
+"""Ray clusters for the tests: a few small nodes as processes on loopback, ended with the test that began them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from racer.distributed.cluster.connection import Cluster, prepare
+from racer.distributed.cluster.pool import RayPool
+from racer.distributed.config import BackendConfig
+from racer.distributed.pool import PoolFactory
+
+prepare(None)
+pytest.importorskip("ray", reason="LOUD: Ray is not installed: pip install -e '.[ray]'")
+
+from ray import cluster_utils  # noqa: E402 - only once the environment is prepared
+
+STORE = {"object_store_memory": 100 << 20}
+
+
+class Nodes:
+    """A cluster of nodes with so many CPUs each; the first is its head, which the driver of a test joins."""
+
+    def __init__(self, *cpus: int) -> None:
+        head = {"num_cpus": cpus[0], "include_dashboard": False, **STORE}
+        self.cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+        self.added = [self.add(count) for count in cpus[1:]]
+
+    @property
+    def address(self) -> str:
+        return self.cluster.address
+
+    def add(self, cpus: int) -> Any:
+        """Let a node join."""
+        return self.cluster.add_node(num_cpus=cpus, **STORE)
+
+    def kill(self, node: Any) -> None:
+        """Take a node away, all of its processes at once."""
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def kill_head(self) -> None:
+        """Kill every process of the head."""
+        self.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+    def close(self) -> None:
+        """End everything."""
+        self.cluster.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    """Every worker of ours in any Ray cluster on this machine."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if (process.info["cmdline"] or [""])[0].startswith("ray::ClusterWorker"):
+            found.append(process)
+    return found
+
+
+def ray_pool(cluster: Cluster, **changes: Any) -> PoolFactory:
+    """What builds pools in a cluster."""
+    return functools.partial(RayPool, cluster=cluster, backend=BackendConfig("ray", **changes))
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Wait for something, or fail."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)

@@ -1,0 +1,244 @@
+"""Workers on a Ray cluster: the bits of the other pools, counts, bad input, and who may reach what."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from cluster_kit import actors, ray_pool, wait_until
+from service_kit import make_service
+from test_service import assert_same, lock_step, rollouts
+from toy_agent import RolloutAgent, ToyAgent
+from toy_envs import FaultyEnv, NoJaxEnv, toy_vector
+
+from racer.core.errors import UsageError
+from racer.distributed.cluster import connection
+from racer.distributed.cluster.connection import Cluster, ClusterLost, Place, connect
+from racer.distributed.config import BackendConfig
+from racer.distributed.consumers import OnPolicyConsumer
+from racer.distributed.processes.supervisor import ProcessPool
+from racer.distributed.service import Periodic
+from racer.distributed.supervision import WorkerCrashLoop
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+from runs import contents, differing, make_setup, make_spec, train
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with connect("local") as joined:
+        yield joined
+
+
+@pytest.mark.parametrize("run", [functools.partial(lock_step, 600), rollouts], ids=["off-policy", "on-policy"])
+def test_lock_step_gives_the_bits_of_worker_processes(cluster, run):
+    """And so a run begun with the one backend may go on with the other."""
+    on_ray = run(pool=ray_pool(cluster))
+    assert on_ray.learner.updates > 10
+    assert_same(on_ray, run(pool=ProcessPool))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("SACLearner", {}),
+        ("PPOLearner", {}),
+        ("PPOLearner", {"memory": {"kind": "gru", "size": 8}}),
+    ],
+    ids=["off-policy", "on-policy", "remembering"],
+)
+def test_agents_learn_the_same_on_both_backends_and_go_on_with_the_other(tmp_path, cluster, model, changes):
+    spec = make_spec(model, **changes)
+    half, whole = (make_setup(spec, workers=2, inline=False, max_steps=steps) for steps in (80, 160))
+    train(spec, whole, tmp_path / "local")
+    train(spec, half, tmp_path / "ray", pool=ray_pool(cluster))
+    done = train(spec, whole, tmp_path / "ray", pool=ray_pool(cluster))
+    assert differing(contents(tmp_path / "local", done.step), contents(tmp_path / "ray", done.step)) == []
+
+
+def test_a_run_counts_exactly_and_leaves_no_actor_behind(cluster):
+    logs = []
+
+    def all_at_work(service):
+        wait_until(lambda: service.pool.metrics()["workers_alive"] == 2, 60, "two workers at work")
+
+    service = make_service(
+        functools.partial(toy_vector, 2, cls=NoJaxEnv), pool=ray_pool(cluster), policy_update_frequency=50.0
+    )
+    duties = [Periodic(500, lambda s: logs.append(s.metrics())), Periodic(16, all_at_work)]
+    assert service.run(2000, periodic=duties)
+    wait_until(lambda: not actors(), 5, "no actor left")
+    learner = service.learner
+    assert learner.transitions == len(service.consumer.buffer)
+    assert learner.updates == (learner.transitions - 64) // 32 * 2
+    last = logs[-1]
+    assert last["training/workers_alive"] == 2
+    assert last["training/policy_version"] > 1
+    for name in ("worker_restarts", "worker_failures", "dropped_batches", "nonfinite_transitions"):
+        assert last[f"training/{name}"] == 0
+    versions = service.consumer.buffer.state_arrays()["policy_versions"]
+    assert (versions[:48] == 0).all()
+    assert versions.max() > 1
+
+
+def test_a_slow_learner_blocks_the_workers_at_their_credit(cluster):
+    """Nothing is collected beyond what may be under way."""
+    agent, depths = ToyAgent(update_seconds=0.3), []
+    service = make_service(agent=agent, pool=ray_pool(cluster), max_queue_size=6)
+    service.run(160, periodic=[Periodic(16, lambda s: depths.append(s.metrics()["training/queue_depth"]))])
+    time.sleep(0.5)
+    assert max(depths) <= 6
+    assert depths[-1] >= 4, "the workers did not fill the queue"
+
+
+@pytest.mark.parametrize("max_lag", [0, 1])
+def test_free_running_on_policy_drops_what_is_stale(cluster, max_lag):
+    lags = []
+
+    class Noting(OnPolicyConsumer):
+        def accept(self, batch, current_version):
+            count = super().accept(batch, current_version)
+            if count:
+                lags.append(current_version - batch.policy_version)
+            return count
+
+    consumer = Noting(rollouts_per_update=2, max_policy_lag=max_lag)
+    agent = RolloutAgent(lambda rollouts: time.sleep(0.02))
+    service = make_service(agent=agent, consumer=consumer, pool=ray_pool(cluster), max_queue_size=2)
+    assert service.run(400)
+    assert max(lags) <= max_lag
+    assert len(lags) >= 400 / 16 - 2
+    if max_lag == 0:
+        assert service.metrics()["training/stale_batches"] > 0
+
+
+def test_a_step_that_raises_ends_the_run_after_its_restarts_with_the_root_cause(cluster):
+    factory = functools.partial(toy_vector, 2, cls=FaultyEnv, fault="raise", at=1)
+    service = make_service(factory, pool=ray_pool(cluster), max_restarts=1, num_workers=1)
+    with pytest.raises(WorkerCrashLoop, match=r"failed 2 times .*wheel fell off$"):
+        service.run(10**6)
+
+
+def test_a_hanging_step_is_ended_at_the_step_timeout(cluster):
+    factory = functools.partial(toy_vector, 1, cls=FaultyEnv, fault="hang", at=3, every=20)
+    service = make_service(factory, pool=ray_pool(cluster), num_workers=1, step_timeout=1.0)
+    stop = threading.Event()
+
+    def restarted(service):
+        if service.metrics()["training/worker_restarts"] >= 1:
+            stop.set()
+
+    service.run(10**6, periodic=[Periodic(8, restarted)], stop_event=stop)
+    assert service.metrics()["training/worker_failures"] >= 1
+    assert service.learner.transitions == len(service.consumer.buffer)
+
+
+def test_a_wrong_environment_setting_is_reported_as_the_callers(cluster):
+    def wrong():
+        raise UsageError("unknown environment config key 'lane_cuont'; did you mean 'lanes_count'?")
+
+    with pytest.raises(UsageError, match=r"^unknown environment config key 'lane_cuont'; did you mean"):
+        make_service(wrong, pool=ray_pool(cluster)).run(100)
+
+
+def test_everything_of_a_cluster_of_our_own_listens_on_loopback(cluster):
+    """Raylet, its agents, the head's server and this process; and there is no dashboard."""
+    listening = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        # Ray starts and ends idle workers as it likes.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sockets = [found for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN]
+            listening |= {(process.name(), found.laddr.ip, found.laddr.port) for found in sockets}
+    assert {"raylet", "gcs_server"} <= {name for name, _, _ in listening}
+    assert {ip.removeprefix("::ffff:") for _, ip, _ in listening} == {"127.0.0.1"}
+    assert 8265 not in {port for _, _, port in listening}
+
+
+def test_more_cpus_than_the_cluster_has(cluster):
+    total = os.cpu_count()
+    with pytest.raises(UsageError, match=rf"cluster at local has {total}; --num_workers {total}, "):
+        cluster.require(1000, 1.0)
+    cluster.require(1000, total / 1000)
+
+
+def test_a_cluster_that_never_had_room_ends_the_run_and_says_what_there_is(cluster):
+    service = make_service(pool=ray_pool(cluster, worker_cpus=500.0), startup_timeout=2.0)
+    with pytest.raises(Exception, match=r"0 workers of the 1 .* has \d+ CPUs, \d+ of them free"):
+        service.run(100)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[ray\]'"), connect("local"):
+        pass
+
+
+def test_an_unknown_backend_names_the_nearest():
+    with pytest.raises(UsageError, match="'ray'"):
+        BackendConfig("rey")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("lokal", "'local'"), ("auot", "'auto'"), ("ray://somewhere", "HOST:PORT"), ("host:port", "HOST:PORT")],
+)
+def test_an_address_that_is_none(address, words):
+    with pytest.raises(UsageError, match=words), connect(address):
+        pass
+
+
+def test_an_address_where_nothing_answers():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    for form in (address, f"ray://{address}"):
+        with pytest.raises(UsageError, match=f"no Ray cluster answers at {form}.*refused"), connect(form):
+            pass
+
+
+def test_a_cluster_on_a_network_is_refused_without_a_token(cluster, monkeypatch):
+    address = cluster.ray.get_runtime_context().gcs_address
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(connection, "_is_loopback", lambda host: False)
+    with pytest.raises(UsageError, match="whoever reaches it runs code; set RAY_AUTH_MODE=token"), connect(address):
+        pass
+
+
+def test_a_machine_that_asks_for_no_token_is_refused_on_a_network(cluster):
+    on_network = Cluster(cluster.ray, "10.0.0.1:6379", (), loopback=False)
+    on_network.check_token("node", True)
+    with pytest.raises(UsageError, match=r"machine node .* asks for no token"):
+        on_network.check_token("node", False)
+    cluster.check_token("node", False)
+
+
+def test_a_ray_that_knows_no_token_is_refused_on_a_network():
+    old = SimpleNamespace(exceptions=SimpleNamespace(), __version__="2.40.0")
+    with pytest.raises(UsageError, match=r"Ray 2\.40\.0 knows no token"):
+        connection._require_token(old, "10.0.0.1:6379")
+
+
+def test_a_head_that_does_not_answer_any_more_ends_the_run(cluster, monkeypatch):
+    monkeypatch.setattr(connection, "_WATCH_INTERVAL", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = Place("the head", *server.getsockname(), 0.5)
+        joined = Cluster(cluster.ray, "somewhere", [place], loopback=True, joined=False)
+        time.sleep(0.8)
+        joined.raise_if_lost()
+    wait_until(lambda: joined.lost, 5, "the loss is noticed")
+    assert not joined.answers()
+    with pytest.raises(ClusterLost, match=r"the head of the Ray cluster at somewhere has not answered for 0\.5 s"):
+        joined.raise_if_lost()
+    joined.close()
+    assert cluster.ray.is_initialized()
