@@ -119,7 +119,7 @@ def test_a_model_learns_what_comes_next(seen, model):
 def test_what_is_recorded_is_what_the_plant_draws_from():
     plant, rng = make_plant("synthetic"), np.random.default_rng(0)
     memory = {name: np.repeat(value, 4000) for name, value in plant.start(rng.random((1, DRAWS))).items()}
-    states = np.tile(rng.normal(0.0, 0.3, (1, 20, 4)) + [0, 0, 25, 0], (4000, 1, 1))
+    states = np.tile(rng.normal(0.0, 0.3, (1, 20, 4)) + np.array([0.0, 0.0, 25.0, 0.0]), (4000, 1, 1))
     lataccels = np.tile(rng.normal(0.0, 0.3, (1, 20)), (4000, 1))
     recorder = Recorder(plant)
     drawn, _ = recorder.step(states, lataccels, rng.random(4000), memory)
