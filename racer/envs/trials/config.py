@@ -16,7 +16,10 @@ ARMS: Mapping[str, int] = {"hidden_lane": 4, "courteous": 8}
 """How many types of traffic a scene has."""
 
 LENGTHS: Mapping[str, int] = {"hidden_lane": 140, "courteous": 130}
-"""Steps of a trial, by scene, where the configuration names none."""
+"""Steps of a trial at the highest decision rate, by scene, where the configuration names no length."""
+
+DECISIONS = (1, 3, 5)
+"""Hz at which an agent may decide; all divide the simulator's 15 Hz."""
 
 REDRAWS = ("nothing", "arm", "scene")
 ACTIONS = ("choices", "continuous")
@@ -37,7 +40,10 @@ class TrialsConfig:
     )
     k_scenarios: int = option(4, "trials of an episode, K", low=1, high=64)
     scenario_length: int | None = option(
-        None, "steps of a trial, L; None: 140 on hidden_lane, 130 on courteous", low=2, high=10_000
+        None, "steps of a trial, L; None: as many as make 28 s on hidden_lane, 26 s on courteous", low=2, high=10_000
+    )
+    policy_frequency: int = option(
+        5, "decisions a second (Hz); few make a trial short for a memory, and what is tried out hold", choices=DECISIONS
     )
     timeout: int | None = option(None, "follows: L; another value is an error")
     trial_count: int | None = option(None, "follows: K; another value is an error")
@@ -95,7 +101,9 @@ class TrialsConfig:
     @property
     def length(self) -> int:
         """Steps after which a trial times out, L."""
-        return LENGTHS[self.scene] if self.scenario_length is None else self.scenario_length
+        if self.scenario_length is not None:
+            return self.scenario_length
+        return LENGTHS[self.scene] * self.policy_frequency // max(DECISIONS)
 
     @property
     def window(self) -> int:

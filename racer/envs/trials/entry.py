@@ -9,7 +9,6 @@ from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
 from racer.envs.trials.metrics import end_reason, success_log, trial_metrics
-from racer.envs.trials.scenes import POLICY_FREQUENCY
 from racer.envs.trials.vector import HighwayTrialsVectorEnv
 
 __all__ = ["WORLD"]
@@ -29,7 +28,7 @@ WORLD = World(
     held_out=lambda config: {**config, "fill_window": False},
     film=Film(
         make=lambda config: HighwayTrialsEnv(config, render_mode="rgb_array_list"),
-        clock=lambda config: (1.0 / POLICY_FREQUENCY, trials_config(config).window),
+        clock=lambda config: (1.0 / config["policy_frequency"], trials_config(config).window),
         panel=panel,
         ends={"goal_reached": ("GOAL REACHED", GREEN), "failed": ("NOT REACHED", AMBER)},
     ),
