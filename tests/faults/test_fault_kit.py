@@ -228,6 +228,7 @@ WRONG = [
     ({"environment": {"A": 1}}, [], "'A' must be text, not 1"),
     ({"workers": None}, [], "kit key 'workers' is missing"),
     ({"counters": None}, [], "kit key 'counters' is missing"),
+    ({"name": "../up"}, [], "kit key 'name' may hold letters"),
     ({"goal": "far"}, [], "'goal' must be"),
     ({"command": ["no-such-program"]}, [], "kit key 'command': command 'no-such-program' was not found"),
     ({"resume": ["{python}", "nowhere.py"]}, [], "kit key 'resume': there is no file 'nowhere.py'"),
