@@ -28,6 +28,7 @@ FLAWED = [
     ("reset", "kill_learner", "lost"),
     ("trusting", "truncated_checkpoint", "lost"),
     ("trusting", "flipped_checkpoint", "lost"),
+    ("vanish", "kill_learner", "lost"),
     ("duplicate", "kill_learner", "duplicated"),
     ("unlocked", "two_resumes", "duplicated"),
     ("orphan", "kill_learner", "orphaned"),
