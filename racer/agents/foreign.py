@@ -127,11 +127,6 @@ class ForeignLearner:
         return self.policy.cell.agent
 
     @property
-    def policy_spec(self) -> dict[str, Any]:
-        """See :attr:`ForeignPolicy.spec`."""
-        return self.policy.spec
-
-    @property
     def policy_params(self) -> dict[str, np.ndarray]:
         """Nothing: the policy acts with the agent itself."""
         return {}

@@ -132,6 +132,12 @@ class PPOConfig(AgentConfig):
         above=0.0,
         high=1.0,
     )
+    initial_choices: tuple[float, ...] = option(
+        (),
+        "First probability of every choice, where actions are choices; none given: about equal ones.",
+        above=0.0,
+        high=1.0,
+    )
     hidden_dims: tuple[int, ...] = option((256, 256), "Widths of the policy network's hidden layers.", empty=False)
     value_hidden_dims: tuple[int, ...] = option(
         (256, 256), "Widths of the value network's; not used with a shared trunk.", empty=False
@@ -184,7 +190,8 @@ class PPOLearner(BaseLearner):
         policy = agent_policy(config, interfaces, kind, config.hidden_dims, config.activation, **fields)
         first = initial_shares(config.initial_action, interfaces.names, low, high)
         return PPOStatic(
-            fixed, interfaces, policy, Start(first, config.initial_std, config.orthogonal_init),
+            fixed, interfaces, policy,
+            Start(first, config.initial_std, config.orthogonal_init, _initial_choices(config, policy)),
             low=low, high=high, values=_value_heads(config, policy),
         )  # fmt: skip
 
@@ -197,6 +204,19 @@ class PPOLearner(BaseLearner):
     def rollout_length(self) -> int:
         """Steps of every environment between two updates."""
         return self.static.config.rollout_length
+
+    def values(self, observations: np.ndarray, memory: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the discounted return expected from ``[N, ...]`` observations on, ``[N]`` in units of the reward.
+
+        Args:
+            observations: of the world.
+            memory: before them, as :meth:`racer.networks.policy.Policy.act` takes it.
+        """
+        static, state, policy = self.static, self.state, self.policy
+        seen = policy.viewed(policy.shaped(np.asarray(observations, np.float32)))
+        features, _ = policy.torso.step(state.actor.params, seen, memory)
+        normal = static.evaluate(state.critic.params, features, seen)[..., 0]
+        return np.asarray(state.value_scale.raw(normal))
 
     def check_num_envs(self, num_envs: int) -> None:
         """Raise UsageError unless rollouts of ``num_envs`` environments divide into minibatches."""
@@ -308,3 +328,18 @@ def _value_heads(config: PPOConfig, policy: Policy) -> ValueHeads:
         return ValueHeads(None, policy.torso.width, config.value_heads, config.orthogonal_init)
     torso = build_torso(policy.torso.shape, {**policy.torso.spec, "hidden_dims": config.value_hidden_dims})
     return ValueHeads(torso, torso.width, config.value_heads, config.orthogonal_init)
+
+
+def _initial_choices(config: PPOConfig, policy: Policy) -> tuple[float, ...]:
+    """Return the first probability of every choice; nothing where they are about equal."""
+    given = config.initial_choices
+    if not given:
+        return ()
+    if not policy.discrete:
+        raise UsageError("initial_choices is for actions that are choices: set it to ()")
+    if len(given) != policy.size or abs(sum(given) - 1.0) > 1e-6:
+        raise UsageError(
+            f"initial_choices must be {policy.size} probabilities, one for every choice, that add up to 1, got "
+            f"{list(given)}"
+        )
+    return given

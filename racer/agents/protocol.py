@@ -20,10 +20,10 @@ ROLLOUT = "rollout"
 """A learner that wants whole rollouts of its own recent policies."""
 
 BATCH_FIELDS = ("observations", "actions", "rewards", "masks", "dones", "next_observations")
-"""Fields of a batch of transitions, ``[R, ...]`` each."""
+"""Fields of a batch of transitions, ``[R, ...]`` each, in the order in which replay stores them."""
 
 ROW_FLAGS = ("bootstrap", "cut", "forget", "valid")
-"""Flags of a rollout's rows, ``[T, N]`` each."""
+"""Flags of a rollout's rows, ``[T, N]`` each; see :class:`racer.replay.experience.Experience`."""
 
 
 @runtime_checkable

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from racer.core.errors import RacerError
 from racer.distributed.config import ServiceConfig
+from racer.networks.policy import ActingPolicy
 from racer.replay.experience import Experience
 
 __all__ = [
-    "ActingPolicy",
     "Parameters",
     "PoolFactory",
     "PoolTask",
@@ -34,16 +34,6 @@ class StateLost(RacerError):
     """A worker stopped within a round, and nobody kept its state from before."""
 
 
-class ActingPolicy(Protocol):
-    """What workers need of a policy; see :class:`racer.networks.policy.Policy`."""
-
-    def initial_memory(self, count: int) -> dict[str, np.ndarray]: ...
-
-    def act(
-        self, params: Any, observations: Any, memory: Any, key: Any, deterministic: bool = False
-    ) -> tuple[Any, dict[str, Any], dict[str, Any]]: ...
-
-
 @dataclass(frozen=True)
 class Parameters:
     """One publication of the policy.
@@ -51,7 +41,7 @@ class Parameters:
     Attributes:
         version: publications so far; 0 stands for "no policy yet".
         round: in lock step, the round to collect with exactly these parameters; else 0.
-        arrays: what :meth:`ActingPolicy.act` takes. None: act with the warm-up policy.
+        arrays: what :meth:`racer.networks.policy.ActingPolicy.act` takes. None: act with the warm-up policy.
     """
 
     version: int

@@ -1,4 +1,4 @@
-"""What vector environments share: reading the arguments of ``reset`` and writing gymnasium's infos."""
+"""What vector environments share: a base with seeds and resets, and writing gymnasium's infos."""
 
 from __future__ import annotations
 
@@ -6,11 +6,66 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 
-__all__ = ["final_observations", "masked", "reset_arguments"]
+__all__ = ["SeededVectorEnv", "final_observations", "masked", "reset_arguments"]
+
+
+class SeededVectorEnv(VectorEnv):
+    """N environments of one kind, each with a generator of its own; one that ends begins again within the step.
+
+    A world adds ``step``, ``get_state`` and ``set_state``, and says how episodes begin and what is seen.
+
+    Args:
+        num_envs: N.
+        single: spaces of one environment's observations and actions.
+        render_mode: None, as nothing is drawn.
+
+    Raises:
+        UsageError: no environments, or a render mode.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
+
+    def __init__(self, num_envs: int, single: tuple[spaces.Space, spaces.Space], render_mode: None = None) -> None:
+        if num_envs < 1:
+            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+        if render_mode is not None:
+            raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = single
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = None
+        self._generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in every environment; an integer seeds them with seed, seed+1, ...
+
+        ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
+        """
+        seeds, mask = reset_arguments(self.num_envs, seed, options)
+        for i in np.flatnonzero(mask):
+            if seeds[i] is not None:
+                self._generators[i] = seeding.np_random(seeds[i])[0]
+        self._begin(mask)
+        return self._observe(), {}
+
+    def _begin(self, mask: NDArray[np.bool_]) -> None:
+        """Begin episodes where ``mask``, bool ``[N]``, from those environments' generators."""
+        raise NotImplementedError
+
+    def _observe(self) -> NDArray[np.float32]:
+        """Return what is seen now, ``[N, ...]``."""
+        raise NotImplementedError
 
 
 def reset_arguments(

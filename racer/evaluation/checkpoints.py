@@ -150,8 +150,8 @@ def load_policy(path: str | os.PathLike[str], named_world: str | None = None) ->
     Raises:
         CheckpointError: the checkpoint is missing, damaged, newer than this version, no checkpoint at all, or its
             policy arrays do not fit its policy specification.
-        UsageError: the policy is of an unknown kind, its world is unknown, not installed or runs code that nobody
-            named, or there is no such driver.
+        UsageError: the policy is of an unknown kind or acts where it learns alone, its world is unknown, not installed
+            or runs code that nobody named, or there is no such driver.
     """
     name_code(named_world)
     if os.fspath(path).startswith(PREFIX):
@@ -169,7 +169,13 @@ def load_policy(path: str | os.PathLike[str], named_world: str | None = None) ->
         raise UsageError(f"the world of checkpoint {str(folder)!r}: {error}") from error
     if named_world not in (None, world.name):
         raise UsageError(f"--world is {shown(named_world)}, but checkpoint {str(folder)!r} is of {world.name!r}")
-    policy = build_policy(metadata["policy_spec"])
+    spec = metadata["policy_spec"]
+    if spec.get("kind") == "foreign":
+        raise UsageError(
+            f"checkpoint {str(folder)!r} is of agent {shown(spec.get('model_cls'))}, which acts where it learns alone; "
+            "what it reached stands in the run's metrics.jsonl (--eval_interval)"
+        )
+    policy = build_policy(spec)
     params = checkpoint.groups["policy"]
     _check_params(folder, policy, params)
     return TrainedPolicy(

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -22,13 +22,13 @@ from racer.evaluation.drivers import DriverPolicy, bound
 from racer.evaluation.memory_controls import MemoryControl
 from racer.evaluation.rows import RowGenerators
 from racer.evaluation.summary import aggregate_episodes, check_cvar_level
-from racer.networks.memory import Memory, cleared
+from racer.networks.memory import cleared
+from racer.networks.policy import ActingPolicy
 
 __all__ = [
     "FIRST_EVALUATION_SEED",
     "FIRST_UNWATCHED_SEED",
     "MAX_EPISODES",
-    "ActingPolicy",
     "EpisodeResult",
     "EvaluationResult",
     "EvaluationStep",
@@ -50,20 +50,6 @@ MAX_EPISODES = 1_000_000
 _MOST_SEED = 2**63 - 1
 
 logger = logging.getLogger(__name__)
-
-
-class ActingPolicy(Protocol):
-    """The part of :class:`racer.networks.policy.Policy` that evaluation needs."""
-
-    def initial_memory(self, count: int) -> dict[str, np.ndarray]:
-        """Return the memory of ``count`` episodes that begin."""
-        ...
-
-    def act(
-        self, params: Mapping[str, Any], observations: Any, memory: Memory, key: Any, deterministic: bool = False
-    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Return actions ``[N, A]`` (choices ``[N]``) for observations ``[N, ...]``, memory after them, and extras."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from racer.envs.registry import World
 from racer.envs.replay import Replay, Shapes
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.critic import restore_critic
-from racer.evaluation.episodes import ActingPolicy, EpisodeResult, EvaluationStep, run_episode
-from racer.networks.policy import AnyPolicy
+from racer.evaluation.episodes import EpisodeResult, EvaluationStep, run_episode
+from racer.networks.policy import ActingPolicy, AnyPolicy
 
 __all__ = ["CriticTrace", "Mining", "Recording", "get_replay", "mined", "record_episodes", "worst_first"]
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Support", "bellman_projection", "categorical_entropy", "cvar", "project_points", "projection_taps"]
+__all__ = ["Support", "bellman_projection", "cvar", "project_points", "projection_taps"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,6 @@ def bellman_projection(
     continued = jnp.where(index == 0.0, below, jnp.where(index == size - 1.0, above, inner))
     ended = project_points(support, rewards)
     return jnp.where(masks[:, None] > 0.0, continued, ended)
-
-
-def categorical_entropy(log_probs: jax.Array) -> jax.Array:
-    """Return the entropy in nats, ``[..., n] -> [...]``, from normalised log-probabilities."""
-    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
 def cvar(support: Support, probs: jax.Array, risk: float | jax.Array) -> jax.Array:

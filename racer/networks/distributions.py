@@ -61,11 +61,13 @@ class Start:
         mean: first mean of every action in (-1, 1), the whole of its range; empty for the centre.
         std: first standard deviation, as a share of half the range (for the Gaussian: before squashing).
         orthogonal: orthogonal initialisation of kernels.
+        choices: first probability of every choice; empty for about equal ones.
     """
 
     mean: Sequence[float] = ()
     std: float = 0.5
     orthogonal: bool = False
+    choices: Sequence[float] = ()
 
 
 class Head(Protocol):
@@ -264,7 +266,8 @@ class CategoricalHead:
         return True
 
     def init(self, key: Any, width: int, start: Start) -> dict[str, Array]:
-        return init_dense(key, "logits", width, self.size, _head_init(start))
+        first = np.log(np.asarray(start.choices, np.float32)) if start.choices else 0.0
+        return init_dense(key, "logits", width, self.size, _head_init(start), first)
 
     def parameters(self, params: Params, features: Array) -> Distribution:
         logits = dense(params, "logits", features, self.size)

@@ -6,15 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["BATCH_FIELDS", "ROW_FLAGS", "Batch", "Experience"]
+__all__ = ["Batch", "Experience"]
 
 Batch = dict[str, np.ndarray]
-
-BATCH_FIELDS = ("observations", "actions", "rewards", "masks", "dones", "next_observations")
-"""Fields of a batch of transitions, in the order in which they are stored."""
-
-ROW_FLAGS = ("bootstrap", "cut", "forget", "valid")
-"""Booleans of every row, from which losses and memory follow; see :class:`Experience`."""
 
 
 @dataclass(frozen=True)

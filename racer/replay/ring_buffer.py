@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from racer.agents.protocol import BATCH_FIELDS
 from racer.core.errors import UsageError
 from racer.core.memory import memory_limit
 from racer.core.random_state import generator_from_array, generator_to_array
-from racer.replay.experience import BATCH_FIELDS, Batch
+from racer.replay.experience import Batch
 
 __all__ = ["RingReplayBuffer"]
 

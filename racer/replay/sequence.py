@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from racer.agents.protocol import ROW_FLAGS
 from racer.core.errors import UsageError
-from racer.replay.experience import ROW_FLAGS, Experience
+from racer.replay.experience import Experience
 
 __all__ = ["join_rollouts"]
 

@@ -18,7 +18,7 @@ from racer.agents.registry import agent_config, full_name
 from racer.core.errors import UsageError, shown, unknown_name
 from racer.distributed.config import OffPolicyConfig
 from racer.envs.registry import get_world, world_by_short_name
-from racer.training.plan import Schedule, SingleProcess
+from racer.training.options import Schedule, SingleProcess
 
 __all__ = ["OPTION_KEYS", "TAG", "Meaning", "understand"]
 
@@ -96,7 +96,7 @@ def understand(values: Mapping[str, Any], entry: str = "", seeds: tuple[Any, ...
 def _own_names(values: dict[str, Any], seeds: tuple[Any, ...] | None) -> Meaning:
     agent, world = values.pop("agent", None), values.pop("world", None)
     if not isinstance(agent, str) or not isinstance(world, str):
-        raise UsageError("a job needs 'agent' and 'world' by name, or 'env' as in 'tmaze_10'")
+        raise UsageError("a job needs 'agent' and 'world' by name, or 'env' as in '<world>_10'")
     base, numbered = world_by_short_name(world)
     meaning = Meaning(full_name(agent), base, env=dict(numbered))
     meaning.seeds = _seeds(values.pop("seed", 0), values.pop("n_seeds", 1), seeds)

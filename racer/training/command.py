@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,17 +29,15 @@ from racer.core.trust import name_code, offer_flags
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.device import choose_device
-from racer.training.plan import (
+from racer.training.options import (
     ManyProcesses,
-    RunPlan,
     Schedule,
     SingleProcess,
     Workers,
     define_dataclass_flags,
-    define_run_flags,
-    plan_run,
     workers_or_none,
 )
+from racer.training.plan import RunPlan, define_run_flags, plan_run
 
 __all__ = ["PROGRAM", "default_config", "define_flags", "main", "make_plan"]
 
@@ -48,7 +47,7 @@ _FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --a
 
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``train`` say; returns the exit code."""
-    values, words = flags.FlagValues(), _with_shipped_config(words)
+    values, words = flags.FlagValues(), _with_named_agent(_with_shipped_config(words))
     given = _given(words, ("agent", "world", "config", "resume", "device", "learner_threads", "config.model_cls"))
     # Before the agent's module is imported, which brings JAX.
     threads = given.get("learner_threads", "1")
@@ -153,6 +152,14 @@ def _with_shipped_config(words: Sequence[str]) -> list[str]:
         elif word in ("--config", "-config") and i + 1 < len(found):
             found[i + 1] = find_config(found[i + 1])
     return found
+
+
+def _with_named_agent(words: Sequence[str]) -> list[str]:
+    """Let ``--config.model_cls`` name the agent of a resumed run too, which has no config whose key it could be."""
+    given = _given(words, ("agent", "config", "resume"))
+    if "resume" not in given or len(given) > 1:
+        return list(words)
+    return [re.sub(r"^--?config\.model_cls(?==|$)", "--agent", word) for word in words]
 
 
 def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from test_training_programs import DISTRIBUTED, ROOT, SMALL, STATES, TINY_DISTRI
 
 from racer.core.checkpoint import latest_valid_checkpoint, list_checkpoints, read_checkpoint
 from racer.core.metrics import read_metrics
+from racer.faults import harm
 
 WORKERS_GONE_WITHIN = 5.0
 ENDLESS = ["--max_steps", "1000000"]
@@ -150,8 +151,8 @@ def stopped_in_mid_save(program: Program, run: Path) -> bool:
 
 
 HARMS = {
-    "truncated": lambda folder: os.truncate(folder / "replay.safetensors", 1000),
-    "flipped": lambda folder: flip(folder / "agent.safetensors"),
+    "truncated": lambda folder: harm.truncate(folder / "replay.safetensors"),
+    "flipped": lambda folder: harm.flip(folder / "agent.safetensors"),
     "deleted": lambda folder: (folder / "policy.safetensors").unlink(),
     "empty": lambda folder: [file.unlink() for file in folder.iterdir()],
 }
@@ -161,12 +162,6 @@ NAMED = {
     "deleted": "policy.safetensors",
     "empty": "has no manifest.json",
 }
-
-
-def flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +198,7 @@ def test_a_run_without_a_valid_checkpoint_is_refused_in_one_line(tmp_path: Path,
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     for checkpoint in list_checkpoints(run):
-        flip(checkpoint / "policy.safetensors")
+        harm.flip(checkpoint / "policy.safetensors")
     resumed = launch(STATES, "--resume", str(run))
     assert resumed.finish() == 2
     *warnings, last = resumed.stderr.strip().splitlines()
@@ -216,26 +211,11 @@ def test_a_run_without_a_valid_checkpoint_is_refused_in_one_line(tmp_path: Path,
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A real file system of 6 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None:
-        pytest.skip("NOT TESTED: there is no mount program, so no small file system to fill")
-    command = [mount, "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    if result.returncode != 0:
-        pytest.skip(f"NOT TESTED: no small file system may be mounted here: {result.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
-
-
-def fill(folder: Path) -> None:
-    with (folder / "filler").open("ab", buffering=0) as file:
-        try:
-            while file.write(b"\1" * 4096) == 4096:
-                pass
-        except OSError:
-            return
+    try:
+        with harm.small_disk(tmp_path / "disk", 6) as folder:
+            yield folder
+    except harm.NotPossible as error:
+        pytest.skip(f"NOT TESTED: {error}")
 
 
 @pytest.mark.slow
@@ -248,26 +228,26 @@ def test_a_full_disk_is_outlived_for_a_while_and_costs_no_checkpoint(small_disk:
     program.wait(lambda: run.is_dir() and list_checkpoints(run))
 
     def failed(times: int) -> bool:
-        fill(small_disk)
+        harm.fill(small_disk)
         return program.stderr.count("was not written: No space left on device") >= times
 
     program.wait(lambda: failed(1))
     kept = latest_valid_checkpoint(run)
-    (small_disk / "filler").unlink()
+    (small_disk / harm.FILLER).unlink()
     program.wait(lambda: latest_valid_checkpoint(run) != kept)
     # Nothing of the log is lost either: what did not fit was written later.
     steps = logged_steps(run)
     assert steps == list(range(64, steps[-1] + 1, 64))
     deadline = time.monotonic() + 120.0
     while program.process.poll() is None and time.monotonic() < deadline:
-        fill(small_disk)
+        harm.fill(small_disk)
         time.sleep(0.02)
     assert program.finish(10.0) == 1
     last = program.stderr.strip().splitlines()[-1]
     assert last.startswith("error: no checkpoint could be written ")
     assert last.endswith("No space left on device")
     assert "Traceback" not in program.stderr
-    (small_disk / "filler").unlink()
+    (small_disk / harm.FILLER).unlink()
     assert not list(run.glob(".unfinished-*"))
     step = read_checkpoint(latest_valid_checkpoint(run)).step
     resumed = launch(STATES, "--resume", str(run), "--max_steps", str(step + 64))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from racer.core.checkpoint import latest_valid_checkpoint, read_checkpoint
+from racer.core.errors import UsageError
 from racer.core.metrics import read_metrics
+from racer.evaluation.checkpoints import load_policy
 from racer.training.command import main
 
 PENDULUM = "gym:Pendulum-v1"
@@ -34,18 +36,31 @@ def last(folder: Path):
 
 @pytest.mark.parametrize("agent", TINY)
 def test_trains_evaluates_and_goes_on_in_a_world_nobody_wrote_for_it(tmp_path, agent):
-    words = ["--world", PENDULUM, "--agent", agent, *TINY[agent], "--num_envs", "2"]
+    named = [f"--config.model_cls={agent}"] if ":" in agent else ["--agent", agent]
+    words = ["--world", PENDULUM, *named, *TINY[agent], "--num_envs", "2"]
     words += ["--config.env.max_episode_steps=20"]
     assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "96", "--eval_interval", "48") == 0
     assert last(tmp_path).step == 96
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (run["world"], run["env_config"]["max_episode_steps"]) == (PENDULUM, 20)
-    again = ["--agent", agent] if ":" in agent else []
+    again = named if ":" in agent else []
     assert train(tmp_path, "--resume", str(tmp_path / "run"), "--max_steps", "128", *again) == 0
     assert last(tmp_path).step == 128
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert sum("evaluation/return" in line for line in lines) == 2
     assert any(np.isfinite(line.get("training/return", np.nan)) for line in lines)
+
+
+def test_a_foreign_agents_run_is_named_either_way_and_evaluated_only_while_it_trains(tmp_path):
+    agent, run = "foreign_agent:MeanLearner", str(tmp_path / "run")
+    words = ["--world", PENDULUM, "--agent", agent, *OFF_POLICY, "--num_envs", "2", "--eval_interval", "0"]
+    assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "48") == 0
+    assert train(tmp_path, "--resume", run, "--max_steps", "56", f"--config.model_cls={agent}") == 0
+    assert train(tmp_path, "--resume", run, "--max_steps", "64", "--config.model_cls", agent) == 0
+    assert train(tmp_path, "--resume", run, "--max_steps", "72", "--agent", agent) == 0
+    assert last(tmp_path).step == 72
+    with pytest.raises(UsageError, match="foreign_agent:MeanLearner', which acts where it learns alone"):
+        load_policy(run)
 
 
 def test_worker_processes_train_too(tmp_path):

@@ -12,8 +12,7 @@ from runs import make_spec
 from racer.core.checkpoint import Checkpoint
 from racer.core.errors import UsageError
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
-from racer.training.past import check_layout, upgraded_agent_config
-from racer.training.plan import (
+from racer.training.options import (
     ManyProcesses,
     Options,
     Schedule,
@@ -22,6 +21,7 @@ from racer.training.plan import (
     single_process,
     worker_processes,
 )
+from racer.training.past import check_layout, upgraded_agent_config
 from racer.training.run_spec import read_run, spec_from_config, wants_rollouts, write_run
 
 ALL = (Schedule, SingleProcess, ManyProcesses, ServiceConfig, OffPolicyConfig, RolloutConfig)

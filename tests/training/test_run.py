@@ -14,6 +14,8 @@ from racer.core.errors import RacerError, UsageError
 from racer.distributed.inline import InlinePool
 from racer.distributed.learner import LearningDiverged
 from racer.distributed.processes.supervisor import ProcessPool
+from racer.envs.registry import get_world
+from racer.training.progress import bar_values
 from racer.training.run import TrainingRun
 from racer.training.saving import CheckpointSaver, resume_checkpoint
 
@@ -87,6 +89,13 @@ def test_on_policy_counts_and_evaluates_on_the_way(tmp_path: Path) -> None:
     assert last["training/update_to_data"] == pytest.approx(24 / 60)
     assert last["training/policy_lag_max"] == 0
     assert training.service.agent.policy_params["action_high"][1] == pytest.approx(0.1)
+
+
+def test_a_bar_shows_the_ratio_of_replay_and_the_divergence_of_rollouts() -> None:
+    ratio, metrics = {"training/update_to_data": 0.5}, get_world("tmaze").metrics
+    assert bar_values({**ratio, "training/update_to_data_target": 0.5}, metrics)["utd"] == 0.5
+    assert bar_values({**ratio, "agent/kl": 0.1}, metrics)["kl"] == 0.1
+    assert {"utd", "kl"}.isdisjoint(bar_values(ratio, metrics))
 
 
 def test_metrics_are_logged_before_the_checkpoint_that_counts_them(tmp_path: Path, monkeypatch: Any) -> None:

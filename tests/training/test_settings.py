@@ -8,7 +8,7 @@ import pytest
 
 from racer.core.errors import UsageError
 from racer.core.yaml_file import read_yaml
-from racer.training.settings import Settings, overridden
+from racer.training.settings import Settings, overridden, plan_new
 
 CONFIG = Path(__file__).parents[2] / "scripts" / "lateral" / "config.yaml"
 ALIASES = {"data_path": "routes"}
@@ -19,10 +19,17 @@ def test_the_file_that_comes_along_says_what_holds_without_it():
     usual = Settings().as_dict()
     assert written["ppo"].pop("final_lr_fraction") == pytest.approx(usual["ppo"].pop("final_lr_fraction"), abs=1e-5)
     assert written["ppo"] == usual["ppo"]
-    assert written["training"] == usual["training"]
+    assert written["training"] == {**usual["training"], "model_save_path": "models/lateral"}
     assert written["warm_start"] == {**usual["warm_start"], "source": "logged"}
     spec = Settings.of(read_yaml(CONFIG)).spec("lateral", ALIASES)
     assert spec.env_config == Settings().spec("lateral", ALIASES).env_config
+
+
+def test_a_run_lies_in_a_folder_of_its_worlds_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plan_new("test", Settings(), Settings().spec("lateral", ALIASES), 0).folder == Path("models/lateral")
+    elsewhere = Settings.of({"training": {"model_save_path": "here"}})
+    assert plan_new("test", elsewhere, elsewhere.spec("lateral", ALIASES), 0).folder == Path("here")
 
 
 def test_names_are_translated():

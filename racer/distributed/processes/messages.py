@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from racer.agents.protocol import ROW_FLAGS
 from racer.distributed.pool import Parameters, PoolTask, WorkerBatch
 from racer.distributed.processes.frames import BrokenFrame, decode_arrays, encode_arrays
 from racer.networks.serialization import bytes_to_params, params_to_bytes
-from racer.replay.experience import ROW_FLAGS, Experience
+from racer.replay.experience import Experience
 
 __all__ = ["batch_from_bytes", "batch_to_bytes", "check_batch", "parameters_from_bytes", "parameters_to_bytes"]
 

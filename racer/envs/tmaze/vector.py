@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from racer.core.errors import UsageError
 from racer.envs.tmaze import maze
 from racer.envs.tmaze.config import TMazeConfig, resolve_config, tmaze_config
-from racer.envs.vectors import final_observations, masked, reset_arguments
+from racer.envs.vectors import SeededVectorEnv, final_observations, masked
 
 __all__ = ["TMazeVectorEnv", "maze_spaces", "random_goals"]
 
@@ -31,7 +27,7 @@ def random_goals(generators: Sequence[np.random.Generator]) -> NDArray[np.int32]
     return np.array([generator.integers(2) for generator in generators], dtype=np.int32)
 
 
-class TMazeVectorEnv(VectorEnv):
+class TMazeVectorEnv(SeededVectorEnv):
     """N environments of :class:`racer.envs.tmaze.env.TMazeEnv`, with the same numbers.
 
     An environment that ends is reset within the same step (gymnasium's SAME_STEP): its last observation is
@@ -42,36 +38,11 @@ class TMazeVectorEnv(VectorEnv):
         config: overrides of :class:`racer.envs.tmaze.config.TMazeConfig`.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
-
     def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
-        if num_envs < 1:
-            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
-        if render_mode is not None:
-            raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
-        self.num_envs = num_envs
+        super().__init__(num_envs, maze_spaces(tmaze_config(config)), render_mode)
         self.config = resolve_config(config)
         self._maze = tmaze_config(config)
-        self.single_observation_space, self.single_action_space = maze_spaces(self._maze)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.render_mode = None
-        self._generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self._state = maze.start(np.zeros(num_envs, np.int32))
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode in every environment; an integer seeds them with seed, seed+1, ...
-
-        ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
-        """
-        seeds, mask = reset_arguments(self.num_envs, seed, options)
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None:
-                self._generators[i] = seeding.np_random(seeds[i])[0]
-        self._restart(mask)
-        return maze.observe(self._maze, self._state), {}
 
     def step(
         self, actions: NDArray[Any]
@@ -87,7 +58,7 @@ class TMazeVectorEnv(VectorEnv):
             metrics = {key: value.astype(np.float64) for key, value in step.metrics.items()}
             final_info = masked({"episode_metrics": metrics}, ended)
             infos.update(final_obs=final, _final_obs=ended, final_info=final_info, _final_info=ended)
-            self._restart(ended)
+            self._begin(ended)
         return maze.observe(self._maze, self._state), step.reward, step.terminated, step.truncated, infos
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -106,7 +77,10 @@ class TMazeVectorEnv(VectorEnv):
             generator.bit_generator.state = saved
         return maze.observe(self._maze, self._state)
 
-    def _restart(self, mask: NDArray[np.bool_]) -> None:
+    def _begin(self, mask: NDArray[np.bool_]) -> None:
         goals = np.zeros(self.num_envs, np.int32)
         goals[mask] = random_goals([self._generators[i] for i in np.flatnonzero(mask)])
         self._state = maze.restart(self._state, mask, goals)
+
+    def _observe(self) -> NDArray[np.float32]:
+        return maze.observe(self._maze, self._state)

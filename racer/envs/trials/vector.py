@@ -6,20 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from racer.core.errors import UsageError
 from racer.envs.trials.config import resolve_config, trials_config
 from racer.envs.trials.world import TrialWorld, trial_spaces
-from racer.envs.vectors import final_observations, masked, reset_arguments
+from racer.envs.vectors import SeededVectorEnv, final_observations, masked
 
 __all__ = ["HighwayTrialsVectorEnv"]
 
 
-class HighwayTrialsVectorEnv(VectorEnv):
+class HighwayTrialsVectorEnv(SeededVectorEnv):
     """N environments of :class:`racer.envs.trials.env.HighwayTrialsEnv`, with the same rules.
 
     ``infos["trial_end"]`` and ``infos["limbo"]``, bool ``[N]``, say where a trial ended in this step and where the ego
@@ -32,35 +28,10 @@ class HighwayTrialsVectorEnv(VectorEnv):
         config: overrides of :class:`racer.envs.trials.config.TrialsConfig`.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True, "render_modes": []}
-
     def __init__(self, num_envs: int = 1, config: Mapping[str, Any] | None = None, render_mode: None = None) -> None:
-        if num_envs < 1:
-            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
-        if render_mode is not None:
-            raise UsageError("the vector environment does not draw: film one environment with gymnasium.make")
-        self.num_envs = num_envs
+        super().__init__(num_envs, trial_spaces(trials_config(config)), render_mode)
         self.config = resolve_config(config)
         self.world = TrialWorld(trials_config(config), num_envs)
-        self.single_observation_space, self.single_action_space = trial_spaces(self.world.config)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.render_mode = None
-        self._generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode in every environment; an integer seeds them with seed, seed+1, ...
-
-        ``options={"reset_mask": bool [N]}`` resets only some, as gymnasium's own vector environments do.
-        """
-        seeds, mask = reset_arguments(self.num_envs, seed, options)
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None:
-                self._generators[i] = seeding.np_random(seeds[i])[0]
-        self._begin(mask)
-        return self.world.observe(), {}
 
     def step(
         self, actions: NDArray[Any]
@@ -96,3 +67,6 @@ class HighwayTrialsVectorEnv(VectorEnv):
     def _begin(self, mask: NDArray[np.bool_]) -> None:
         places = np.flatnonzero(mask)
         self.world.begin(places, [self._generators[i] for i in places])
+
+    def _observe(self) -> NDArray[np.float32]:
+        return self.world.observe()

@@ -223,7 +223,7 @@ def test_numpy_and_jax_agree_step_by_step(observation: str, monkeypatch: pytest.
     def restart(mask: np.ndarray) -> None:
         vector._state = maze.restart(vector._state, mask, goals)
 
-    monkeypatch.setattr(vector, "_restart", restart)
+    monkeypatch.setattr(vector, "_begin", restart)
     np.testing.assert_array_equal(vector.reset()[0], seen)
     for t in range(150):
         goals = steps.state.goal[t]

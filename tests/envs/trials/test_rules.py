@@ -263,7 +263,7 @@ def test_cars_are_no_guards_unless_a_scene_says_so():
     [
         ({"k_scenarios": 0}, "k_scenarios"),
         ({"scenario_length": 1}, "scenario_length"),
-        ({"timeout": 50}, "'timeout' = 50 conflicts .* 120 follows"),
+        ({"timeout": 50}, "'timeout' = 50 conflicts .* 140 follows"),
         ({"trial_count": 3}, "'trial_count' = 3 conflicts"),
         ({"scenario_length": 10, "resample_window": 10}, "'resample_window' = 10 conflicts .* 40 follows"),
         ({"scene": "hidden_lan"}, "scene"),
