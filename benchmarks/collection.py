@@ -150,9 +150,10 @@ class Workers:
         agent: whose policy they run; published twice a second as in training.
         count: number of workers.
         steps: steps between two messages.
+        make_pool: builds another kind of pool than worker processes.
     """
 
-    def __init__(self, factory: Any, env: Any, agent: Any, count: int, steps: int) -> None:
+    def __init__(self, factory: Any, env: Any, agent: Any, count: int, steps: int, make_pool: Any = None) -> None:
         from racer.distributed.config import OffPolicyConfig, ServiceConfig
         from racer.distributed.consumers import OffPolicyConsumer
         from racer.distributed.pool import PoolTask, WorkerHistory
@@ -165,7 +166,8 @@ class Workers:
         self.agent, self.count = agent, count
         warmup = warmup_policy(agent.policy, agent.policy_params, env.single_action_space)
         shape = env.single_observation_space.shape
-        self.pool = ProcessPool(PoolTask(factory, agent.policy, warmup, config, shape), [WorkerHistory()] * count)
+        task = PoolTask(factory, agent.policy, warmup, config, shape)
+        self.pool = (make_pool or ProcessPool)(task, [WorkerHistory()] * count)
         self.consumer = OffPolicyConsumer(OffPolicyConfig(), shape, agent.policy.action_shape)
         self.heard: set[int] = set()
         self.version, self.next_publication = 0, 0.0

@@ -132,7 +132,7 @@ def racer_spec(args: argparse.Namespace, engine: str) -> Any:
 def racer_run(args: argparse.Namespace, engine: str, workers: int) -> Any:
     """Return RACER's run of ``args.envs`` environments, in this process alone where ``workers`` is 0."""
     from racer.distributed.config import RolloutConfig, ServiceConfig
-    from racer.training.plan import Schedule, Setup
+    from racer.training.options import Schedule, Setup
     from racer.training.run import TrainingRun
 
     service = ServiceConfig(num_workers=max(workers, 1), deterministic=not workers, seed=args.seed)

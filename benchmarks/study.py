@@ -5,6 +5,7 @@
     python benchmarks/study.py highway                              # PPO on the default highway, in stages
     python benchmarks/study.py levels --seeds 1 2 3 4 5             # one CVaR policy for every risk level, there too
     python benchmarks/study.py encoders --seeds 1 2 3 --episodes 300   # what reads the cars around, in a short training
+    python benchmarks/study.py trials --seeds 1 2 3                 # memory from attempt to attempt, with its controls
     python benchmarks/study.py risk --report_only                   # evaluate and print what is there
     python benchmarks/study.py risk --seeds 1 2 3 --output FILE     # keep the figures, beside those already in FILE
 
@@ -163,7 +164,24 @@ def encoder_rows() -> list[Row]:
     return [Row(name, (*default.flags, *extra), steps, steps, levels=levels) for name, extra in flags.items()]
 
 
-STUDIES = {"risk": risk_rows, "highway": highway_rows, "levels": levels_rows, "encoders": encoder_rows}
+TRIAL_FLAGS = ("--num_envs=256",)
+TRIAL_STEPS = {"hidden_lane": 2_000_000, "courteous": 2_000_000}
+
+
+def trial_rows() -> list[Row]:
+    """PPO over several trials of one hidden type: with a memory, and without one."""
+    config = f"--config={CONFIGS / 'highway_trials_config.py'}"
+    kinds = {"gru": (), "memoryless": ("--config.memory=None", "--config.env.without_memory=True")}
+    return [
+        Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), TRIAL_STEPS[scene], TRIAL_STEPS[scene])
+        for scene in TRIAL_STEPS
+        for kind, flags in kinds.items()
+    ]
+
+
+STUDIES = {
+    "risk": risk_rows, "highway": highway_rows, "levels": levels_rows, "encoders": encoder_rows, "trials": trial_rows,
+}  # fmt: skip
 
 PLANNER = "observation-planner"
 """Driver of the world whose return others are shown as shares of, where ``benchmarks/drivers.py`` has measured it."""
@@ -171,7 +189,7 @@ PLANNER = "observation-planner"
 PLANNED = ("highway", "levels", "encoders")
 """Studies in the world that the planner was measured in."""
 
-FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000, "encoders": 30_000}
+FIRST_SEEDS = {"risk": 20_000, "highway": 20_000, "levels": 30_000, "encoders": 30_000, "trials": 30_000}
 """First held-out seed of each study's evaluations."""
 
 
@@ -443,6 +461,10 @@ def main() -> int:
         print(f"{args.runs} has no checkpoint to evaluate: train first, without --report_only", file=sys.stderr)
         return 2
     os.environ.update(ONE_THREAD)
+    if args.study == "trials":
+        import trial_study
+
+        return trial_study.report(args, all_rows, [(row, seed, path) for _, row, _, seed, path in kept])
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
         evaluate = functools.partial(measure, args.episodes, FIRST_SEEDS[args.study])
         measured = list(processes.map(evaluate, *zip(*kept, strict=True)))

@@ -38,6 +38,7 @@ class Command:
 COMMANDS = {
     "evaluate": Command("racer.evaluation.command", "run a policy on held-out seeds, and film it", "--env."),
     "plot": Command("racer.plotting.command", "draw runs as PNG files"),
+    "inspect": Command("racer.evaluation.inspect", "write what an agent saw and did, a JSON line a step", "--env."),
     "diverge": Command("racer.evaluation.diverge", "step a world beside the program that it stands for", "--env."),
     "export": Command("racer.evaluation.export", "make a policy to give away, with a card"),
     "faults": Command("racer.faults.command", "break an actor-learner program on purpose and see what is left"),

@@ -53,3 +53,41 @@ def test_no_room_but_the_worlds_names_one(room):
             if id(text) not in prose and named.search(text.value)
         ]
     assert not found, "\n".join(found)
+
+
+FLOORS = {
+    "core": 0, "envs": 1, "networks": 2, "agents": 3, "replay": 3, "distributed": 4,
+    "training": 5, "evaluation": 5, "plotting": 5, "sweeps": 5, "faults": 5,
+}  # fmt: skip
+"""Of the rooms: one may import what lies on its own floor or below."""
+
+
+def imported_rooms(path: Path) -> list[tuple[int, str]]:
+    """The rooms that a file imports from, anywhere in it, each with its line."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "racer":
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [(node.lineno, name.split(".")[1]) for name in names if name.startswith("racer.")]
+    return [(line, room) for line, room in found if room in FLOORS]
+
+
+def test_every_room_has_a_floor():
+    assert sorted(FLOORS) == sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+    assert {*ROOMS, "envs"} == {*FLOORS}
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_imports_point_down(room):
+    """And worlds and agents, which meet in a policy alone, never name each other."""
+    forbidden = {other for other, floor in FLOORS.items() if floor > FLOORS[room]}
+    forbidden |= {"envs"} if room == "agents" else set()
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {other}"
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for line, other in imported_rooms(path)
+        if other in forbidden
+    ]
+    assert not found, "\n".join(found)

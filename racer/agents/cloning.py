@@ -15,7 +15,7 @@ from racer.agents.schedules import falling_fraction
 from racer.agents.state import adam, trainable, tree_is_finite
 from racer.core.errors import UsageError
 
-__all__ = ["clone_actions"]
+__all__ = ["clone_actions", "with_policy"]
 
 _DECAY = 0.01
 """Share of the first step size that is left at the end."""
@@ -58,7 +58,13 @@ def clone_actions(
         (epochs, len(seen) // size, size), jnp.float32(learning_rate),
     )  # fmt: skip
     loss = float(losses[-(len(seen) // size) :].mean()) if epochs else float("nan")
-    return learner.with_components(_flat(learner, state)), loss
+    return with_policy(learner, state), loss
+
+
+def with_policy(learner: Any, params: Any) -> Any:
+    """Return the learner with these parameters of its policy."""
+    arrays = {f"actor/params/{name}": np.asarray(value) for name, value in params.items()}
+    return learner.with_components({**learner.state_arrays(), **arrays})
 
 
 def _checked(learner: Any, observations: Any, actions: Any) -> tuple[jax.Array, jax.Array]:
@@ -110,10 +116,3 @@ def _cloned(
     rates = learning_rate * falling_fraction("cosine", jnp.arange(len(order)), max(len(order), 1), _DECAY)
     actor, losses = jax.lax.scan(step, trainable(adam, state.actor.params), (order, rates))
     return actor.params, losses
-
-
-def _flat(learner: Any, params: Any) -> dict[str, NDArray[Any]]:
-    """Return the learner's whole state by name, with these parameters of the policy."""
-    return {**learner.state_arrays(), **{f"actor/params/{name}": np.asarray(value) for name, value in params.items()}}
-
-

@@ -160,8 +160,7 @@ def _matching(names: tuple[str, ...], size: int) -> tuple[str, ...]:
 
 def _controlled(world: str | None, controller: str) -> tuple[str, ...]:
     """Return what the policy chooses under a controller."""
-    if world is None:
-        raise UsageError(f"controller {controller!r} is a world's, but no world is named")
-    from racer.envs.registry import get_world
+    from racer.networks.policy import world_transform
 
-    return get_world(world).controller(controller).names
+    names: tuple[str, ...] = world_transform(world, "controller", controller).names
+    return names

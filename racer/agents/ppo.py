@@ -205,6 +205,19 @@ class PPOLearner(BaseLearner):
         """Steps of every environment between two updates."""
         return self.static.config.rollout_length
 
+    def values(self, observations: np.ndarray, memory: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the discounted return expected from ``[N, ...]`` observations on, ``[N]`` in units of the reward.
+
+        Args:
+            observations: of the world.
+            memory: before them, as :meth:`racer.networks.policy.Policy.act` takes it.
+        """
+        static, state, policy = self.static, self.state, self.policy
+        seen = policy.viewed(policy.shaped(np.asarray(observations, np.float32)))
+        features, _ = policy.torso.step(state.actor.params, seen, memory)
+        normal = static.evaluate(state.critic.params, features, seen)[..., 0]
+        return np.asarray(state.value_scale.raw(normal))
+
     def check_num_envs(self, num_envs: int) -> None:
         """Raise UsageError unless rollouts of ``num_envs`` environments divide into minibatches."""
         self._check_rows(self.rollout_length, num_envs)

@@ -36,7 +36,7 @@ from racer.networks.past import upgraded
 from racer.networks.torso import Torso, build_torso
 from racer.networks.uniform import UniformPolicy
 
-__all__ = ["MAX_RISK", "ActingPolicy", "AnyPolicy", "Policy", "build_policy", "cleared", "merged"]
+__all__ = ["MAX_RISK", "ActingPolicy", "AnyPolicy", "Policy", "build_policy", "cleared", "merged", "world_transform"]
 
 MAX_RISK = 0.95
 """Highest level that is drawn in training; few returns are left beyond."""
@@ -323,11 +323,11 @@ class Policy:
 
     @cached_property
     def _view(self) -> View | None:
-        return None if self.view is None else _transform(self.world, "view", self.view)
+        return None if self.view is None else world_transform(self.world, "view", self.view)
 
     @cached_property
     def _controller(self) -> Controller | None:
-        return None if self.controller is None else _transform(self.world, "controller", self.controller)
+        return None if self.controller is None else world_transform(self.world, "controller", self.controller)
 
 
 AnyPolicy = Policy | UniformPolicy
@@ -353,7 +353,7 @@ def build_policy(spec: Mapping[str, Any]) -> AnyPolicy:
     shape, view = freeze(fields.get("observation_shape", ())), fields.get("view")
     if not isinstance(fields.get("torso"), Mapping):
         raise UsageError(f"policy {fields['kind']!r} lacks: torso")
-    viewed = shape if view is None else _transform(fields.get("world"), "view", view).shape(shape)
+    viewed = shape if view is None else world_transform(fields.get("world"), "view", view).shape(shape)
     if fields.get("risk") is not None:
         viewed = told_shape(viewed)
     fields["torso"] = build_torso(viewed, fields["torso"])
@@ -366,7 +366,12 @@ def told_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def _transform(world: str | None, kind: str, name: str) -> Any:
+def world_transform(world: str | None, kind: str, name: str) -> Any:
+    """Return a ``"view"`` or a ``"controller"`` of a world by name.
+
+    Raises:
+        UsageError: there is none, or no world is named.
+    """
     if world is None:
         raise UsageError(f"{kind} {name!r} is a world's, but the policy names no world")
     found = get_world(world)

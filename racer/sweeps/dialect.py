@@ -18,7 +18,7 @@ from racer.agents.registry import agent_config, full_name
 from racer.core.errors import UsageError, shown, unknown_name
 from racer.distributed.config import OffPolicyConfig
 from racer.envs.registry import get_world, world_by_short_name
-from racer.training.plan import Schedule, SingleProcess
+from racer.training.options import Schedule, SingleProcess
 
 __all__ = ["OPTION_KEYS", "TAG", "Meaning", "understand"]
 

@@ -16,7 +16,7 @@ from racer.core.errors import UsageError, shown, unknown_name
 from racer.envs.registry import get_world
 from racer.sweeps.dialect import OPTION_KEYS, Meaning, understand
 from racer.sweeps.expand import Expanded
-from racer.training.plan import Schedule, Setup, SingleProcess, single_process
+from racer.training.options import Schedule, Setup, SingleProcess, single_process
 from racer.training.run_spec import RunSpec, plain, spec_from_config, wants_rollouts
 
 __all__ = ["ENGINES", "Job", "Member", "job_from_record", "make_job"]
@@ -135,7 +135,7 @@ class Job:
 
 
 class _Given:
-    """Reads option dataclasses from a job, as :class:`racer.training.plan.Options` does from flags."""
+    """Reads option dataclasses from a job, as :class:`racer.training.options.Options` does from flags."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options

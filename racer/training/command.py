@@ -29,17 +29,15 @@ from racer.core.trust import name_code, offer_flags
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.device import choose_device
-from racer.training.plan import (
+from racer.training.options import (
     ManyProcesses,
-    RunPlan,
     Schedule,
     SingleProcess,
     Workers,
     define_dataclass_flags,
-    define_run_flags,
-    plan_run,
     workers_or_none,
 )
+from racer.training.plan import RunPlan, define_run_flags, plan_run
 
 __all__ = ["PROGRAM", "default_config", "define_flags", "main", "make_plan"]
 

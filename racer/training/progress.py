@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["ProgressBar"]
+from racer.envs.registry import Metric
+
+__all__ = ["ProgressBar", "bar_values"]
 
 
 class ProgressBar:
@@ -40,6 +42,25 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+def bar_values(values: Mapping[str, float], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return what a progress bar shows of a line of metrics, by short names."""
+    rates = {m.name: values.get(f"training/{m.name}", 0.0) for m in metrics if m.total}
+    if "training/update_to_data_target" in values:
+        learning = {"utd": values["training/update_to_data"]}
+    else:
+        # Missing where no update was made since the last line.
+        learning = {"kl": values["agent/kl"]} if "agent/kl" in values else {}
+    shown = {
+        "steps/s": values.get("speed/steps_per_second_10s", 0.0),
+        "return": values.get("training/return", 0.0),
+        **rates,
+        **learning,
+    }
+    if "training/queue_depth" in values:
+        shown |= {"queue": int(values["training/queue_depth"]), "lag": values["training/policy_lag_mean"]}
+    return shown
 
 
 def _short(value: Any) -> str:

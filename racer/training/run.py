@@ -33,8 +33,9 @@ from racer.distributed.warmup import warmup_policy
 from racer.envs.registry import World, get_world
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
-from racer.training.plan import RunPlan, Setup
-from racer.training.progress import ProgressBar
+from racer.training.options import Setup
+from racer.training.plan import RunPlan
+from racer.training.progress import ProgressBar, bar_values
 from racer.training.run_spec import RUN_FILE, RunSpec, create_agent, describes
 from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
 from racer.training.signals import StopSignals
@@ -84,6 +85,7 @@ class TrainingRun:
         agent = create_agent(spec, *spaces, seed=agent_seed, learnt=learnt)
         if agent.policy.spec["kind"] == "foreign" and not setup.inline:
             raise UsageError(f"{spec.agent_name} acts in the learner's process only: train it without worker processes")
+        _check_memory(self.world, spec, agent.policy)
         state = None
         if checkpoint is not None:
             agent = agent.with_state_arrays(checkpoint.groups["agent"])
@@ -155,7 +157,7 @@ class TrainingRun:
                 if restored():
                     save(service)
                 metrics.log(service.transitions, values)
-                bar.show(service.transitions, _bar_values(values, self.world))
+                bar.show(service.transitions, bar_values(values, self.world.metrics))
 
             def evaluate_and_log(service: ActorLearnerService) -> None:
                 assert evaluate is not None
@@ -178,6 +180,20 @@ class TrainingRun:
             if self.step > start:
                 save(self.service, final=True)
             return reached
+
+
+def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
+    """Compare what a world needs with what a policy has.
+
+    Raises:
+        UsageError: a policy without a memory where one is needed; the reverse is a warning.
+    """
+    use, words = world.memory_use(spec.env_config)
+    has = bool(getattr(policy, "has_memory", False))
+    if use == "needed" and not has:
+        raise UsageError(f"{spec.agent_name} has no memory, which {world.name} needs: {words}")
+    if use == "useless" and has:
+        log.warning("the memory of %s is of no use in %s: %s", spec.agent_name, world.name, words)
 
 
 def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
@@ -336,19 +352,3 @@ def _batch_bytes(service: ServiceConfig, num_envs: int, observation_shape: tuple
     memory = sum(value.nbytes for value in policy.initial_memory(num_envs).values())
     row = 4 * (2 * math.prod(observation_shape) + 4 * getattr(policy, "size", 1) + 16)
     return 4 * (service.worker_steps_per_iteration + 1) * num_envs * row + 4 * memory + (1 << 26)
-
-
-def _bar_values(values: Mapping[str, float], world: World) -> dict[str, Any]:
-    rates = {m.name: values.get(f"training/{m.name}", 0.0) for m in world.metrics if m.total}
-    learning = (
-        {"kl": values["agent/kl"]} if "agent/kl" in values else {"utd": values.get("training/update_to_data", 0.0)}
-    )
-    shown = {
-        "steps/s": values.get("speed/steps_per_second_10s", 0.0),
-        "return": values.get("training/return", 0.0),
-        **rates,
-        **learning,
-    }
-    if "training/queue_depth" in values:
-        shown |= {"queue": int(values["training/queue_depth"]), "lag": values["training/policy_lag_mean"]}
-    return shown

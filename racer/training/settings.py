@@ -19,11 +19,13 @@ from racer.core.yaml_file import parse_yaml
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.envs.registry import get_world
 from racer.networks.layers import ACTIVATIONS
-from racer.training.plan import RunPlan, Schedule, Setup
+from racer.training.options import Schedule, Setup
+from racer.training.plan import RunPlan
 from racer.training.run_spec import RunSpec, read_run, spec_from_config
 
 __all__ = [
     "DEVICES",
+    "Imagination",
     "PPOSection",
     "Settings",
     "TrainingSection",
@@ -43,6 +45,7 @@ class PPOSection:
 
     hidden_sizes: tuple[int, ...] = option((256, 256), "widths of the hidden layers of policy and value", empty=False)
     activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS))
+    view: str | None = option(None, "observation transform of the world that policy and value see through, by name")
     shared_extractor: bool = option(False, "one extractor with two heads, instead of two networks")
     learning_rate: float = option(3e-4, "Adam's step size, of both networks", low=0.0)
     lr_schedule: str = option("cosine", "how it falls over the run", choices=("constant", "linear", "cosine"))
@@ -101,6 +104,26 @@ class WarmStart:
 
 
 @dataclass(frozen=True)
+class Imagination:
+    """Section ``imagination``: a model of the world is learnt, and the policy follows the gradient of the cost in it.
+
+    A round lets the policy act, learns the model from all that was seen, and follows the gradient.
+    """
+
+    rounds: int = option(0, "how often; 0 for not at all", low=0, high=1000)
+    routes: int = option(96, "episodes that the policy acts in, in every round", low=1, high=100_000)
+    noise: float = option(0.05, "greatest deviation of what is added to its actions there", low=0.0)
+    epochs: int = option(20, "times that the model learns from all that was seen", low=1)
+    lanes: int = option(64, "imagined episodes side by side", low=1, high=100_000)
+    horizon: int = option(50, "steps that a gradient reaches", low=1)
+    steps: int = option(1000, "of the gradient, in every round", low=1)
+    learning_rate: float = option(2e-3, "Adam's first step size for the policy", above=0.0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "config key 'imagination':")
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole file.
 
@@ -114,6 +137,7 @@ class Settings:
     ppo: PPOSection = field(default_factory=PPOSection)
     training: TrainingSection = field(default_factory=TrainingSection)
     warm_start: WarmStart = field(default_factory=WarmStart)
+    imagination: Imagination = field(default_factory=Imagination)
 
     def __post_init__(self) -> None:
         check_fields(self, "config key")
@@ -136,7 +160,12 @@ class Settings:
         Raises:
             UsageError: an unknown key (with the nearest one), or a value of the wrong type or out of range.
         """
-        sections: dict[str, type[Any]] = {"ppo": PPOSection, "training": TrainingSection, "warm_start": WarmStart}
+        sections: dict[str, type[Any]] = {
+            "ppo": PPOSection,
+            "training": TrainingSection,
+            "warm_start": WarmStart,
+            "imagination": Imagination,
+        }
         known = {field.name for field in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
@@ -185,7 +214,7 @@ class Settings:
         }
         same = (
             "activation", "clip_ratio", "critic_warmup", "distribution", "entropy_coef", "gae_lambda", "initial_std",
-            "max_grad_norm", "normalize_values", "target_kl", "value_coef",
+            "max_grad_norm", "normalize_values", "target_kl", "value_coef", "view",
         )  # fmt: skip
         agent |= {name: getattr(ppo, name) for name in same}
         return spec_from_config({"model_cls": "ppo", "world": world, "env": env, **agent}, self.seed)

@@ -26,7 +26,7 @@ from racer.core.yaml_file import read_yaml
 from racer.training.device import choose_device
 from racer.training.plan import RunPlan
 from racer.training.run_spec import RunSpec
-from racer.training.settings import Settings, overridden, plan_new, plan_resumed
+from racer.training.settings import Imagination, Settings, WarmStart, overridden, plan_new, plan_resumed
 
 PROGRAM = "lateral train"
 WORLD = "lateral"
@@ -61,9 +61,9 @@ def main() -> int:
         print(f"model {write_final_model(plan.folder)}")
         write_stats(plan.folder)
 
-    warm = settings.warm_start
+    nothing = settings.warm_start.source == "none" and not settings.imagination.rounds
     extras = Extras(
-        prepare=None if warm.source == "none" else functools.partial(warm_start, settings=settings),
+        prepare=None if nothing else functools.partial(prepare, settings=settings),
         tensorboard=Path(settings.training.log_dir) / LOG_NAME,
         tags=tag,
         finish=finish,
@@ -89,8 +89,22 @@ def tag(name: str) -> str:
     return EPISODE_TAGS.get(name, f"train/{name.removeprefix('agent/')}" if name.startswith("agent/") else name)
 
 
-def warm_start(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
-    """Return the state of an agent that has learnt from demonstrations."""
+def prepare(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
+    """Return the state of an agent that has learnt from demonstrations, or in a model of the plant, or both."""
+    from racer.envs.lateral.world import lateral_spaces
+    from racer.training.run_spec import create_agent
+
+    agent = create_agent(spec, *lateral_spaces())
+    if settings.warm_start.source != "none":
+        agent = cloned(agent, spec, settings.warm_start)
+    if settings.imagination.rounds:
+        agent = imagined(agent, spec, settings.imagination)
+    state: dict[str, Any] = agent.state_arrays()
+    return state
+
+
+def cloned(agent: Any, spec: RunSpec, warm: WarmStart) -> Any:
+    """Return an agent that has learnt from demonstrations."""
     from racer.agents.cloning import clone_actions
     from racer.envs.lateral.actions import ActionMap
     from racer.envs.lateral.config import lateral_config
@@ -98,10 +112,9 @@ def warm_start(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
     from racer.envs.lateral.demonstrations import controller_steers, logged_steers
     from racer.envs.lateral.plants import make_plant
     from racer.envs.lateral.simulation import Simulation
-    from racer.envs.lateral.world import lateral_spaces, make_routes
-    from racer.training.run_spec import create_agent
+    from racer.envs.lateral.world import make_routes
 
-    warm, config = settings.warm_start, lateral_config(spec.env_config)
+    config = lateral_config(spec.env_config)
     routes = make_routes(config)
     chosen = [routes[number] for number in range(min(warm.routes, len(routes)))]
     action_map = ActionMap.of(config)
@@ -111,12 +124,30 @@ def warm_start(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
         plant = make_plant(config.plant)
         controller = make_controller(warm.source, Simulation(plant, len(chosen)))
         seen, done = controller_steers(plant, controller, chosen, action_map, warm.samples, spec.seed)
-    agent = create_agent(spec, *lateral_spaces())
-    cloned, loss = clone_actions(
+    learnt, loss = clone_actions(
         agent, seen, done, epochs=warm.epochs, learning_rate=warm.learning_rate, seed=spec.seed
     )
     print(f"warm start: {len(seen)} steps of {len(chosen)} routes, mean squared error {loss:.2g} of half the range")
-    return cloned.state_arrays()
+    return learnt
+
+
+def imagined(agent: Any, spec: RunSpec, settings: Imagination) -> Any:
+    """Return an agent that has followed the gradient of the cost in a model of the plant."""
+    from racer.agents.descent import descend
+    from racer.envs.lateral.config import lateral_config
+    from racer.envs.lateral.imagination import Imaginer
+
+    imaginer = Imaginer(lateral_config(spec.env_config), settings, spec.seed)
+    for number in range(settings.rounds):
+        seen = imaginer.learn(agent.policy, agent.policy_params, number)
+        print(f"imagination {number + 1} of {settings.rounds}: {seen}", flush=True)
+        agent, costs = descend(
+            agent, imaginer.cost, imaginer.lanes(number), steps=settings.steps,
+            learning_rate=settings.learning_rate, seed=spec.seed + number,
+        )  # fmt: skip
+        last = costs[-max(len(costs) // 10, 1) :].mean()
+        print(f"  imagined cost {costs[0]:.1f} before, {last:.1f} after", flush=True)
+    return agent
 
 
 if __name__ == "__main__":

@@ -22,14 +22,8 @@ from racer.core.metrics import wandb_mode
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.highway.config import ENGINES
 from racer.training.device import choose_device
-from racer.training.plan import (
-    ManyProcesses,
-    Schedule,
-    define_dataclass_flags,
-    define_run_flags,
-    plan_run,
-    worker_processes,
-)
+from racer.training.options import ManyProcesses, Schedule, define_dataclass_flags, worker_processes
+from racer.training.plan import define_run_flags, plan_run
 
 define_run_flags()
 define_dataclass_flags(Schedule, max_steps=1_000_000)

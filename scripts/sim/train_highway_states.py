@@ -22,14 +22,8 @@ from racer.core.metrics import wandb_mode
 from racer.distributed.config import OffPolicyConfig
 from racer.envs.highway.config import ENGINES
 from racer.training.device import choose_device
-from racer.training.plan import (
-    Schedule,
-    SingleProcess,
-    define_dataclass_flags,
-    define_run_flags,
-    plan_run,
-    single_process,
-)
+from racer.training.options import Schedule, SingleProcess, define_dataclass_flags, single_process
+from racer.training.plan import define_run_flags, plan_run
 
 define_run_flags()
 define_dataclass_flags(Schedule)

@@ -168,6 +168,20 @@ def test_a_controller_is_evaluated_as_a_policy_is(tmp_path):
     assert written["salted"]["policy"] == written["salted"]["pid"]
 
 
+def test_a_policy_is_trained_in_a_model_of_the_plant(tmp_path):
+    imagined = ("imagination.rounds=2", "imagination.routes=4", "imagination.steps=30", "imagination.epochs=1",
+                "imagination.lanes=8", "imagination.horizon=20", "ppo.view=ahead", "ppo.distribution=tanh_gaussian",
+                "ppo.critic_warmup=1000", "env.action=residual", "env.max_steps=400", "warm_start.source=none",
+                "training.total_timesteps=128", "training.eval_freq=0")  # fmt: skip
+    done = run("train.py", "--config", CONFIG, *settings(*imagined), "--noprogress", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "imagination 2 of 2: cost" in done.stdout
+    before, after = re.findall(r"imagined cost ([\d.]+) before, ([\d.]+) after", done.stdout)[0]
+    assert float(after) < float(before)
+    done = run("eval.py", "--model_path", "models/lateral/final_model", "--num_segments", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 WRONG = [
     ("train.py", [], "--config is missing"),
     ("train.py", ["--config", "nowhere.yaml"], "nowhere.yaml"),
@@ -176,6 +190,10 @@ WRONG = [
     ("train.py", ["--config", CONFIG, "--set", "env.data_path=empty"], "no folder of routes at 'empty'"),
     ("train.py", ["--config", CONFIG, "--workers", "3"], "do not divide among 3 workers"),
     ("train.py", ["--resume", "nowhere"], "no run to resume"),
+    ("train.py", ["--config", CONFIG, "--set", "imagination.round=1"], "did you mean 'rounds'"),
+    ("train.py", ["--config", CONFIG, "--set", "ppo.view=ahed"], "did you mean 'ahead'"),
+    ("train.py", ["--config", CONFIG, "--set", "imagination.rounds=1", "--set", "imagination.horizon=30"],
+     "'horizon' 30 does not divide 400 steps"),
     ("train.py", ["--config", CONFIG, "--set", "warm_start.source=pdi"], "did you mean 'pid'"),
     ("eval.py", [], "--model_path is missing"),
     ("eval.py", ["--model_path", "nowhere"], "nowhere"),

@@ -12,7 +12,7 @@ from racer.core.checkpoint import checkpoint_path, read_checkpoint
 from racer.core.metrics import METRICS_FILE, MetricsLogger, read_metrics
 from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.distributed.pool import PoolFactory
-from racer.training.plan import Schedule, Setup
+from racer.training.options import Schedule, Setup
 from racer.training.run import TrainingRun
 from racer.training.run_spec import RunSpec, spec_from_config, wants_rollouts
 from racer.training.saving import CheckpointSaver, resume_checkpoint

@@ -7,6 +7,7 @@ one that is reached over a network is joined only with Ray's token authenticatio
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import secrets
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,16 +28,52 @@ __all__ = ["Cluster", "ClusterLost", "connect", "import_ray", "prepare"]
 
 _CLIENT = "ray://"
 _REACH = 5.0
+_SETTINGS = 4
 _RETRIES = 8
 _STORE_BYTES = 256 << 20
-_HEAD_INTERVAL = 2.0
+_WATCH_INTERVAL = 1.0
+_CONNECT = 2.0
 _HEAD_LIMIT = 20.0
+_OWN_LIMIT = 4.0
 _TOKEN_SINCE = "2.52"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class ClusterLost(RacerError):
-    """The head of the cluster does not answer any more."""
+    """The cluster's head, or the node of this process, does not answer any more."""
+
+
+@dataclasses.dataclass
+class Place:
+    """Something that answers as long as the cluster lives for us.
+
+    Attributes:
+        what: it is.
+        host: where it listens.
+        port: where it listens.
+        limit: seconds without an answer after which it is lost; Ray ends this process some time after that.
+        answered: when it answered last (s, monotonic clock).
+    """
+
+    what: str
+    host: str
+    port: int
+    limit: float
+    answered: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has not answered for too long."""
+        return time.monotonic() - self.answered > self.limit
+
+    def answers(self) -> bool:
+        """Whether it answers now."""
+        try:
+            socket.create_connection((self.host, self.port), _CONNECT).close()
+        except OSError:
+            return False
+        self.answered = time.monotonic()
+        return True
 
 
 class Cluster:
@@ -45,30 +82,41 @@ class Cluster:
     Args:
         ray: the module.
         address: as it was asked for, for messages.
-        watched: host and port that answer as long as the cluster lives; None for one of our own.
+        watched: what answers as long as the cluster lives for us: its head, and our own node.
         loopback: whether only this machine can reach it.
+        joined: whether it was joined here, and is to be left at the end.
     """
 
-    def __init__(self, ray: Any, address: str, watched: tuple[str, int] | None, *, loopback: bool) -> None:
-        self.ray, self.address, self._loopback = ray, address, loopback
-        self._watched = watched
-        self._answered = time.monotonic()
+    def __init__(
+        self, ray: Any, address: str, watched: Sequence[Place], *, loopback: bool, joined: bool = True
+    ) -> None:
+        self.ray, self.address, self._loopback, self._joined = ray, address, loopback, joined
+        self._watched = tuple(watched)
         self._closed = threading.Event()
-        if watched is not None:
+        if watched:
             threading.Thread(target=self._watch, name="cluster-head", daemon=True).start()
 
     @property
     def lost(self) -> bool:
-        """Whether the head has not answered for too long: Ray itself would end this process some time after that."""
-        return time.monotonic() - self._answered > _HEAD_LIMIT and self._watched is not None
+        """Whether head or own node have not answered for too long."""
+        return any(place.lost for place in self._watched)
+
+    def answers(self) -> bool:
+        """Whether head and own node answer now.
+
+        Where they do not, Ray's object store must not be touched: its client ends the whole process.
+        """
+        answers = [place.answers() for place in self._watched]
+        return all(answers)
 
     def raise_if_lost(self) -> None:
-        """Raise ClusterLost where the head has not answered for too long."""
-        if self.lost:
-            raise ClusterLost(
-                f"the head of the Ray cluster at {self.address} has not answered for {_HEAD_LIMIT:g} s; "
-                "go on with --resume on another cluster"
-            )
+        """Raise ClusterLost where head or own node have not answered for too long."""
+        for place in self._watched:
+            if place.lost:
+                raise ClusterLost(
+                    f"{place.what} of the Ray cluster at {self.address} has not answered for {place.limit:g} s; "
+                    "go on with --resume on another cluster"
+                )
 
     def cpus(self) -> tuple[float, float]:
         """Return how many CPUs the cluster has, and how many are free."""
@@ -103,14 +151,12 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; one of our own ends."""
         self._closed.set()
-        if not self.lost:
+        if self._joined and not self.lost:
             self.ray.shutdown()
 
     def _watch(self) -> None:
-        assert self._watched is not None
-        while not self._closed.wait(_HEAD_INTERVAL):
-            with contextlib.suppress(OSError), socket.create_connection(self._watched, _REACH):
-                self._answered = time.monotonic()
+        while not self._closed.wait(_WATCH_INTERVAL):
+            self.answers()
 
 
 def import_ray() -> ModuleType:
@@ -136,6 +182,7 @@ def connect(address: str = "local") -> Iterator[Cluster]:
         UsageError: Ray is not installed, the address cannot be read or reached, the versions differ, or a cluster on a
             network takes no token.
     """
+    address = _running() if address == "auto" else address
     found = None if address == "local" else _endpoint(address)
     prepare(found)
     ray = import_ray()
@@ -151,35 +198,41 @@ def connect(address: str = "local") -> Iterator[Cluster]:
 
 def _endpoint(address: str) -> tuple[str, int]:
     """Return host and port of an address, once something answers there."""
-    if address == "auto":
-        address = _running() or ""
-        if not address:
-            raise UsageError(
-                "--ray_address auto: no Ray cluster runs on this machine and RAY_ADDRESS is not set; "
-                "ray start --head (docs/cluster.md), or --ray_address local"
-            )
     host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65_536):
         guess = nearest(address, ("auto", "local"))
         hint = f"did you mean {guess!r}?" if guess else "auto, local, HOST:PORT or ray://HOST:PORT"
         raise UsageError(f"--ray_address cannot be {shown(address)}; {hint}")
     try:
-        socket.create_connection((host, int(port)), _REACH).close()
+        with socket.create_connection((host, int(port)), _REACH) as sock:
+            # Ray would try for minutes to talk to something that is no server of its kind.
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_http2(sock):
+                raise UsageError(f"what answers at {address} is no Ray cluster")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"no Ray cluster answers at {address} within {_REACH:g} s: {reason}") from error
     return host, int(port)
 
 
-def _running() -> str | None:
+def _speaks_http2(sock: socket.socket) -> bool:
+    """Whether the other side begins as every gRPC server does, with a frame of its settings (RFC 9113, 3.4)."""
+    sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0]))
+    header = b""
+    while len(header) < 9 and (part := sock.recv(9 - len(header))):
+        header += part
+    return len(header) == 9 and header[3] == _SETTINGS
+
+
+def _running() -> str:
     """Return the address of the cluster that RAY_ADDRESS names, or that was last started on this machine."""
-    if os.environ.get("RAY_ADDRESS"):
-        return os.environ["RAY_ADDRESS"]
     note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    try:
-        return note.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+    noted = os.environ.get("RAY_ADDRESS") or (note.read_text(encoding="utf-8").strip() if note.is_file() else "")
+    if noted:
+        return noted
+    raise UsageError(
+        "--ray_address auto: no Ray cluster runs on this machine and RAY_ADDRESS is not set; "
+        "ray start --head (docs/cluster.md), or --ray_address local"
+    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -196,6 +249,8 @@ def prepare(found: tuple[str, int] | None) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(_RETRIES))
+    # Of what is started here; else workers give way to everything on their machine, the learner included.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if found is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -222,7 +277,7 @@ def _require_token(ray: Any, address: str) -> None:
 def _join(ray: Any, address: str, found: tuple[str, int] | None, loopback: bool) -> Cluster:
     if ray.is_initialized():
         # A program that has joined a cluster itself uses that one.
-        return Cluster(ray, address, found, loopback=loopback)
+        return Cluster(ray, address, (), loopback=loopback, joined=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if found is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
@@ -235,7 +290,18 @@ def _join(ray: Any, address: str, found: tuple[str, int] | None, loopback: bool)
             ray.init(**options)
         except Exception as error:
             raise UsageError(_refusal(address, error, said())) from error
-    return Cluster(ray, address, found, loopback=loopback)
+    return Cluster(ray, address, _places(ray, address, found), loopback=loopback)
+
+
+def _places(ray: Any, address: str, found: tuple[str, int] | None) -> list[Place]:
+    """Return where head and own node answer; a client of a cluster has no node of its own."""
+    if found is not None and address.startswith(_CLIENT):
+        return [Place("the client server", *found, _HEAD_LIMIT)]
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    own = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+    nodes = [Place("our node", node["NodeManagerAddress"], node["NodeManagerPort"], _OWN_LIMIT) for node in own]
+    return [Place("the head", host, int(port), _HEAD_LIMIT), *nodes]
 
 
 def _refusal(address: str, error: Exception, said: str) -> str:

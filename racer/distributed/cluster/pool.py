@@ -24,7 +24,7 @@ import numpy as np
 import racer
 from racer.core.errors import RacerError, UsageError
 from racer.distributed.cluster.actor import ClusterWorker, Identity, Pulse
-from racer.distributed.cluster.connection import Cluster
+from racer.distributed.cluster.connection import Cluster, ClusterLost
 from racer.distributed.config import BackendConfig
 from racer.distributed.pool import Parameters, PoolTask, WorkerBatch, WorkerHistory
 from racer.distributed.processes.frames import BrokenFrame
@@ -89,7 +89,7 @@ class RayPool:
     ) -> None:
         self.config = task.config
         self._task, self._cluster, self._backend = task, cluster, backend
-        self._slots = [ActorSlot(index, history) for index, history in enumerate(histories)]
+        self.slots = [ActorSlot(index, history) for index, history in enumerate(histories)]
         self._supervision = Supervision(task.config)
         self._inbox = Inbox()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -140,7 +140,7 @@ class RayPool:
         """
         batch = self._inbox.get(timeout)
         if batch is not None:
-            self._events.put(functools.partial(self._taken, self._slots[batch.worker]))
+            self._events.put(functools.partial(self._taken, self.slots[batch.worker]))
         return batch
 
     def publish(self, parameters: Parameters) -> None:
@@ -150,16 +150,16 @@ class RayPool:
 
     def state(self, rounds: int) -> list[WorkerHistory]:
         """Return what a later pool needs of each worker; see :class:`racer.distributed.pool.WorkerPool`."""
-        return self._supervision.histories(self._slots, rounds)
+        return self._supervision.histories(self.slots, rounds)
 
     def metrics(self) -> dict[str, float]:
         """Return counts since the start, and what is now."""
-        alive = sum(slot.ready and slot.actor is not None for slot in self._slots)
+        alive = sum(slot.ready and slot.actor is not None for slot in self.slots)
         return self._supervision.metrics(len(self._inbox), alive)
 
     def worker_pids(self) -> list[int | None]:
         """Return the process id of each worker on its machine, None for one that has no place."""
-        found = [slot.identity if slot.actor is not None else None for slot in self._slots]
+        found = [slot.identity if slot.actor is not None else None for slot in self.slots]
         return [None if identity is None else identity.pid for identity in found]
 
     # Everything below runs on the pool's own thread.
@@ -177,11 +177,13 @@ class RayPool:
                     self._held_up(now - last_tick)
                 last_tick = now
                 self._cluster.raise_if_lost()
-                for slot in self._slots:
+                for slot in self.slots:
                     self._tend(slot, now)
                 self._count_places(now)
         except RacerError as error:
             self._fail(error)
+        except self._cluster.ray.exceptions.RayError as error:
+            self._fail(ClusterLost(f"the Ray cluster at {self._cluster.address} failed: {_in_words(error)}"))
         except Exception as error:  # noqa: BLE001 - the boundary of the thread: the learner's thread raises it
             _LOG.exception("cluster pool failed")
             self._fail(error)
@@ -194,14 +196,14 @@ class RayPool:
 
     def _held_up(self, seconds: float) -> None:
         """Count nothing against the workers for a time in which we were held up ourselves (a suspended process)."""
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.asked_at is not None:
                 slot.asked_at += seconds
 
     def _tend(self, slot: ActorSlot, now: float) -> None:
         """Look after one worker: start it, ask how it is, end its silence."""
         if slot.actor is None:
-            if now >= slot.retry_at and not self._stopping:
+            if now >= slot.retry_at and not self._stopping and self._cluster.answers():
                 self._launch(slot)
             return
         # Without an identity it waits for room in the cluster; _count_places knows when that is too long.
@@ -215,7 +217,7 @@ class RayPool:
 
     def _count_places(self, now: float) -> None:
         """End the run where too few workers have had a place for as long as a worker may take to start."""
-        placed = sum(slot.identity is not None and slot.actor is not None for slot in self._slots)
+        placed = sum(slot.identity is not None and slot.actor is not None for slot in self.slots)
         needed = self._backend.min_workers or 1
         if placed >= needed or self._stopping:
             self._too_few_since = None
@@ -294,7 +296,8 @@ class RayPool:
             self._lost(slot, reply.summary)
         elif reply is not None:
             try:
-                batch = batch_from_bytes(reply.data)
+                # A copy: what stays in the object store ends this process if the store does.
+                batch = batch_from_bytes(bytearray(reply.data))
                 check_batch(batch, self._task)
             except BrokenFrame as error:
                 self._lost(slot, f"sent {error}")
@@ -309,9 +312,11 @@ class RayPool:
             self._feed(slot)
 
     def _broadcast(self, block: np.ndarray) -> None:
+        if not self._cluster.answers():
+            return
         self._parameters = self._cluster.ray.put(block)
         self._publications += 1
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.identity is not None and slot.actor is not None and slot.asked_at is None:
                 self._ask(slot)
 
@@ -327,17 +332,16 @@ class RayPool:
     def _end_all(self) -> None:
         """Ask every worker to stop, wait for a while, then kill all."""
         ray = self._cluster.ray
-        actors = [slot.actor for slot in self._slots if slot.actor is not None]
         if not self._cluster.lost:
-            placed = [slot.actor for slot in self._slots if slot.actor is not None and slot.identity is not None]
+            placed = [slot.actor for slot in self.slots if slot.actor is not None and slot.identity is not None]
             for actor in placed:
                 actor.stop.options(concurrency_group="asking").remote()
             closed = [actor.close.options(concurrency_group="collecting").remote() for actor in placed]
             if closed:
                 ray.wait(closed, num_returns=len(closed), timeout=self.config.stop_grace)
-        for slot, actor in zip([slot for slot in self._slots if slot.actor is not None], actors, strict=True):
-            with contextlib.suppress(Exception):
-                ray.kill(actor)
+        for slot in self.slots:
+            if slot.actor is not None and not self._cluster.lost:
+                ray.kill(slot.actor)
             slot.actor = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,11 @@ class ActionMap:
         """Return the map of a configuration."""
         return cls(config.action, config.action_size)
 
-    def steers(self, signals: Signals, actions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return steers ``[N]`` for actions ``[N]``."""
-        given = np.clip(np.asarray(actions, np.float64), -1.0, 1.0)
-        return np.clip(self._origin(signals) + self._scale * given, -MAX_STEER, MAX_STEER)
+    def steers(self, signals: Signals, actions: Any) -> Any:
+        """Return steers ``[N]`` for actions ``[N]``, all in NumPy arrays, or all in JAX's."""
+        xp = signals.target.__array_namespace__()
+        given = xp.clip(xp.asarray(actions, signals.target.dtype), -1.0, 1.0)
+        return xp.clip(self._origin(signals) + self._scale * given, -MAX_STEER, MAX_STEER)
 
     def actions(self, signals: Signals, steers: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the actions ``[N]`` that come nearest to steers ``[N]``."""
@@ -46,9 +48,9 @@ class ActionMap:
     def _scale(self) -> float:
         return MAX_STEER if self.kind == "steer" else self.size
 
-    def _origin(self, signals: Signals) -> NDArray[np.float64]:
+    def _origin(self, signals: Signals) -> Any:
         if self.kind == "increment":
             return signals.actions[:, -1]
         if self.kind == "residual":
-            return np.clip(FeedForward()(signals), -MAX_STEER, MAX_STEER)
-        return np.zeros(len(signals.target))
+            return signals.target.__array_namespace__().clip(FeedForward()(signals), -MAX_STEER, MAX_STEER)
+        return signals.target * 0.0

@@ -11,13 +11,20 @@ from racer.envs.lateral.actions import ActionMap
 from racer.envs.lateral.controllers import Controller
 from racer.envs.lateral.observation import SIZE, observe
 from racer.envs.lateral.plants import Plant
+from racer.envs.lateral.plants.recorder import Recorder, Seen
 from racer.envs.lateral.routes import Route
 from racer.envs.lateral.rules import CONTEXT, DRAWS, FIRST_STEP, MAX_STEER, PLAN
 from racer.envs.lateral.simulation import Signals, Simulation
 
-__all__ = ["controller_steers", "logged_steers"]
+__all__ = ["LEVELS", "controller_steers", "logged_steers", "visited"]
 
 _FIRST_LOGGED = 2 * CONTEXT
+
+LEVELS = 4
+"""Strengths of noise that routes are steered with in turn, from none to all."""
+
+_KEPT = (0.0, 0.5, 0.8, 0.95)
+"""What noise may keep of itself from step to step."""
 
 Demonstrations = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Observations ``[M, 256]`` and actions ``[M, 1]``."""
@@ -61,6 +68,35 @@ def controller_steers(
         done.append(action_map.actions(signals, steers)[rows, None].astype(np.float32))
         simulation.step(steers)
     return np.concatenate(seen), np.concatenate(done)
+
+
+def visited(
+    plant: Plant, controller: Controller, routes: Sequence[Route], noise: float, seed: int | Sequence[int]
+) -> tuple[Seen, NDArray[np.float64]]:
+    """Let a controller steer, and return all that the plant was asked, and the total costs ``[R]``.
+
+    A quarter of the routes each is steered with no noise on top, with a third, with two thirds and with all of it: what
+    is only ever steered well says nothing of what another steer would do.
+
+    Args:
+        plant: how the car answers.
+        controller: made for R episodes.
+        routes: R.
+        noise: greatest deviation of what is added to the steer; white, or slower by route.
+        seed: of draws and noise.
+    """
+    rng, recorder = np.random.default_rng(seed), Recorder(plant)
+    count = len(routes)
+    simulation = Simulation(recorder, count)
+    simulation.start(range(count), routes, rng.random((count, DRAWS)))
+    deviations = noise * (np.arange(count) % LEVELS) / (LEVELS - 1)
+    kept = np.array(_KEPT)[rng.integers(len(_KEPT), size=count)]
+    added, total = np.zeros(count), np.zeros(count)
+    for step in range(int(simulation.steps.max())):
+        added = kept * added + np.sqrt(1.0 - kept**2) * deviations * rng.standard_normal(count)
+        costs = simulation.step(controller(simulation.signals()) + added).costs.total
+        total += np.where(step < simulation.steps, costs, 0.0)
+    return recorder.seen, total
 
 
 def _logged_signals(route: Route, steps: NDArray[np.int64]) -> Signals:

@@ -7,6 +7,7 @@ from racer.envs.lateral.drivers import DRIVERS
 from racer.envs.lateral.env import LateralControlEnv
 from racer.envs.lateral.rules import STEP
 from racer.envs.lateral.vector import VectorizedLateralControlEnv
+from racer.envs.lateral.views import VIEWS
 from racer.envs.registry import BASE_METRICS, Film, Metric, World
 
 __all__ = ["WORLD"]
@@ -22,6 +23,7 @@ WORLD = World(
         Metric("jerk_cost", "jerk_cost", label="Mean jerk cost", better="low", interval=True),
     ),
     action_names=lambda config: (config["action"],),
+    views=VIEWS,
     drivers=DRIVERS,
     driver_config={"action": "steer"},
     held_out=lambda config: {**config, "split": "validation"} if config["split"] == "train" else config,

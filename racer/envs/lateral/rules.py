@@ -18,6 +18,7 @@ __all__ = [
     "FIRST_STEP",
     "GRAVITY",
     "LAST_STEP",
+    "LATACCEL_WEIGHT",
     "MAX_CHANGE",
     "MAX_STEER",
     "PLAN",
@@ -31,6 +32,7 @@ __all__ = [
     "episode_costs",
     "official_seed",
     "official_uniforms",
+    "probabilities",
     "sampled_tokens",
     "step_costs",
 ]
@@ -92,6 +94,13 @@ def decode(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
     return BINS[tokens]
 
 
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities of the tokens, ``[N, 1024]`` float32, as the official scorer takes them from logits."""
+    scaled = logits / np.float32(TEMPERATURE)
+    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
 def sampled_tokens(logits: NDArray[np.float32], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
     """Draw a token for each row.
 
@@ -99,9 +108,7 @@ def sampled_tokens(logits: NDArray[np.float32], uniforms: NDArray[np.float64]) -
         logits: ``[N, 1024]`` float32.
         uniforms: ``[N]`` in [0, 1), the only randomness.
     """
-    scaled = logits / np.float32(TEMPERATURE)
-    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    cdf = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1, dtype=np.float64)
+    cdf = np.cumsum(probabilities(logits), axis=-1, dtype=np.float64)
     cdf /= cdf[:, -1:]
     # The first place that exceeds the draw: what searchsorted(side="right") finds in each row.
     return (cdf <= uniforms[:, None]).sum(axis=-1)

@@ -153,6 +153,10 @@ class Simulation:
         state["index"] = np.minimum(index + 1, state["last"])
         return StepResult(costs, index + 1 >= state["last"], after, steers)
 
+    def columns(self) -> NDArray[np.float64]:
+        """Return the routes: target, roll (m/s^2 each), speed (m/s) and acceleration (m/s^2), ``[N, 550, 4]``."""
+        return np.stack([self._route[name][self._owner] for name in _COLUMNS], axis=-1)
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Return all that changes within episodes, as copies by name; the routes themselves are not among it."""
         memory = {f"plant/{name}": value.copy() for name, value in self._memory.items()}

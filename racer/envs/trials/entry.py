@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from racer.core.drawing import AMBER, GREEN
 from racer.envs.registry import Film, World
-from racer.envs.trials.config import resolve_config, trials_config
+from racer.envs.trials.config import memory_use, resolve_config, trials_config
 from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
 from racer.envs.trials.metrics import end_reason, success_log, trial_metrics
-from racer.envs.trials.scenes import POLICY_FREQUENCY
 from racer.envs.trials.vector import HighwayTrialsVectorEnv
 
 __all__ = ["WORLD"]
@@ -25,11 +24,12 @@ WORLD = World(
     action_names=lambda config: () if config["actions"] == "choices" else ("acceleration", "steering"),
     end_reason=end_reason,
     drivers=DRIVERS,
+    memory_use=memory_use,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
     film=Film(
         make=lambda config: HighwayTrialsEnv(config, render_mode="rgb_array_list"),
-        clock=lambda config: (1.0 / POLICY_FREQUENCY, trials_config(config).window),
+        clock=lambda config: (1.0 / config["policy_frequency"], trials_config(config).window),
         panel=panel,
         ends={"goal_reached": ("GOAL REACHED", GREEN), "failed": ("NOT REACHED", AMBER)},
     ),

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from racer.core.errors import unknown_name
 from racer.envs.trials.config import resolve_config, trials_config
 from racer.envs.trials.drawing import DRAWING, overlaid
-from racer.envs.trials.scenes import POLICY_FREQUENCY
 from racer.envs.trials.world import TrialWorld, WorldStep, trial_spaces
 
 __all__ = ["HighwayTrialsEnv"]
@@ -40,7 +39,7 @@ class HighwayTrialsEnv(gymnasium.Env):
         self.world = TrialWorld(trials_config(config), 1, DRAWING)
         self.observation_space, self.action_space = trial_spaces(self.world.config)
         self.render_mode = render_mode
-        fps = 15 if render_mode == "rgb_array_list" else POLICY_FREQUENCY
+        fps = 15 if render_mode == "rgb_array_list" else self.world.config.policy_frequency
         self.metadata = {**type(self).metadata, "render_fps": fps}
         self._frames: list[NDArray[np.uint8]] = []
 

@@ -37,7 +37,6 @@ START_SPEED = 25.0
 """m/s of the ego when a trial begins."""
 
 FEATURES = ("presence", "x", "y", "vx", "vy")
-POLICY_FREQUENCY = 5
 
 PLATOON_LANE = 2
 PLATOON_SPEED = 22.0
@@ -122,7 +121,7 @@ def highway_overrides(config: TrialsConfig) -> dict[str, Any]:
         "vehicles_count": CARS,
         "lanes_count": 4,
         "initial_lane_id": SCENES[config.scene].lane,
-        "policy_frequency": POLICY_FREQUENCY,
+        "policy_frequency": config.policy_frequency,
         "simulation_frequency": 15,
         "duration": 2 * config.window,
         "offroad_terminal": True,

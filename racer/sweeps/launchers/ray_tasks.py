@@ -5,14 +5,14 @@ The manifest and the results lie where all machines see them. Ray says which GPU
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from racer.core.errors import UsageError
+from racer.distributed.cluster.connection import connect
 from racer.sweeps.execute import BUSY
 from racer.sweeps.job import Job
 from racer.sweeps.launchers.children import LOG_FILE, job_command, last_line
@@ -53,42 +53,36 @@ def launch_on_ray(
         jobs: of the list.
         results: folder of all studies' results.
         indices: jobs to run, by their place in the list.
-        ray: the module, or what stands for it; imported where None.
+        ray: the module, joined to a cluster, or what stands for it. None joins the cluster that RAY_ADDRESS names, or
+            starts one on this machine.
         command: builds the command of a job.
         num_cpus: CPUs that a task reserves.
         num_gpus: GPUs that a task reserves; a fraction shares one.
 
     Raises:
-        UsageError: Ray is not installed.
+        UsageError: Ray is not installed, or the cluster that RAY_ADDRESS names cannot be joined.
     """
-    if ray is None:
-        try:
-            ray = importlib.import_module("ray")
-        except ImportError as error:
-            raise UsageError("--launcher ray needs Ray: pip install -e '.[ray]', or --launcher local") from error
     outcome = Outcome({index for index in indices if finished(job_folder(results, jobs[index]))})
-    if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
-        # A cluster of its own listens on loopback only.
-        where = {"address": address} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-        ray.init(log_to_driver=False, **where)
-    task = ray.remote(run_task).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)
-    waiting: dict[Any, int] = {}
-    for index in indices:
-        if index not in outcome.finished:
-            log = job_folder(results, jobs[index]).resolve() / LOG_FILE
-            words = command(manifest.resolve(), index, results.resolve())
-            waiting[task.remote(words, str(log), os.getcwd())] = index
-    while waiting:
-        done, _ = ray.wait(list(waiting), num_returns=1)
-        for reference in done:
-            index = waiting.pop(reference)
-            code = ray.get(reference)
-            folder = job_folder(results, jobs[index])
-            if finished(folder):
-                outcome.finished.add(index)
-            else:
-                busy = "another process runs it" if code == BUSY else ""
-                outcome.failed[index] = busy or last_line(folder / LOG_FILE) or f"ended with code {code}"
+    with contextlib.ExitStack() as held:
+        if ray is None:
+            ray = held.enter_context(connect("auto" if os.environ.get("RAY_ADDRESS") else "local")).ray
+        task = ray.remote(run_task).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)
+        waiting: dict[Any, int] = {}
+        for index in indices:
+            if index not in outcome.finished:
+                log = job_folder(results, jobs[index]).resolve() / LOG_FILE
+                words = command(manifest.resolve(), index, results.resolve())
+                waiting[task.remote(words, str(log), os.getcwd())] = index
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            for reference in done:
+                index = waiting.pop(reference)
+                code = ray.get(reference)
+                folder = job_folder(results, jobs[index])
+                if finished(folder):
+                    outcome.finished.add(index)
+                else:
+                    busy = "another process runs it" if code == BUSY else ""
+                    outcome.failed[index] = busy or last_line(folder / LOG_FILE) or f"ended with code {code}"
     outcome.exit_code = int(bool(outcome.failed))
     return outcome

@@ -1,8 +1,10 @@
 """Trial mode: PPO with a memory over whole episodes, K attempts at one scene each.
 
-Every key can be overridden on the command line: ``--config.env.scene=courteous``. An episode has K * L steps, and so
-has a rollout: one episode a row. Where K or L is changed, ``rollout_length`` is to be K * L again (smaller ones train
-too, with the memory carried from rollout to rollout).
+``highway_trials_config.py`` is the hidden lane, ``highway_trials_config.py:courteous`` the platoon. Every key can be
+overridden on the command line: ``--config.memory.size=128``. A rollout has as many steps as an episode at most, K * L:
+where K, L or the rate of decisions is changed, ``rollout_length`` is to be K * L again (smaller ones train too, with
+the memory carried from rollout to rollout). Gradients of 256 environments are worth their number: the program's
+``--num_envs=256`` goes with these step sizes.
 """
 
 from __future__ import annotations
@@ -15,21 +17,30 @@ from ml_collections import config_dict
 
 from racer.agents.ppo import PPOConfig
 from racer.envs.registry import get_world
+from racer.envs.trials.config import trials_config
+
+# What differs from the world's defaults, by scene. Seldom decisions make what is tried out hold long enough to be paid,
+# and an episode short for a memory. An episode that ends early is followed by the next one, not by limbo.
+SCENES: dict[str, dict[str, Any]] = {
+    "hidden_lane": {"policy_frequency": 1},
+    "courteous": {"policy_frequency": 3},
+}
 
 # What differs from the agent's defaults (racer/agents/ppo.py says what each key means).
 AGENT: dict[str, Any] = {
-    # K * L of the hidden lane
-    "rollout_length": 480,
-    "num_epochs": 4,
+    # Many steps on each rollout: what is learnt, when to change the lane, is decided in few of its rows.
+    "num_epochs": 6,
     # With a memory a minibatch holds whole rows: the number of environments must divide by it.
-    "num_minibatches": 4,
-    "actor_lr": 6e-4,
-    "critic_lr": 6e-4,
+    "num_minibatches": 8,
+    "actor_lr": 3e-3,
+    "critic_lr": 3e-3,
     "lr_schedule": "linear",
     "final_lr_fraction": 0.1,
     "discount": 0.99,
-    "entropy_coef": 0.01,
+    "entropy_coef": 0.003,
     "target_kl": 0.05,
+    # left, idle, right, faster, slower: equal ones crash before the first goal
+    "initial_choices": (0.05, 0.7, 0.05, 0.1, 0.1),
     "hidden_dims": (64,),
     "value_hidden_dims": (64,),
     "shared_trunk": True,
@@ -38,16 +49,22 @@ AGENT: dict[str, Any] = {
 }
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """Return every key of the agent and of the world."""
-    keys = {**dataclasses.asdict(PPOConfig()), **AGENT}
-    config = ml_collections.ConfigDict(
-        {name: config_dict.FieldReference(value, field_type=object) for name, value in keys.items()}
-    )
+def get_config(scene: str = "hidden_lane") -> ml_collections.ConfigDict:
+    """Return every key of the agent and of the world.
+
+    Args:
+        scene: "hidden_lane" or "courteous".
+    """
+    env = get_world("trials").resolve({"scene": scene, "k_scenarios": 4, "fill_window": False, **SCENES[scene]})
+    rollout = {"rollout_length": trials_config(env).window}
+    config = _references({**dataclasses.asdict(PPOConfig()), **AGENT, **rollout})
     config.model_cls = "PPOLearner"
     config.world = "trials"
-    env = get_world("trials").resolve({"k_scenarios": 4})
-    config.env = ml_collections.ConfigDict(
-        {name: config_dict.FieldReference(value, field_type=object) for name, value in env.items()}
-    )
+    config.env = _references(env)
     return config
+
+
+def _references(keys: dict[str, Any]) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(
+        {name: config_dict.FieldReference(value, field_type=object) for name, value in keys.items()}
+    )

@@ -40,6 +40,12 @@ class Plant(Protocol):
         """
         ...
 
+    def moments(
+        self, states: NDArray[np.float64], lataccels: NDArray[np.float64], memory: Memory
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and deviation (m/s^2) of what :meth:`step` draws from, ``[N]`` each."""
+        ...
+
 
 def make_plant(name: str) -> Plant:
     """Return the plant that ``name`` means: :data:`SYNTHETIC`, or the learned one from the ONNX file at that path.

@@ -19,7 +19,7 @@ from racer.core.errors import UsageError, shown
 from racer.core.files import read_bytes
 from racer.envs.lateral.plants import Memory
 from racer.envs.lateral.plants.onnx_file import NotOnnx, read_tensors
-from racer.envs.lateral.rules import CONTEXT, decode, encode, sampled_tokens
+from racer.envs.lateral.rules import BINS, CONTEXT, decode, encode, probabilities, sampled_tokens
 
 __all__ = ["SHA256", "LearnedPlant", "learned_plant", "plant_logits", "read_parameters"]
 
@@ -61,6 +61,7 @@ class LearnedPlant:
 
         self.parameters = {name: jax.numpy.asarray(value) for name, value in parameters.items()}
         self._logits = jax.jit(plant_logits)
+        self._last: tuple[Any, Any, NDArray[np.float32]] | None = None
 
     def start(self, uniforms: NDArray[np.float64]) -> Memory:
         return {}
@@ -72,7 +73,20 @@ class LearnedPlant:
         uniforms: NDArray[np.float64],
         memory: Memory,
     ) -> tuple[NDArray[np.float64], Memory]:
-        return decode(sampled_tokens(self.logits(states, encode(lataccels)), uniforms)), memory
+        return decode(sampled_tokens(self._asked(states, lataccels), uniforms)), memory
+
+    def moments(
+        self, states: NDArray[np.float64], lataccels: NDArray[np.float64], memory: Memory
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        shares = probabilities(self._asked(states, lataccels))
+        mean = shares @ BINS
+        return mean, np.sqrt(np.maximum(shares @ np.square(BINS) - np.square(mean), 0.0))
+
+    def _asked(self, states: NDArray[np.float64], lataccels: NDArray[np.float64]) -> NDArray[np.float32]:
+        # Moments and a draw of one step come one after the other, with the same arrays.
+        if self._last is None or self._last[0] is not states or self._last[1] is not lataccels:
+            self._last = states, lataccels, self.logits(states, encode(lataccels))
+        return self._last[2]
 
     def logits(self, states: NDArray[Any], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the network's logits of the next token ``[N, 1024]`` for states ``[N, 20, 4]``, tokens ``[N, 20]``."""

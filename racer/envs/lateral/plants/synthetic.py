@@ -39,13 +39,19 @@ class SyntheticPlant:
         uniforms: NDArray[np.float64],
         memory: Memory,
     ) -> tuple[NDArray[np.float64], Memory]:
-        noise, current = _normal(uniforms), lataccels[:, -1]
-        rows = np.arange(len(states))
-        steer = states[rows, states.shape[1] - 1 - memory["delay"].astype(np.int64), 0]
+        noise = _normal(uniforms)
+        mean, deviation = self.moments(states, lataccels, memory)
         drift = _DRIFT_KEPT * memory["drift"] + _DRIFT_NOISE * noise
-        settled = steady_gain(states[:, -1, 2]) * steer + states[:, -1, 1] + drift
-        after = current + memory["lag"] * (settled - current) + _NOISE * noise
-        return np.clip(after, -5.0, 5.0), {**memory, "drift": drift}
+        return np.clip(mean + deviation * noise, -5.0, 5.0), {**memory, "drift": drift}
+
+    def moments(
+        self, states: NDArray[np.float64], lataccels: NDArray[np.float64], memory: Memory
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        current, rows = lataccels[:, -1], np.arange(len(states))
+        steer = states[rows, states.shape[1] - 1 - memory["delay"].astype(np.int64), 0]
+        settled = steady_gain(states[:, -1, 2]) * steer + states[:, -1, 1] + _DRIFT_KEPT * memory["drift"]
+        # The draw that moves the drift is the step's noise as well.
+        return current + memory["lag"] * (settled - current), memory["lag"] * _DRIFT_NOISE + _NOISE
 
 
 def _normal(uniforms: NDArray[np.float64]) -> NDArray[np.float64]:

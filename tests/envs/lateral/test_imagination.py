@@ -1,0 +1,134 @@
+"""What is imagined in a model of a plant is what the simulation would do on it, and its gradient is the cost's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from racer.core.errors import UsageError
+from racer.envs.lateral.actions import ActionMap
+from racer.envs.lateral.config import LateralConfig
+from racer.envs.lateral.controllers import FeedForward
+from racer.envs.lateral.demonstrations import visited
+from racer.envs.lateral.generator import generate_route
+from racer.envs.lateral.imagination import Imaginer, begin, imagined_cost, roads
+from racer.envs.lateral.observation import observe
+from racer.envs.lateral.plants import make_plant
+from racer.envs.lateral.plants.distilled import errors, fit, initial, predict
+from racer.envs.lateral.plants.recorder import Recorder
+from racer.envs.lateral.rules import DRAWS, FIRST_STEP, STEPS
+from racer.envs.lateral.simulation import Simulation
+from racer.training.settings import Imagination
+
+LANES, HORIZON = 6, 40
+ROUTES = [generate_route(0, "train", number) for number in range(5)]
+
+
+class ModelPlant:
+    """A model in the place of a plant, with given noise ``[T, N]``."""
+
+    def __init__(self, model, noise):
+        self._model, self._noise, self._step = model, noise, 0
+
+    def start(self, uniforms):
+        return {}
+
+    def moments(self, states, lataccels, memory):
+        said = predict(self._model, jnp.float32(states), jnp.float32(lataccels))
+        return tuple(np.asarray(number, np.float64) for number in said)
+
+    def step(self, states, lataccels, uniforms, memory):
+        mean, deviation = self.moments(states, lataccels, memory)
+        self._step += 1
+        return mean + deviation * self._noise[self._step - 1], memory
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return visited(make_plant("synthetic"), FeedForward(), ROUTES * 4, 0.05, 0)[0]
+
+
+@pytest.fixture(scope="module")
+def model(seen):
+    return fit(initial(jax.random.PRNGKey(0)), seen, jax.random.PRNGKey(1), epochs=6)
+
+
+def act(params, signals):
+    action_map = ActionMap("residual", 0.3)
+    return action_map.steers(signals, jnp.tanh(observe(signals)[:, :3] @ params))
+
+
+def test_imagined_episodes_follow_the_rules_of_the_simulation(model):
+    known, key = roads(make_plant("synthetic"), ROUTES), jax.random.PRNGKey(3)
+    lanes, params = begin(known, LANES, HORIZON, jax.random.PRNGKey(2)), jnp.array([0.5, -0.4, 0.3])
+    noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (2 * HORIZON, LANES)), np.float64)
+    lanes = lanes._replace(end=jnp.full(LANES, FIRST_STEP + STEPS))
+    cost, after = imagined_cost(act, model, known, 2 * HORIZON, params, lanes, key)
+
+    simulation = Simulation(ModelPlant(model, noise), LANES)
+    simulation.start(range(LANES), [ROUTES[int(road)] for road in lanes.road], np.zeros((LANES, DRAWS)))
+    total = 0.0
+    for _ in range(2 * HORIZON):
+        signals = simulation.signals()
+        steers = np.asarray(act(params, signals._replace(**{k: jnp.float32(v) for k, v in signals._asdict().items()})))
+        total += simulation.step(steers).costs.total
+    np.testing.assert_allclose(float(cost), total.mean() * STEPS / (2 * HORIZON), rtol=1e-3)
+    state = simulation.get_state()
+    np.testing.assert_array_equal(after.index, state["index"])
+    for name in ("actions", "lataccels", "integral", "previous_error", "change"):
+        np.testing.assert_allclose(getattr(after, name), state[name], atol=2e-4, err_msg=name)
+
+
+def test_the_gradient_is_the_costs(model):
+    known, key = roads(make_plant("synthetic"), ROUTES), jax.random.PRNGKey(3)
+    lanes, params = begin(known, LANES, HORIZON, jax.random.PRNGKey(2)), jnp.array([0.5, -0.4, 0.3])
+    cost = jax.jit(lambda p: imagined_cost(act, model, known, HORIZON, p, lanes, key)[0])
+    slopes = jax.grad(cost)(params)
+    for i in range(3):
+        shift = jnp.zeros(3).at[i].set(0.02)
+        measured = (float(cost(params + shift)) - float(cost(params - shift))) / 0.04
+        assert measured == pytest.approx(float(slopes[i]), rel=0.05, abs=0.3)
+        assert abs(measured) > 0.5
+
+
+def test_episodes_begin_anew_where_they_end_and_nowhere_else(model):
+    known = roads(make_plant("synthetic"), ROUTES)
+    lanes = begin(known, 64, HORIZON, jax.random.PRNGKey(4))
+    assert set(np.asarray(lanes.end - FIRST_STEP)) == {HORIZON * k for k in range(1, STEPS // HORIZON + 1)}
+    _, after = imagined_cost(act, model, known, HORIZON, jnp.zeros(3), lanes, jax.random.PRNGKey(5))
+    over = np.asarray(lanes.end) == FIRST_STEP + HORIZON
+    assert over.any()
+    np.testing.assert_array_equal(np.asarray(after.index), np.where(over, FIRST_STEP, FIRST_STEP + HORIZON))
+    np.testing.assert_array_equal(np.asarray(after.end)[over], FIRST_STEP + STEPS)
+    np.testing.assert_array_equal(np.asarray(after.road)[~over], np.asarray(lanes.road)[~over])
+    begun = np.asarray(known.columns)[np.asarray(after.road)[over], FIRST_STEP - 20 : FIRST_STEP, 0]
+    np.testing.assert_array_equal(np.asarray(after.lataccels)[over], begun)
+
+
+def test_a_model_learns_what_comes_next(seen, model):
+    other = visited(make_plant("synthetic"), FeedForward(), [generate_route(0, "train", 99)] * 4, 0.05, 1)[0]
+    untaught = errors(initial(jax.random.PRNGKey(0)), other)
+    taught = errors(model, other)
+    # The delay and the drift of an episode are hidden: what is left of the error is theirs.
+    assert taught[0] < 0.5 * untaught[0]
+    assert taught[1] < 0.5 * untaught[1]
+
+
+def test_what_is_recorded_is_what_the_plant_draws_from():
+    plant, rng = make_plant("synthetic"), np.random.default_rng(0)
+    memory = {name: np.repeat(value, 4000) for name, value in plant.start(rng.random((1, DRAWS))).items()}
+    states = np.tile(rng.normal(0.0, 0.3, (1, 20, 4)) + np.array([0.0, 0.0, 25.0, 0.0]), (4000, 1, 1))
+    lataccels = np.tile(rng.normal(0.0, 0.3, (1, 20)), (4000, 1))
+    recorder = Recorder(plant)
+    drawn, _ = recorder.step(states, lataccels, rng.random(4000), memory)
+    found = recorder.seen
+    np.testing.assert_array_equal(found.states, states.astype(np.float32))
+    assert drawn.mean() == pytest.approx(found.means[0], abs=4 * drawn.std() / np.sqrt(4000))
+    assert drawn.std() == pytest.approx(found.deviations[0], rel=0.05)
+
+
+def test_a_horizon_divides_the_episode():
+    with pytest.raises(UsageError, match="'horizon' 30 does not divide 400 steps"):
+        Imaginer(LateralConfig(), Imagination(rounds=1, horizon=30), 0)
