@@ -94,6 +94,8 @@ class Learner:
     def receive(self, connection: socket.socket) -> None:
         try:
             data = connection.recv(1)
+            # A worker waits for this, so that none is ahead by steps that a learner without it could live on.
+            connection.sendall(data)
         except ConnectionError:
             data = b""
         if not data:
@@ -158,6 +160,8 @@ def work(port: int, flaw: str) -> None:
     while True:
         try:
             connection.sendall(b"x")
+            if not connection.recv(1):
+                raise ConnectionError("the learner is gone")
         except OSError:
             if flaw == "vanish":
                 for path in Path().glob("saved_*.json"):
