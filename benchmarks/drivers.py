@@ -5,9 +5,10 @@
     python benchmarks/drivers.py --drivers observation-planner --episodes 1000 --output FILE
 
 Every row runs the same held-out seeds in the default world, whatever it was trained in. Episodes are shared among all
-cores. Prints a table, and for each row its mean return as a share of the first driver's. With ``--output`` the
-aggregates are written as JSON, beside the other rows that the file holds, which may be over fewer or more of the seeds:
-the planner with the exact simulator takes minutes where the others take seconds.
+cores. Prints everything that was measured, and a Markdown table with each mean return as a share of the first row's.
+With ``--output`` the aggregates are written as JSON, beside the other rows that the file holds, which may be over fewer
+or more of the seeds (the planner in the exact simulator takes minutes where the others take seconds), and the table is
+of all of them.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ def main() -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    found = {name: {"episodes": args.episodes, **result.aggregate} for name, result in results.items()}
+    rows = {**kept, **found}
     print(format_table(results))
-    print(shares(results))
+    print(table(rows))
     if args.output is not None:
-        found = {name: {"episodes": args.episodes, **result.aggregate} for name, result in results.items()}
-        document = {"benchmark": "drivers", "first_seed": args.seed, "rows": {**kept, **found}}
+        document = {"benchmark": "drivers", "first_seed": args.seed, "rows": rows}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -109,14 +111,20 @@ def summed(episodes: list[EpisodeResult]) -> EvaluationResult:
     )
 
 
-def shares(results: dict[str, EvaluationResult]) -> str:
-    """Return a line for each row: its mean return as a share of the first one's."""
-    first, *_ = results
-    whole = results[first].aggregate["mean_return"]
-    return "\n".join(
-        f"{name}: {result.aggregate['mean_return'] / whole:.1%} of the return of {first}"
-        for name, result in results.items()
-    )
+def table(rows: dict[str, Any]) -> str:
+    """Return the Markdown table; intervals (95 %) are over episodes, shares are of the first row's mean return."""
+    whole = next(iter(rows.values()))["mean_return"]
+    names = ("driver", "episodes", "return", "worst 20 %", "speed, m/s", "collisions", "share")
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
+    for name, row in rows.items():
+        low, high = (row[f"mean_return_{end}"] for end in ("low", "high"))
+        few, many = (100 * row[f"collision_rate_{end}"] for end in ("low", "high"))
+        lines.append(
+            f"| {name} | {row['episodes']} | {row['mean_return']:.1f} ± {(high - low) / 2:.1f} | "
+            f"{row['cvar_return']:.1f} | {row['mean_forward_speed']:.1f} | "
+            f"{row['collision_rate']:.1%} [{few:.1f}, {many:.1f}] | {row['mean_return'] / whole:.0%} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -65,15 +65,16 @@ def measure(episodes: int, first_seed: int, row: Any, seed: int, checkpoint: Pat
     from racer.evaluation.memory_controls import MemoryControl, Recorder, Swapped, Wiped
 
     trained = load_policy(checkpoint)
+    policy: Any = trained.policy
     base = trained.world.held_out(trained.env_config)
 
     def scores(control: MemoryControl | None = None, **changes: Any) -> list[list[int]]:
-        return _scores(trained.policy, trained.params, {**base, **changes}, episodes, first_seed, control)
+        return _scores(policy, trained.params, {**base, **changes}, episodes, first_seed, control)
 
     recorder = Recorder()
     found = {"own": scores(recorder)}
-    if trained.policy.has_memory:
-        controls = {"wiped": Wiped(), "swapped": Swapped(recorder)}
+    if policy.has_memory:
+        controls: dict[str, MemoryControl] = {"wiped": Wiped(), "swapped": Swapped(recorder)}
         found |= {name: scores(control) for name, control in controls.items()}
         found |= {f"{what} redrawn": scores(redraw=what) for what in ("arm", "scene")}
     times = [line["time"] for line in read_metrics(checkpoint.parent / METRICS_FILE)]

@@ -292,6 +292,8 @@ class World:
         reference: keys put over a configuration for the program that the world stands for and should equal; empty where
             there is none.
         names_code: a text in a configuration that could name code to run, or None.
+        memory_use: what a memory of earlier steps is for, from a whole configuration: "needed" and how to train
+            without one all the same; "useless" and why; empty where the world does not say.
     """
 
     name: str
@@ -321,6 +323,7 @@ class World:
     row_layout: Callable[[Config], dict[str, Any]] | None = None
     reference: Config = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
+    memory_use: Callable[[Config], tuple[str, str]] = lambda config: ("", "")
 
     @property
     def file_name(self) -> str:

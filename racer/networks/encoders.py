@@ -122,20 +122,24 @@ class Attention:
         return params
 
     def encode(self, params: Params, observations: Array, shape: tuple[int, ...]) -> Array:
+        # One query asks all rows, so keys and values need not be computed: q . (K x) = (K^T q) . x, and a mean of
+        # values is the value of a mean: two products a head in the place of two a row. The keys' bias adds the same to
+        # the scores of all rows, which the softmax does not see.
         xp = namespace(observations)
         rows = relu(dense(params, "encoder/embed", observations))
-        heads = (self.heads, self.embed // self.heads)
-        lead = rows.shape[:-2]
-        query = dense(params, "encoder/query", rows[..., :1, :]).reshape(*lead, *heads)
-        keys = dense(params, "encoder/key", rows).reshape(*lead, -1, *heads)
-        values = dense(params, "encoder/value", rows).reshape(*lead, -1, *heads)
-        scores = xp.sum(query[..., None, :, :] * keys, axis=-1) / math.sqrt(heads[1])
+        query = dense(params, "encoder/query", rows[..., 0, :])
+        keys, values = (weights(params, f"encoder/{name}/kernel", self.embed, self.embed) for name in ("key", "value"))
+        size = self.embed // self.heads
+        heads = [slice(start, start + size) for start in range(0, self.embed, size)]
+        asked = xp.stack([matmul(query[..., head], keys[:, head].T) for head in heads], axis=-2)
+        scores = asked @ xp.swapaxes(rows, -1, -2) / math.sqrt(size)
         present = xp.any(observations != 0.0, axis=-1)
         present = present | (xp.arange(present.shape[-1]) == 0)
-        scores = xp.where(present[..., None], scores, -1e9)
-        weights = xp.exp(scores - scores.max(axis=-2, keepdims=True))
-        weights = weights / xp.sum(weights, axis=-2, keepdims=True)
-        seen = xp.sum(weights[..., None] * values, axis=-3).reshape(*lead, self.embed)
+        scores = xp.where(present[..., None, :], scores, -1e9)
+        share = xp.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = share / xp.sum(share, axis=-1, keepdims=True) @ rows
+        seen = xp.concatenate([matmul(mixed[..., n, :], values[:, head]) for n, head in enumerate(heads)], axis=-1)
+        seen = seen + weights(params, "encoder/value/bias", self.embed)
         return xp.concatenate([observations[..., 0, :], dense(params, "encoder/out", seen)], axis=-1)
 
 

@@ -16,6 +16,7 @@ from racer.plotting.style import COLORS, GREY, INK, pyplot
 
 __all__ = ["CriticEpisode", "atoms_cvar", "critic_figure", "discounted_returns", "record_critic"]
 
+
 @dataclass(frozen=True)
 class CriticEpisode:
     """An episode with the return distribution of every step.

@@ -26,6 +26,12 @@ from racer.training.past import upgraded_agent_config
 __all__ = ["Curve", "Evaluation", "Run", "RunGroup", "group_runs", "has_checkpoint", "load_run", "mean_curve"]
 
 RUN_FILE = "run.json"
+_LEARNING = (
+    "num_envs", "num_workers", "envs_per_worker", "batch_size", "utd_ratio", "experience_batch_size",
+    "learner_update_ratio",
+)  # fmt: skip
+"""Options of a training program by which runs of one configuration learn differently."""
+
 _SEED_SUFFIX = re.compile(r"[-_](?:seed|s)?[-_]?(\d+)$")
 
 
@@ -206,7 +212,10 @@ def _description(folder: Path, evaluations: Sequence[Evaluation]) -> dict[str, A
             document = None
     if isinstance(document, dict) and "agent_config" in document:
         names = ("world", "agent_name", "agent_config", "env_config", "seed")
-        return {"world": DEFAULT_WORLD, **{name: document[name] for name in names if name in document}}
+        found = {"world": DEFAULT_WORLD, **{name: document[name] for name in names if name in document}}
+        options = document.get("options")
+        known = {name: options[name] for name in _LEARNING if name in options} if isinstance(options, dict) else {}
+        return {**found, "options": known} if known else found
     for evaluation in evaluations:
         stored = evaluation.document.get("configuration") or {}
         if stored.get("agent_config"):

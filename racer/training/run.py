@@ -30,7 +30,7 @@ from racer.distributed.pool import PoolFactory, PoolTask, StateLost
 from racer.distributed.processes.supervisor import ProcessPool
 from racer.distributed.service import ActorLearnerService, Periodic, ServiceState
 from racer.distributed.warmup import warmup_policy
-from racer.envs.registry import get_world
+from racer.envs.registry import World, get_world
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
 from racer.training.options import Setup
@@ -85,6 +85,7 @@ class TrainingRun:
         agent = create_agent(spec, *spaces, seed=agent_seed, learnt=learnt)
         if agent.policy.spec["kind"] == "foreign" and not setup.inline:
             raise UsageError(f"{spec.agent_name} acts in the learner's process only: train it without worker processes")
+        _check_memory(self.world, spec, agent.policy)
         state = None
         if checkpoint is not None:
             agent = agent.with_state_arrays(checkpoint.groups["agent"])
@@ -179,6 +180,20 @@ class TrainingRun:
             if self.step > start:
                 save(self.service, final=True)
             return reached
+
+
+def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
+    """Compare what a world needs with what a policy has.
+
+    Raises:
+        UsageError: a policy without a memory where one is needed; the reverse is a warning.
+    """
+    use, words = world.memory_use(spec.env_config)
+    has = bool(getattr(policy, "has_memory", False))
+    if use == "needed" and not has:
+        raise UsageError(f"{spec.agent_name} has no memory, which {world.name} needs: {words}")
+    if use == "useless" and has:
+        log.warning("the memory of %s is of no use in %s: %s", spec.agent_name, world.name, words)
 
 
 def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:

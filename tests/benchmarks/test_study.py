@@ -16,15 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "benchmarks" / "study.py"
 
 
-@pytest.fixture(scope="module")
-def study() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("racer_study_program", PROGRAM)
+def program(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"racer_{path.stem}_program", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    return program(PROGRAM)
 
 
 def run_of(row: str, seed: int, transitions: int, value: float = 1.0, rate: float = 0.5) -> dict[str, Any]:
@@ -47,6 +51,17 @@ def test_results_page_shows_what_the_study_printed(study: ModuleType, name: str)
     shown = study.table(document["runs"], study.planner_return(name))
     printed = [*shown.splitlines(), *study.speeds(document["runs"]).splitlines()]
     missing = [line for line in printed if line not in page and f"    {line}" not in page]
+    assert not missing, "docs/results.md differs from benchmarks/results: " + "\n".join(missing)
+
+
+def test_results_page_shows_what_the_drivers_reach() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "drivers.json").read_text())
+    page = (ROOT / "docs" / "results.md").read_text().splitlines()
+    missing = [
+        line
+        for line in program(PROGRAM.with_name("drivers.py")).table(document["rows"]).splitlines()
+        if line not in page
+    ]
     assert not missing, "docs/results.md differs from benchmarks/results: " + "\n".join(missing)
 
 

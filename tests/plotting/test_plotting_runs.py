@@ -52,6 +52,19 @@ def test_runs_that_differ_by_seed_only_form_a_group(tmp_path):
     assert [run.seed for run in groups[0].runs] == [1, 2]
 
 
+def test_runs_that_collect_or_learn_otherwise_are_drawn_apart(tmp_path):
+    document = {"agent_name": "A", "agent_config": {}, "env_config": {}}
+    for name, seed, options in (
+        ("one-1", 1, {"num_envs": 32, "utd_ratio": 16, "log_interval": 1}),
+        ("one-2", 2, {"num_envs": 32, "utd_ratio": 16, "log_interval": 2}),
+        ("workers", 1, {"num_workers": 4, "utd_ratio": 16}),
+    ):
+        write_metrics(tmp_path / name, [{"step": 1, "training/return": 0.0}])
+        (tmp_path / name / "run.json").write_text(json.dumps({**document, "seed": seed, "options": options}))
+    groups = group_runs(load_run(tmp_path / name) for name in ("one-1", "workers", "one-2"))
+    assert [[run.name for run in group.runs] for group in groups] == [["one-1", "one-2"], ["workers"]]
+
+
 def test_a_key_that_a_run_is_too_old_to_have_counts_as_its_default(tmp_path):
     agent = {"agent_name": "SACLearner", "env_config": {}}
     for name, seed, config in (

@@ -15,6 +15,7 @@ from racer.distributed.inline import InlinePool
 from racer.distributed.processes.supervisor import ProcessPool
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.inspect import trace
+from racer.training.run import TrainingRun
 from racer.training.run_spec import RunSpec, spec_from_config
 
 MEMORIES = {
@@ -93,6 +94,27 @@ def test_the_value_in_a_trace_is_the_one_that_training_unrolls(whole):
     _, features, _ = policy.unroll(state.actor.params, viewed, policy.initial_memory(1), flags, 1.0 + flags)
     values = state.value_scale.raw(agent.static.evaluate(state.critic.params, features, viewed)[..., 0])
     np.testing.assert_allclose(np.asarray(values)[:, 0], [row["value"] for row in rows], atol=1e-4)
+
+
+def test_an_agent_without_a_memory_is_refused_and_a_useless_one_warned_of(caplog):
+    plain = {**make_trials("gru").agent_config, "memory": None}
+
+    def begin(agent, **env):
+        given = {"model_cls": "PPOLearner", "world": "trials", "env": {**ENV, **env}, **agent}
+        spec = spec_from_config(given, 3)
+        TrainingRun(spec, make_setup(spec))
+
+    with pytest.raises(UsageError, match=r"has no memory, which trials needs: --config\.memory=gru"):
+        begin(plain)
+    begin(plain, without_memory=True)
+    begin(plain, show_arm=True)
+    begin(make_trials("gru").agent_config)
+    assert not caplog.records
+    begin(make_trials("gru").agent_config, k_scenarios=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the memory of PPOLearner is of no use in trials: episodes of one trial (k_scenarios = 1) leave nothing to be "
+        "carried to a next one"
+    ]
 
 
 def test_a_driver_has_nothing_to_look_into(capsys):

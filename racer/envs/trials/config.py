@@ -10,7 +10,10 @@ from typing import Any
 from racer.core.config import check_fields, from_mapping, option
 from racer.core.errors import UsageError
 
-__all__ = ["ACTIONS", "ARMS", "LENGTHS", "REDRAWS", "TrialsConfig", "resolve_config", "trials_config"]
+__all__ = [
+    "ACTIONS", "ARMS", "DECISIONS", "LENGTHS", "REDRAWS", "TrialsConfig", "memory_use", "resolve_config",
+    "trials_config",
+]  # fmt: skip
 
 ARMS: Mapping[str, int] = {"hidden_lane": 4, "courteous": 8}
 """How many types of traffic a scene has."""
@@ -43,7 +46,7 @@ class TrialsConfig:
         None, "steps of a trial, L; None: as many as make 28 s on hidden_lane, 26 s on courteous", low=2, high=10_000
     )
     policy_frequency: int = option(
-        5, "decisions a second (Hz); few make a trial short for a memory, and what is tried out hold", choices=DECISIONS
+        5, "decisions a second (Hz); few make a trial short for a memory, and what is tried out hold: 1, 3 or 5"
     )
     timeout: int | None = option(None, "follows: L; another value is an error")
     trial_count: int | None = option(None, "follows: K; another value is an error")
@@ -61,6 +64,9 @@ class TrialsConfig:
         True,
         "whether an episode that ends early is followed by limbo up to K * L steps in the vector environment, so that "
         "rollouts of K * L steps hold one episode a row",
+    )
+    without_memory: bool = option(
+        False, "whether an agent without a memory may be trained, as a control; else it is an error"
     )
     actions: str = option(
         "choices",
@@ -90,6 +96,11 @@ class TrialsConfig:
             raise UsageError(
                 f"k_scenarios = {self.k_scenarios} trials of scenario_length = {self.length} steps are more than "
                 f"{_MOST_STEPS} steps"
+            )
+        if self.policy_frequency not in DECISIONS:
+            raise UsageError(
+                f"environment config key 'policy_frequency' must be one of {', '.join(map(str, DECISIONS))} (Hz), not "
+                f"{self.policy_frequency}"
             )
         count = ARMS[self.scene]
         if any(arm >= count for arm in self.arms) or len(set(self.arms)) != len(self.arms):
@@ -128,3 +139,12 @@ def trials_config(config: Mapping[str, Any] | None) -> TrialsConfig:
 def resolve_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the whole configuration as JSON knows it; errors as :func:`trials_config`."""
     return {**dataclasses.asdict(trials_config(overrides)), "arms": list(trials_config(overrides).arms)}
+
+
+def memory_use(config: Mapping[str, Any]) -> tuple[str, str]:
+    """See :attr:`racer.envs.registry.World.memory_use`."""
+    if config["k_scenarios"] == 1:
+        return "useless", "episodes of one trial (k_scenarios = 1) leave nothing to be carried to a next one"
+    if config["without_memory"] or config["show_arm"]:
+        return "", ""
+    return "needed", "--config.memory=gru; --config.env.without_memory=True trains without one, as a control"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from racer.core.drawing import AMBER, GREEN
 from racer.envs.registry import Film, World
-from racer.envs.trials.config import resolve_config, trials_config
+from racer.envs.trials.config import memory_use, resolve_config, trials_config
 from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
@@ -24,6 +24,7 @@ WORLD = World(
     action_names=lambda config: () if config["actions"] == "choices" else ("acceleration", "steering"),
     end_reason=end_reason,
     drivers=DRIVERS,
+    memory_use=memory_use,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
     film=Film(
