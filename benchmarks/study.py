@@ -165,7 +165,7 @@ def encoder_rows() -> list[Row]:
 
 
 TRIAL_FLAGS = ("--num_envs=256",)
-TRIAL_STEPS = {"hidden_lane": 2_000_000, "courteous": 2_000_000}
+TRIAL_STEPS = {"hidden_lane": 1_200_000, "courteous": 2_000_000}
 
 
 def trial_rows() -> list[Row]:

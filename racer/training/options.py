@@ -164,6 +164,10 @@ class Options:
                 self.read[name] = found[name]
         return cls(**found)
 
+    def said(self, name: str) -> Any:
+        """Return an option that was given, or that the resumed run had; None where neither says it."""
+        return self._values[name].value if self.given(name) else self._stored.get(name)
+
     def given(self, name: str) -> bool:
         """Whether a flag was given, rather than left to its default."""
         return name in self._values and bool(self._values[name].present)
@@ -234,6 +238,12 @@ def worker_processes(options: Options, spec: RunSpec, num_workers: int | None = 
     if num_workers is not None:
         fixed["num_workers"] = num_workers
         fixed["max_queue_size"] = max(ServiceConfig().max_queue_size, num_workers)
+    elif not options.given("max_queue_size"):
+        # Room for one batch that waits and one under way; a few workers have more by default.
+        wanted, held = options.said("num_workers"), options.said("max_queue_size")
+        usual = ServiceConfig().max_queue_size if held is None else held
+        if isinstance(wanted, int) and wanted > usual:
+            fixed["max_queue_size"] = 2 * wanted
     if rollouts:
         decided = ("worker_steps_per_iteration", "max_queue_size", "policy_update_frequency")
         defaults = {field.name: field.default for field in dataclasses.fields(ServiceConfig)}

@@ -11,7 +11,7 @@ from runs import make_spec
 
 from racer.core.checkpoint import Checkpoint
 from racer.core.errors import UsageError
-from racer.distributed.config import OffPolicyConfig, RolloutConfig, ServiceConfig
+from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.training.options import (
     ManyProcesses,
     Options,
@@ -24,7 +24,7 @@ from racer.training.options import (
 from racer.training.past import check_layout, upgraded_agent_config
 from racer.training.run_spec import read_run, spec_from_config, wants_rollouts, write_run
 
-ALL = (Schedule, SingleProcess, ManyProcesses, ServiceConfig, OffPolicyConfig, RolloutConfig)
+ALL = (Schedule, SingleProcess, ManyProcesses, ServiceConfig, BackendConfig, OffPolicyConfig, RolloutConfig)
 
 
 def parsed(*words: str) -> flags.FlagValues:
@@ -70,6 +70,38 @@ def test_stored_options_stand_in_for_flags_that_were_not_given() -> None:
     setup = worker_processes(options, make_spec("SACLearner"))
     assert (setup.service.num_workers, setup.envs_per_worker) == (3, 5)
     assert options.read["envs_per_worker"] == 5
+
+
+def test_the_queue_grows_with_the_workers_where_nobody_says_its_size() -> None:
+    spec = make_spec("SACLearner")
+    for words, stored, size in (
+        (["--num_workers=2"], {}, 16),
+        (["--num_workers=64"], {}, 128),
+        (["--num_workers=64", "--max_queue_size=64"], {}, 64),
+        (["--num_workers=64"], {"num_workers": 2, "max_queue_size": 16}, 128),
+        ([], {"num_workers": 64, "max_queue_size": 128}, 128),
+    ):
+        assert worker_processes(Options(parsed(*words), stored), spec).service.max_queue_size == size
+    with pytest.raises(UsageError, match="less than one batch for each of 64 workers"):
+        worker_processes(Options(parsed("--num_workers=64", "--max_queue_size=16"), {}), spec)
+
+
+def test_flags_of_a_cluster_that_contradict_each_other() -> None:
+    spec, ray = make_spec("SACLearner"), "--backend=ray"
+    assert worker_processes(Options(parsed(ray, "--min_workers=2"), {}), spec).backend.min_workers == 2
+    for words, message in (
+        (["--min_workers=1"], "needs --backend ray"),
+        (["--ray_address=auto"], "needs --backend ray"),
+        ([ray, "--min_workers=3"], "exceeds 'num_workers'"),
+        ([ray, "--min_workers=1", "--deterministic"], "every round needs all workers"),
+        ([ray, "--worker_cpus=0"], "worker_cpus"),
+        (["--backend=rey"], "did you mean 'ray'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            worker_processes(Options(parsed(*words), {}), spec)
+    # A run that was begun on a cluster goes on without one.
+    stored = {"backend": "ray", "ray_address": "auto", "min_workers": 1}
+    assert worker_processes(Options(parsed("--backend=local"), stored), spec).backend.backend == "local"
 
 
 def test_run_file_round_trip(tmp_path: Path) -> None:
