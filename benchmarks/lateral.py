@@ -38,6 +38,7 @@ from racer.evaluation.summary import mean_interval
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8, 64, 256)
+STREAMS = ("salted", "official", "shuffled")
 FLOOR = 6.88
 """What an open-loop optimum reaches on recorded routes when it may write the result: no controller."""
 
@@ -51,6 +52,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--routes", type=int, default=1000, help="unseen generated routes (default: 1000)")
     parser.add_argument("--salts", type=int, default=10, help="salted seed sets (default: 10)")
     parser.add_argument("--names", nargs="+", default=["zero", "pid", "feed-forward"], help="controllers")
+    parser.add_argument("--streams", nargs="+", choices=STREAMS, default=STREAMS, help="random streams of policies")
+    parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=True,
+                        help="score feed-forward beside policies")  # fmt: skip
     parser.add_argument("--batch", type=int, default=128, help="routes side by side")
     parser.add_argument("--steps", type=int, default=100, help="plant steps of a timing (default: 100)")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "lateral.json")
@@ -105,11 +109,16 @@ def controllers(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def policies(args: argparse.Namespace) -> dict[str, Any]:
-    """Score one policy a training seed: salted, under the official seeds, and under shuffled names."""
+    """Score one policy a training seed beside feed-forward: salted, under official seeds, and under shuffled names."""
     if not args.runs:
         raise UsageError("policies needs at least one run")
     bench, found = Bench(args), {}
-    streams = {"salted": bench.salted(), "official seeds": bench.official(), "shuffled names": bench.official(shift=7)}
+    every = {"salted": bench.salted(), "official": bench.official(), "shuffled": bench.official(shift=7)}
+    streams = {name: every[name] for name in STREAMS if name in {"salted", *args.streams}}
+    reference, base = None, None
+    if args.reference:
+        reference = bench.costs(lambda simulation: make_controller("feed-forward", simulation), streams["salted"])
+        base = row("feed-forward, salted", reference)
     for path in args.runs:
         trained = load_policy(path)
         action_map = ActionMap.of(lateral_config(trained.env_config))
@@ -117,13 +126,21 @@ def policies(args: argparse.Namespace) -> dict[str, Any]:
         def make(simulation: Simulation, trained: Any = trained, action_map: ActionMap = action_map) -> Any:
             return PolicyController(trained.policy, trained.params, action_map.steers, simulation.num)
 
-        rows = {name: row(f"{path}, {name}", bench.costs(make, draws)) for name, draws in streams.items()}
+        rows = {}
+        for name, draws in streams.items():
+            costs = bench.costs(make, draws)
+            rows[name] = row(f"{path}, {name}", costs)
+            if name == "salted" and reference is not None:
+                less = reference[0] - costs[0]
+                low, high = mean_interval(less)
+                print(f"  {less.mean():.2f} [{low:.2f}, {high:.2f}] less than feed-forward on the same routes and "
+                      f"streams, better on {(less > 0).mean():.0%} of them", flush=True)  # fmt: skip
         found[path] = {"seed": trained.seed, "step": trained.step, "rows": rows}
     means = [one["rows"]["salted"]["total"] for one in found.values()]
     low, high = mean_interval(means)
     print(f"mean over {len(means)} training seeds: {np.mean(means):.2f} [{low:.2f}, {high:.2f}], "
           f"{np.mean(means) - FLOOR:.2f} above the cost's floor of {FLOOR}")  # fmt: skip
-    return {"routes": args.routes, "salts": args.salts, "policies": found, "mean": np.mean(means)}
+    return {"routes": args.routes, "salts": args.salts, "feed-forward": base, "policies": found, "mean": np.mean(means)}
 
 
 def speed(args: argparse.Namespace) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-NUM_ENVS, ROLLOUT, SAVE_EVERY = 2, 64, 256
+NUM_ENVS, ROLLOUT, SAVE_EVERY = 2, 32, 128
 
 
 def steps_of(checkpoint: Path) -> int:

@@ -107,6 +107,8 @@ class Kit:
     def __post_init__(self) -> None:
         _needed(self, "kit key", "name", "command", "resume", "workers", "goal", "counters", "checkpoints")
         check_fields(self, "kit key")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", self.name):
+            raise UsageError(f"kit key 'name' may hold letters, digits, '.', '_' and '-', not {shown(self.name)}")
         for key in ("workers", "learner"):
             _pattern(getattr(self, key) or "", f"kit key {key!r}")
         for kind in self.faults:

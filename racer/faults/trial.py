@@ -128,10 +128,10 @@ class _Trial:
         life = self._start(self.kit.command)
         if not self._due(life):
             return
-        before = self._lines()
+        before, had = self._lines(), self._newest(self._saved())
         harm = getattr(self, f"_{self.schedule.kind}", self._kill_learner)
         if harm(life):
-            self._see_the_end(life, before)
+            self._see_the_end(life, before, had)
         else:
             self._too_late(life)
 
@@ -142,7 +142,14 @@ class _Trial:
         for each in self.held:
             each.close()
 
-    def _see_the_end(self, life: Command, before: list[Line]) -> None:
+    def _see_the_end(self, life: Command, before: list[Line], had: int | None) -> None:
+        """Wait for the end, resume where need be, and judge.
+
+        Args:
+            life: the command that met the fault.
+            before: the log at the fault.
+            had: step of the newest checkpoint at the fault.
+        """
         code = self._wait_for_exit(life)
         if code is None:
             self._stuck(life)
@@ -155,7 +162,10 @@ class _Trial:
             return
         if not killed:
             self.outcome.note = f"ended with exit code {code}: {life.last_error()}"
-        whole = self._damage(self._saved())
+        found = self._saved()
+        if had is not None and (not found or found[-1].step < had):
+            self._find("lost", f"the checkpoint at {had} is gone")
+        whole = self._damage(found)
         # Lines that came between the snapshot and the death are held to the same.
         before = self._lines()
         if not whole:
@@ -188,11 +198,12 @@ class _Trial:
         ready = wait_until(lambda: life.exit_code() is not None or self._ready(life), self.deadline)
         if ready and self.schedule.at is not None:
             wait_until(lambda: life.exit_code() is not None, time.monotonic() + self.schedule.delay)
+        over = life.exit_code() is not None
         if not ready:
             self._stuck(life)
-        elif life.exit_code() is not None:
+        elif over:
             self._too_late(life)
-        return ready and life.exit_code() is None
+        return ready and not over
 
     def _ready(self, life: Command) -> bool:
         schedule = self.schedule
@@ -259,7 +270,7 @@ class _Trial:
     def _damage(self, found: list[Saved]) -> list[Saved]:
         """Damage the newest checkpoint if that is the schedule's kind; returns those that are whole."""
         harm = _DAMAGE.get(self.schedule.kind)
-        if harm is None:
+        if harm is None or not found:
             return found
         newest = found[-1].path
         files = sorted(newest.glob(self.checkpoints.damage)) if newest.is_dir() else [newest]
@@ -273,7 +284,9 @@ class _Trial:
 
     def _judge(self, before: list[Line], floor: int | None) -> None:
         after = self._lines()
-        self.outcome.findings += compare(before, after, floor, self.counters)
+        self.outcome.findings += compare(
+            before, after, floor, self.counters, resumed=not self.outcome.unbroken and not self.outcome.restarted
+        )
         for name in held_locks(self.run_folder, self.kit.locks):
             self._find("orphaned", f"{name} is still locked")
         left = sorted(path.name for path in self.run_folder.glob(self.kit.leftovers)) if self.kit.leftovers else []

@@ -145,8 +145,8 @@ def imagined(agent: Any, spec: RunSpec, settings: Imagination) -> Any:
             agent, imaginer.cost, imaginer.lanes(number), steps=settings.steps,
             learning_rate=settings.learning_rate, seed=spec.seed + number,
         )  # fmt: skip
-        last = costs[-max(len(costs) // 10, 1) :].mean()
-        print(f"  imagined cost {costs[0]:.1f} before, {last:.1f} after", flush=True)
+        tenth = max(len(costs) // 10, 1)
+        print(f"  imagined cost {costs[:tenth].mean():.1f} at first, {costs[-tenth:].mean():.1f} at last", flush=True)
     return agent
 
 

@@ -215,6 +215,15 @@ def test_a_cluster_on_a_network_is_refused_without_a_token(cluster, monkeypatch)
         pass
 
 
+def test_nodes_on_a_network_are_not_joined_through_loopback_without_a_token(cluster, monkeypatch):
+    port = cluster.ray.get_runtime_context().gcs_address.rpartition(":")[2]
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(connection, "_is_loopback", lambda host: host == "localhost")
+    with pytest.raises(UsageError, match="whoever reaches it runs code"), connect(f"localhost:{port}"):
+        pass
+    assert cluster.ray.is_initialized()
+
+
 def test_a_machine_that_asks_for_no_token_is_refused_on_a_network(cluster):
     on_network = Cluster(cluster.ray, "10.0.0.1:6379", (), loopback=False)
     on_network.check_token("node", True)

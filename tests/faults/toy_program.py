@@ -7,6 +7,7 @@ Two workers send a byte for each step over TCP; the learner counts, logs and sav
     duplicate  resumes from the checkpoint before the newest and leaves the lines beyond it where they are
     trusting   takes the newest checkpoint, whole or not
     unlocked   lets two learners into one folder
+    vanish     its workers delete the checkpoints once the learner is gone
     orphan     its workers do not notice that the learner is gone
     memory     leaves shared memory behind
     untidy     leaves a half-written checkpoint behind
@@ -62,7 +63,7 @@ class Learner:
 
     def start_worker(self) -> None:
         words = [sys.executable, "-I", "-S", __file__, "worker", str(self.listener.getsockname()[1]), self.flaw]
-        process = subprocess.Popen(words)
+        process = subprocess.Popen(words, cwd=self.folder)
         connection, _ = self.listener.accept()
         self.workers[connection] = process, time.monotonic()
 
@@ -93,6 +94,8 @@ class Learner:
     def receive(self, connection: socket.socket) -> None:
         try:
             data = connection.recv(1)
+            # A worker waits for this, so that none is ahead by steps that a learner without it could live on.
+            connection.sendall(data)
         except ConnectionError:
             data = b""
         if not data:
@@ -157,7 +160,12 @@ def work(port: int, flaw: str) -> None:
     while True:
         try:
             connection.sendall(b"x")
+            if not connection.recv(1):
+                raise ConnectionError("the learner is gone")
         except OSError:
+            if flaw == "vanish":
+                for path in Path().glob("saved_*.json"):
+                    path.unlink(missing_ok=True)
             if flaw != "orphan":
                 return
         time.sleep(PERIOD)

@@ -90,7 +90,7 @@ class Cluster:
     def __init__(
         self, ray: Any, address: str, watched: Sequence[Place], *, loopback: bool, joined: bool = True
     ) -> None:
-        self.ray, self.address, self._loopback, self._joined = ray, address, loopback, joined
+        self.ray, self.address, self.loopback, self._joined = ray, address, loopback, joined
         self._watched = tuple(watched)
         self._closed = threading.Event()
         if watched:
@@ -142,7 +142,7 @@ class Cluster:
 
     def check_token(self, host: str, asked: bool) -> None:
         """Raise UsageError where a machine of a cluster on a network lets anybody in."""
-        if not (asked or self._loopback):
+        if not (asked or self.loopback):
             raise UsageError(
                 f"machine {host} of the Ray cluster at {self.address} asks for no token, so whoever reaches it runs "
                 "code there; start Ray on every machine with RAY_AUTH_MODE=token (docs/cluster.md)"
@@ -186,11 +186,13 @@ def connect(address: str = "local") -> Iterator[Cluster]:
     found = None if address == "local" else _endpoint(address)
     prepare(found)
     ray = import_ray()
-    loopback = found is None or _is_loopback(found[0])
-    if found is not None and not loopback:
+    if found is not None and not _is_loopback(found[0]):
         _require_token(ray, address)
-    cluster = _join(ray, address, found, loopback)
+    cluster = _join(ray, address, found)
     try:
+        if not cluster.loopback:
+            # Its nodes may be on a network though we reach it behind loopback.
+            _require_token(ray, address)
         yield cluster
     finally:
         cluster.close()
@@ -274,10 +276,10 @@ def _require_token(ray: Any, address: str) -> None:
         raise UsageError(f"{risk}; set RAY_AUTH_MODE=token and a token on every machine (docs/cluster.md)")
 
 
-def _join(ray: Any, address: str, found: tuple[str, int] | None, loopback: bool) -> Cluster:
+def _join(ray: Any, address: str, found: tuple[str, int] | None) -> Cluster:
     if ray.is_initialized():
         # A program that has joined a cluster itself uses that one.
-        return Cluster(ray, address, (), loopback=loopback, joined=False)
+        return Cluster(ray, address, (), loopback=_only_here(ray), joined=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if found is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
@@ -290,7 +292,12 @@ def _join(ray: Any, address: str, found: tuple[str, int] | None, loopback: bool)
             ray.init(**options)
         except Exception as error:
             raise UsageError(_refusal(address, error, said())) from error
-    return Cluster(ray, address, _places(ray, address, found), loopback=loopback)
+    return Cluster(ray, address, _places(ray, address, found), loopback=_only_here(ray))
+
+
+def _only_here(ray: Any) -> bool:
+    """Whether every node of the cluster listens on loopback."""
+    return all(_is_loopback(node["NodeManagerAddress"]) for node in ray.nodes())
 
 
 def _places(ray: Any, address: str, found: tuple[str, int] | None) -> list[Place]:

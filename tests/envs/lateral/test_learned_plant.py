@@ -15,7 +15,7 @@ from racer.envs.lateral.plants import make_plant
 from racer.envs.lateral.plants.learned import LearnedPlant, plant_logits, read_parameters
 from racer.envs.lateral.plants.onnx_file import NotOnnx, read_tensors
 from racer.envs.lateral.routes import read_route, write_route
-from racer.envs.lateral.rules import DRAWS, decode, encode, sampled_tokens
+from racer.envs.lateral.rules import BINS, DRAWS, TEMPERATURE, decode, encode, sampled_tokens
 from racer.envs.lateral.scoring import official_draws, salted_draws, score
 from tests.envs.lateral.official import PidController, Session, WavyController, official_cost
 from tests.envs.lateral.plant_file import PLANT_FILE, needs_plant
@@ -117,6 +117,24 @@ def test_pid_costs_on_generated_routes_what_it_costs_on_recorded_ones():
     draws = np.stack([np.random.default_rng([1 + place % 10, place]).random(DRAWS) for place in range(1000)])
     scores = score(make_plant(str(PLANT_FILE)), lambda simulation: PID(), routes, draws, batch=128)
     assert abs(scores.costs.total.mean() - 111) < 5
+
+
+@needs_plant
+def test_moments_are_those_of_the_tokens_that_are_drawn():
+    plant, rng = make_plant(str(PLANT_FILE)), np.random.default_rng(0)
+    states = rng.normal(0.0, 0.3, (3, 20, 4)) + np.array([0.0, 0.0, 25.0, 0.0])
+    lataccels = np.cumsum(rng.normal(0.0, 0.05, (3, 20)), axis=1)
+    mean, deviation = plant.moments(states, lataccels, {})
+    shares = np.exp(plant.logits(states, encode(lataccels)).astype(np.float64) / TEMPERATURE)
+    shares /= shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(mean, shares @ BINS, atol=1e-5)
+    np.testing.assert_allclose(deviation, np.sqrt(((BINS - mean[:, None]) ** 2 * shares).sum(axis=1)), rtol=1e-3)
+    # What was asked last is kept; another question is answered anew, and the first again.
+    uniforms = np.full(3, 0.5)
+    first = plant.step(states, lataccels, uniforms, {})[0]
+    other = plant.step(states + np.array([1.0, 0.0, 0.0, 0.0]), lataccels, uniforms, {})[0]
+    assert (first != other).any()
+    np.testing.assert_array_equal(plant.step(states, lataccels, uniforms, {})[0], first)
 
 
 @needs_plant
