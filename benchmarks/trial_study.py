@@ -51,7 +51,9 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
         if args.output is not None:
             picture(of_scene, drivers[scene], args.output.with_name(f"{args.output.stem}_{scene}.png"))
     if args.output is not None:
-        settings = {"episodes": args.episodes, "first_seed": first, "flags": {row.name: row.flags for row in rows}}
+        root = f"{Path(__file__).resolve().parents[1]}/"
+        flags = {row.name: [flag.replace(root, "") for flag in row.flags] for row in rows}
+        settings = {"episodes": args.episodes, "first_seed": first, "flags": flags}
         document = {"benchmark": "study_trials", "settings": settings, "runs": runs, "drivers": drivers}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(document) + "\n", encoding="utf-8")

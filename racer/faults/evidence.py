@@ -78,7 +78,7 @@ def saved(folder: Path, checkpoints: Checkpoints) -> list[Saved]:
 
 
 def compare(
-    before: Sequence[Line], after: Sequence[Line], floor: int | None, counters: Counters
+    before: Sequence[Line], after: Sequence[Line], floor: int | None, counters: Counters, *, resumed: bool = True
 ) -> list[tuple[str, str]]:
     """Return what a log says that was lost or counted twice, as pairs of verdict and sentence.
 
@@ -87,6 +87,7 @@ def compare(
         after: what is logged at the end.
         floor: step of the newest checkpoint that was whole; None where there is nothing to compare with.
         counters: which numbers may not fall.
+        resumed: whether there was a resume, which may take the counters back, once, but not below the checkpoint's.
     """
     findings = []
     kept = {line.raw for line in after}
@@ -99,7 +100,10 @@ def compare(
     twice = [line.step for line in after if line.step in seen or seen.add(line.step)]  # type: ignore[func-returns-value]
     if twice:
         findings.append(("duplicated", f"{len(twice)} steps are logged twice, first {twice[0]:g}"))
-    findings += [("lost", text) for key in (counters.step, *counters.keys) if (text := _fall(key, after))]
+    saved_lines = [line for line in before if floor is not None and line.step <= floor]
+    for key in (counters.step, *counters.keys):
+        text = _fall(key, after, saved_lines if resumed else None)
+        findings += [("lost", text)] if text else []
     return findings
 
 
@@ -135,15 +139,22 @@ def unclaimed(names: set[str]) -> list[str]:
     return sorted(name for name in names - used if (_SHARED_MEMORY / name).exists())
 
 
-def _fall(key: str, lines: Sequence[Line]) -> str | None:
-    highest: float | None = None
-    for value in (line.values.get(key) for line in lines):
-        if not isinstance(value, int | float):
-            continue
-        if highest is not None and value < highest:
-            return f"{key} fell from {highest:g} to {value:g}"
+def _fall(key: str, lines: Sequence[Line], saved_lines: Sequence[Line] | None) -> str | None:
+    """Say where a number fell; once it may, to what it was at the checkpoint, if ``saved_lines`` is not None."""
+    least = max(_numbers(key, saved_lines or ()), default=None)
+    may_fall, highest = saved_lines is not None, float("-inf")
+    for value in _numbers(key, lines):
+        if value < highest:
+            if not may_fall or (least is not None and value < least):
+                return f"{key} fell from {highest:g} to {value:g}"
+            may_fall = False
         highest = value
     return None
+
+
+def _numbers(key: str, lines: Sequence[Line]) -> list[float]:
+    values = (line.values.get(key) for line in lines)
+    return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
 def _is_number(value: Any) -> bool:

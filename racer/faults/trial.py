@@ -284,7 +284,9 @@ class _Trial:
 
     def _judge(self, before: list[Line], floor: int | None) -> None:
         after = self._lines()
-        self.outcome.findings += compare(before, after, floor, self.counters)
+        self.outcome.findings += compare(
+            before, after, floor, self.counters, resumed=not self.outcome.unbroken and not self.outcome.restarted
+        )
         for name in held_locks(self.run_folder, self.kit.locks):
             self._find("orphaned", f"{name} is still locked")
         left = sorted(path.name for path in self.run_folder.glob(self.kit.leftovers)) if self.kit.leftovers else []

@@ -114,10 +114,22 @@ def test_a_log_is_compared_up_to_the_checkpoint() -> None:
     ((verdict, text),) = compare(before, gone_on, 30, counters)
     assert (verdict, text) == ("lost", "1 lines up to the checkpoint at 30 are gone or changed, first 30")
     assert compare(before, gone_on, None, counters) == []
-    ((verdict, text),) = compare([], [line(10, 3), line(20, 2)], None, counters)
-    assert (verdict, text) == ("lost", "updates fell from 3 to 2")
+    (finding,) = compare([], [line(10, 3), line(20, 2)], None, counters, resumed=False)
+    assert finding == ("lost", "updates fell from 3 to 2")
     found = [verdict for verdict, _ in compare([], [line(20, 2), line(10, 3), line(20, 4)], None, counters)]
-    assert found == ["duplicated", "lost"]
+    assert found == ["duplicated"]
+
+
+def test_a_resume_may_take_the_counters_back_once_to_the_checkpoint() -> None:
+    counters = Counters(files="log", keys=("updates",))
+    first = [line(10, 1), line(20, 2), line(35, 4)]
+    assert compare(first, [*first, line(30, 3, "new"), line(40, 5)], 20, counters) == []
+    below = compare(first, [*first, line(15, 3, "new"), line(40, 5)], 20, counters)
+    assert below == [("lost", "step fell from 35 to 15")]
+    twice = compare(first, [*first, line(30, 3, "new"), line(25, 5)], 20, counters)
+    assert twice == [("lost", "step fell from 30 to 25")]
+    forgotten = compare(first, [*first, line(30, 1, "new"), line(40, 5)], 20, counters)
+    assert forgotten == [("lost", "updates fell from 4 to 1")]
 
 
 def test_schedules_are_drawn_from_seed_and_number(tmp_path: Path) -> None:
