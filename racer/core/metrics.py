@@ -216,29 +216,37 @@ class _TensorBoard:
     """Event files, written here: tensorboardX's own writer thread dies of a full disk and then blocks its callers."""
 
     def __init__(self, folder: Path, tags: Callable[[str], str]) -> None:
+        self._folder, self._tags = folder, tags
+        self._writer: Any = None
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    def _open(self) -> None:
+        """Make folder and file; where somebody deletes them at this moment, the next line tries again."""
         from tensorboardX.event_file_writer import EventsWriter
 
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._tags = tags
-        self._writer = EventsWriter(str(folder / "events"))
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.mkdir(exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        if not self._folder.is_dir() and self._folder.parent.is_dir():
-            # Deleted with the run's folder, which is back.
-            self._folder.mkdir()
-            self._writer.close()
-            self._writer = EventsWriter(str(self._folder / "events"))
+        if self._writer is None or not self._folder.is_dir():
+            # Deleted with the run's folder, which may be back.
+            self.close()
+            self._open()
+        if self._writer is None:
+            return
         for name, value in values.items():
             self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(self._tags(name), value)))
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
 
 class _WandB:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboardX import event_file_writer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
@@ -82,6 +83,27 @@ def test_a_deleted_folder_comes_back_complete(
     again = dataclasses.replace(plan(run, max_steps=100), resumed=True)
     assert run_training(again, progress=False) == 0
     assert list_checkpoints(run)[-1].name == "checkpoint_100"
+
+
+def test_tensorboard_opens_its_file_again_where_the_folder_went_as_it_did(tmp_path, monkeypatch, caplog) -> None:
+    plain, tries = event_file_writer.EventsWriter, []
+
+    def writer(prefix: str) -> Any:
+        tries.append(prefix)
+        if len(tries) == 1:
+            shutil.rmtree(tmp_path / "run" / "tensorboard")
+            raise FileNotFoundError(prefix)
+        return plain(prefix)
+
+    monkeypatch.setattr(event_file_writer, "EventsWriter", writer)
+    (tmp_path / "run").mkdir()
+    logger = MetricsLogger(tmp_path / "run")
+    logger.log(1, {"training/return": 1.0})
+    logger.close()
+    assert len(tries) == 2
+    assert "left out" not in caplog.text
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"training/return" in file.read_bytes()
 
 
 def test_a_checkpoint_follows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
