@@ -34,7 +34,7 @@ def get_config(agent: str = "cvar") -> ml_collections.ConfigDict:
     config.view = config.controller = None
     config.encoder = {"kind": "pointnet", "widths": (128,)}
     config.observation_scale = (1.0, 0.03, 0.25, 0.1, 0.25, 8.0)
-    config.lr_schedule, config.final_lr_fraction = "constant", 0.0
+    config.lr_schedule, config.final_lr_fraction, config.average_actor = "constant", 0.0, False
     # The study does not say how wide; these fit the small world and two cores.
     config.actor_hidden_dims = (128, 128)
     config.critic_hidden_dims = (128, 128)
