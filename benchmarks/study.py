@@ -93,8 +93,10 @@ class Row:
 def risk_rows() -> list[Row]:
     """CVaR levels and SAC in the published setting: 30,000 iterations of 8 environments, 8 gradient steps each.
 
-    The last row is risk 0.25 for half as long again, with step sizes that fall from where the others end. The row
-    without the fall is evaluated there too, where its run goes so far.
+    One more row is risk 0.25 for half as long again, with step sizes that fall from where the others end; the row
+    without the fall is evaluated there too, where its run goes so far. The last is the learner of the default
+    configuration (targets, attention, one policy for every level, the mean of its last weights), with a gradient step
+    for eight transitions.
     """
     common = ("--num_envs=8", "--utd_ratio=8", "--batch_size=128", "--start_training=1000")
     config = f"--config={CONFIGS / 'highway_study_config.py'}"
@@ -112,7 +114,8 @@ def risk_rows() -> list[Row]:
         Row(name, given, 240_000, 240_000, also_at=(360_000,) if name == "cvar-0.25" else ())
         for name, given in flags.items()
     ]
-    return [*rows, longer]
+    house = Row("house", (f"{config}:house", "--num_envs=64", *common[1:]), 240_000, 240_000, levels=(0.25, 0.8))
+    return [*rows, longer, house]
 
 
 def highway_rows() -> list[Row]:
