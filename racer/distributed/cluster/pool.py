@@ -82,16 +82,20 @@ class RayPool:
         histories: where each worker goes on.
         cluster: where they run; it stays connected when the pool stops.
         backend: how many must have a place, and what each reserves.
+        inbox: where batches wait for the learner; None: here.
+        pending: batches of each worker's predecessors that the learner has not taken; None: none.
     """
 
     def __init__(
-        self, task: PoolTask, histories: Sequence[WorkerHistory], *, cluster: Cluster, backend: BackendConfig
-    ) -> None:
+        self, task: PoolTask, histories: Sequence[WorkerHistory], *, cluster: Cluster, backend: BackendConfig,
+        inbox: Inbox | None = None, pending: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         self.config = task.config
         self._task, self._cluster, self._backend = task, cluster, backend
-        self.slots = [ActorSlot(index, history) for index, history in enumerate(histories)]
+        waiting = pending or [0] * len(histories)
+        self.slots = [ActorSlot(index, history, pending=waiting[index]) for index, history in enumerate(histories)]
         self._supervision = Supervision(task.config)
-        self._inbox = Inbox()
+        self._inbox = Inbox() if inbox is None else inbox
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parameters: Any = None
         self._publications = 0
@@ -140,13 +144,20 @@ class RayPool:
         """
         batch = self._inbox.get(timeout)
         if batch is not None:
-            self._events.put(functools.partial(self._taken, self.slots[batch.worker]))
+            self.taken(batch.worker)
         return batch
+
+    def taken(self, worker: int) -> None:
+        """Give a worker a credit: the learner took a batch of it."""
+        self._events.put(functools.partial(self._taken, self.slots[worker]))
 
     def publish(self, parameters: Parameters) -> None:
         """Offer to every worker, and to those started later."""
-        block = np.frombuffer(parameters_to_bytes(parameters), np.uint8)
-        self._events.put(functools.partial(self._broadcast, block))
+        self.publish_block(parameters_to_bytes(parameters))
+
+    def publish_block(self, block: bytearray) -> None:
+        """Offer parameters in their message form."""
+        self._events.put(functools.partial(self._broadcast, np.frombuffer(block, np.uint8)))
 
     def state(self, rounds: int) -> list[WorkerHistory]:
         """Return what a later pool needs of each worker; see :class:`racer.distributed.pool.WorkerPool`."""
