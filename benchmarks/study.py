@@ -172,7 +172,8 @@ def trial_rows() -> list[Row]:
     """PPO over several trials of one hidden type: with a memory of either kind, and without one."""
     config = f"--config={CONFIGS / 'highway_trials_config.py'}"
     transformer = '--config.memory={"kind": "transformer", "embed": 64, "layers": 2}'
-    kinds = {"gru": (), "transformer": (transformer,), "memoryless": ("--config.memory=None", "--config.env.without_memory=True")}
+    without = ("--config.memory=None", "--config.env.without_memory=True")
+    kinds: dict[str, tuple[str, ...]] = {"gru": (), "transformer": (transformer,), "memoryless": without}
     return [
         Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), TRIAL_STEPS[scene], TRIAL_STEPS[scene])
         for scene in TRIAL_STEPS
