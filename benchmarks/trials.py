@@ -1,4 +1,4 @@
-"""How fast does trial mode train with a transformer, and what share is that of the matrix products it cannot do without?
+"""How fast does trial mode train with a transformer, and what share is that of the floor of its matrix products?
 
     python benchmarks/trials.py                          # both variants, about 8 minutes on two cores
     python benchmarks/trials.py --variants one-process --processes 1   # pinned to a core, beside the floor of one core
@@ -73,8 +73,9 @@ def run_training(args: argparse.Namespace, variant: str) -> dict[str, float]:
     spec = spec_from_config(
         {
             "model_cls": "PPOLearner", "world": "trials", "rollout_length": window, "num_epochs": EPOCHS,
-            "num_minibatches": args.minibatches, "memory": memory, "hidden_dims": (WIDTH,), "value_hidden_dims": (WIDTH,),
-            "shared_trunk": True, "initial_choices": (0.05, 0.7, 0.05, 0.1, 0.1),
+            "num_minibatches": args.minibatches, "memory": memory, "hidden_dims": (WIDTH,),
+            "value_hidden_dims": (WIDTH,), "shared_trunk": True,
+            "initial_choices": (0.05, 0.7, 0.05, 0.1, 0.1),
             "env": {"k_scenarios": args.trials, "scenario_length": args.length, "fill_window": False},
         },
         1,
