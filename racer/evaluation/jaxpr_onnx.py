@@ -70,11 +70,12 @@ def graph_of(
     outputs = sorted(shapes)
     for output, value in zip(outputs, flat.outputs, strict=True):
         writer.node("Identity", [value], output)
+    used = {name for node in writer.nodes for name in node.input}
     graph = helper.make_graph(
         writer.nodes, name,
         [_described(key, described[key].shape, described[key].dtype) for key in inputs],
         [_described(key, shapes[key].shape, shapes[key].dtype) for key in outputs],
-        [writer.constants[name] for node in writer.nodes for name in node.input if name in writer.constants],
+        [value for name, value in writer.constants.items() if name in used],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="racer")
     model.ir_version = 9

@@ -27,6 +27,8 @@ WORLD = World(
     memory_use=memory_use,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
+    # The reward that a trial's first observation shows tells of the trial before it, whatever is remembered.
+    forgetful=lambda config: {**config, "carry_reward": False},
     film=Film(
         make=lambda config: HighwayTrialsEnv(config, render_mode="rgb_array_list"),
         clock=lambda config: (1.0 / config["policy_frequency"], trials_config(config).window),

@@ -170,6 +170,8 @@ class TrialWorld:
         counts["removed"][over] = 1
         again = np.flatnonzero(done & ~over)
         if len(again):
+            if not self.config.carry_reward:
+                self._reals["reward"][again] = 0.0
             counts["trial"][again] += 1
             self._begin_trials(again)
         window_ends = counts["window"] >= self.config.window if self.config.fill_window else over
