@@ -190,7 +190,7 @@ class Policy:
             UsageError: observations of another shape.
         """
         shaped = self.shaped(observations)
-        level, told = self._level(memory, len(shaped), key, deterministic)
+        level, told = self._level(memory, shaped.shape[0], key, deterministic)
         features, after = self.torso.step(params, self.viewed(shaped, level), memory)
         after |= told
         head, bounds = self.head, self.bounds(params)

@@ -150,7 +150,7 @@ class Transformer:
         # Once the cache has come round, every slot holds one of the last tokens.
         unseen = (xp.arange(self.length) > position[:, None])[:, None, None]
         x = dense(params, "memory/embed", inputs, self.embed) + self._sinusoids(position)
-        rows, keys, values = xp.arange(len(inputs)), writable(memory["keys"]), writable(memory["values"])
+        rows, keys, values = xp.arange(inputs.shape[0]), writable(memory["keys"]), writable(memory["values"])
         read = []
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
@@ -161,7 +161,7 @@ class Transformer:
             shares = _softmax(xp.where(unseen, _MASKED, scores))
             read.append(shares[:, :, 0])
             mixed = xp.matmul(shares, values[:, layer])
-            x = self._finish(params, name, x, mixed.reshape(len(inputs), -1))
+            x = self._finish(params, name, x, mixed.reshape(inputs.shape[0], -1))
         after = {"keys": keys, "values": values, "position": position + 1.0}
         return layer_norm(params, "memory/norm", x), after, read
 
