@@ -128,7 +128,7 @@ def rows_around(
     rows = np.arange(len(envs))
     own = [value[rows, cars] for value in (x, y, vx, vy)]
     parts = [value - mine[:, None] for value, mine in zip((x, y, vx, vy), own, strict=True)]
-    near = (np.abs(parts[0]) < at.PERCEPTION_DISTANCE) & (np.sqrt(parts[0] ** 2 + parts[1] ** 2) < at.PERCEPTION_DISTANCE)
+    near = np.sqrt(parts[0] ** 2 + parts[1] ** 2) < at.PERCEPTION_DISTANCE
     near[rows, cars] = False
     away = np.where(near, np.abs(parts[0]), np.inf)
     order = np.argsort(away, axis=1, kind="stable")[:, :seen]
