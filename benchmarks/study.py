@@ -165,13 +165,15 @@ def encoder_rows() -> list[Row]:
 
 
 TRIAL_FLAGS = ("--num_envs=256",)
-TRIAL_STEPS = {"hidden_lane": 1_200_000, "courteous": 2_000_000}
+TRIAL_STEPS = {"hidden_lane": 2_500_000, "courteous": 2_000_000}
 
 
 def trial_rows() -> list[Row]:
-    """PPO over several trials of one hidden type: with a memory, and without one."""
+    """PPO over several trials of one hidden type: with a memory of either kind, and without one."""
     config = f"--config={CONFIGS / 'highway_trials_config.py'}"
-    kinds = {"gru": (), "memoryless": ("--config.memory=None", "--config.env.without_memory=True")}
+    transformer = '--config.memory={"kind": "transformer", "embed": 64, "layers": 2}'
+    without = ("--config.memory=None", "--config.env.without_memory=True")
+    kinds: dict[str, tuple[str, ...]] = {"gru": (), "transformer": (transformer,), "memoryless": without}
     return [
         Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), TRIAL_STEPS[scene], TRIAL_STEPS[scene])
         for scene in TRIAL_STEPS

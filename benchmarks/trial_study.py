@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
-CONTROLS = ("own", "wiped", "swapped", "arm redrawn", "scene redrawn")
-"""What is done to the memory, or to what there is to remember, between the trials of an episode."""
+CONTROLS = ("own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "scene redrawn")
+"""What is done to the memory, or to what there is to remember, between the trials of an episode. ``wiped`` begins every
+trial as an episode begins; with ``reward shown`` the observation still tells what the trial before paid last."""
 
 RESAMPLES = 2000
 
@@ -76,7 +77,8 @@ def measure(episodes: int, first_seed: int, row: Any, seed: int, checkpoint: Pat
     recorder = Recorder()
     found = {"own": scores(recorder)}
     if policy.has_memory:
-        controls: dict[str, MemoryControl] = {"wiped": Wiped(), "swapped": Swapped(recorder)}
+        found["wiped"] = scores(Wiped(), **trained.world.forgetful(base))
+        controls: dict[str, MemoryControl] = {"wiped, reward shown": Wiped(), "swapped": Swapped(recorder)}
         found |= {name: scores(control) for name, control in controls.items()}
         found |= {f"{what} redrawn": scores(redraw=what) for what in ("arm", "scene")}
     times = [line["time"] for line in read_metrics(checkpoint.parent / METRICS_FILE)]

@@ -45,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "world (where training used another reward, say)",
     )  # fmt: skip
     parser.add_argument(
-        "--onnx", nargs="?", type=int, const=1, default=0, metavar="N",
-        help="also write policy.onnx, for N observations at once (1), checked against onnxruntime",
-    )  # fmt: skip
+        "--onnx",
+        action="store_true",
+        help="also write policy.onnx, for any number of observations at once, checked against onnxruntime",
+    )
     parser.add_argument("--trained_by", default="", metavar="COMMAND", help="command line to write into the card")
 
 
@@ -66,11 +67,10 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
-    onnx = arguments.onnx != 0
-    if onnx:
+    if arguments.onnx:
         with tempfile.TemporaryDirectory() as trial:
             # What cannot be written is found before the episodes of the card are run.
-            export_onnx(trained, Path(trial) / "policy.onnx", batch=arguments.onnx)
+            export_onnx(trained, Path(trial) / "policy.onnx")
     held_out = trained.world.held_out(env_config)
     result = evaluate_policy(trained.policy, trained.params, trained.world, held_out, seeds)
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
@@ -79,7 +79,7 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     card = folder / "README.md"
     text = model_card(folder.name, trained, result, arguments.default_keys, arguments.trained_by)
     card.write_text(text, encoding="utf-8")
-    return [checkpoint, card, *([export_onnx(trained, folder / "policy.onnx", batch=arguments.onnx)] if onnx else [])]
+    return [checkpoint, card, *([export_onnx(trained, folder / "policy.onnx")] if arguments.onnx else [])]
 
 
 def model_card(

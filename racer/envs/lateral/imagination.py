@@ -140,9 +140,10 @@ class Imaginer:
         key = jax.random.PRNGKey(int(np.random.default_rng(seed).integers(1 << 31)))
         self._seen, self._model = known, fit(self._model, known, key, epochs=settings.epochs)
         # The first of every four are steered without noise.
+        cost = np.average(costs[::LEVELS], weights=weights[::LEVELS])
         return (
-            f"cost {np.average(costs[::LEVELS], weights=weights[::LEVELS]):.1f} on {len(costs[::LEVELS])} routes, {len(known.means)} steps seen; error "
-            f"of the mean {new[0]:.4f} m/s^2 where new, {errors(self._model, seen)[0]:.4f} learnt"
+            f"cost {cost:.1f} on {len(costs[::LEVELS])} routes, {len(known.means)} steps seen; error of the mean "
+            f"{new[0]:.4f} m/s^2 where new, {errors(self._model, seen)[0]:.4f} learnt"
         )
 
     def lanes(self, number: int) -> Lanes:

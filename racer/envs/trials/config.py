@@ -60,6 +60,11 @@ class TrialsConfig:
     arms: tuple[int, ...] = option((), "types that are drawn, counted from 0; none given: all of the scene", low=0)
     show_arm: bool = option(False, "whether the type is part of the observation, as an oracle sees it")
     show_reward: bool = option(True, "whether the last reward is part of the observation, its last number")
+    carry_reward: bool = option(
+        True,
+        "whether the first observation of a later trial shows what the last step of the one before it paid; else it "
+        "shows 0, as an episode's first does",
+    )
     fill_window: bool = option(
         True,
         "whether an episode that ends early is followed by limbo up to K * L steps in the vector environment, so that "
