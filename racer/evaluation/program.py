@@ -143,7 +143,7 @@ def evaluate_checkpoint(
     if options.compare_random:
         # The mode of uniform actions is the middle of their range, which is no random policy.
         random = comparisons["random"] = run(uniform_policy(action_space), {}, "random", seeds, False)
-    columns = {trained.name if options.against is None else trained.label: result, **comparisons}
+    columns = {trained.label: result, **comparisons}
     mining = None
     if options.mine:
         further = evaluation_seeds(options.mine, options.first_seed + options.num_episodes)

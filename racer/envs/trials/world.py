@@ -72,6 +72,9 @@ class TrialWorld:
         config: checked.
         num_envs: N.
         drawing: keys of the highway that only concern pictures.
+
+    Attributes:
+        before_next: called before next trials begin within a step, while the world still shows how the last ones ended.
     """
 
     def __init__(self, config: TrialsConfig, num_envs: int, drawing: Mapping[str, Any] | None = None) -> None:
@@ -88,6 +91,7 @@ class TrialWorld:
         }
         self._drawn = {name: np.zeros((num_envs, k), np.int64) for name in ("seeds", "arms", "scores")}
         self._reals = {name: np.zeros(num_envs) for name in ("start", "reward", "return")}
+        self.before_next: Callable[[], None] = lambda: None
         self._begin_trials(np.arange(num_envs))
 
     # what drivers and films may read
@@ -176,6 +180,7 @@ class TrialWorld:
         if len(again):
             if not self.config.carry_reward:
                 self._reals["reward"][again] = 0.0
+            self.before_next()
             counts["trial"][again] += 1
             self._begin_trials(again)
         window_ends = counts["window"] >= self.config.window if self.config.fill_window else over
