@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
 CONTROLS = ("own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "scene redrawn", "unseen types")
-"""What is done to the memory, or to what there is to remember, between the trials of an episode. ``wiped`` begins every
-trial as an episode begins; with ``reward shown`` the observation still tells what the trial before paid last. ``unseen types`` are those that a
-row's training never drew."""
+"""What is done to the memory, or to what there is to remember, between the trials of an episode.
+
+``wiped`` begins every trial as an episode begins; with ``reward shown`` the observation still tells what the trial
+before paid last. ``unseen types`` are those that a row's training never drew.
+"""
 
 RESAMPLES = 2000
 
