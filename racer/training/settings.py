@@ -113,6 +113,9 @@ class Imagination:
 
     rounds: int = option(0, "how often; 0 for not at all", low=0, high=1000)
     routes: int = option(96, "episodes that the policy acts in, in every round", low=1, high=100_000)
+    hardness: float = option(
+        1.0, "1 draws all episodes alike; with h the hardest share q has probability q^(1/h)", low=1.0, high=100.0
+    )
     noise: float = option(0.05, "greatest deviation of what is added to its actions there", low=0.0)
     epochs: int = option(20, "times that the model learns from all that was seen", low=1)
     lanes: int = option(64, "imagined episodes side by side", low=1, high=100_000)
