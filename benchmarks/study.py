@@ -163,18 +163,28 @@ def encoder_rows() -> list[Row]:
 
 
 TRIAL_FLAGS = ("--num_envs=256",)
-TRIAL_STEPS = {"hidden_lane": 1_200_000, "courteous": 2_000_000}
+TRIAL_STEPS = {"hidden_lane": 2_500_000, "courteous": 2_000_000}
 
 
 def trial_rows() -> list[Row]:
-    """PPO over several trials of one hidden type: with a memory, and without one."""
+    """PPO over several trials of one hidden type: with a memory of either kind, without one, told the type (oracle).
+
+    ``unseen`` is trained on all types but the last.
+    """
     config = f"--config={CONFIGS / 'highway_trials_config.py'}"
-    kinds = {"gru": (), "memoryless": ("--config.memory=None", "--config.env.without_memory=True")}
-    return [
-        Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), TRIAL_STEPS[scene], TRIAL_STEPS[scene])
-        for scene in TRIAL_STEPS
-        for kind, flags in kinds.items()
-    ]
+    transformer = '--config.memory={"kind": "transformer", "embed": 64, "layers": 2}'
+    without = ("--config.memory=None", "--config.env.without_memory=True")
+    seen = {"hidden_lane": "(0, 1, 2)", "courteous": "(0, 1, 2, 3, 4, 5, 6)"}
+    rows = []
+    for scene, steps in TRIAL_STEPS.items():
+        kinds: dict[str, tuple[str, ...]] = {
+            "gru": (), "transformer": (transformer,), "memoryless": without,
+            "oracle": ("--config.memory=None", "--config.env.show_arm=True"),
+            "unseen": (f"--config.env.arms={seen[scene]}",),
+        }  # fmt: skip
+        for kind, flags in kinds.items():
+            rows.append(Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), steps, steps))
+    return rows
 
 
 STUDIES = {

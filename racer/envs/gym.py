@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from racer.core.errors import UsageError, nearest, unknown_name
 from racer.core.trust import import_named
 from racer.envs.headless import prepare_drawing
-from racer.envs.registry import Film, World
+from racer.envs.registry import Film, Step, World
+from racer.envs.replay import Replay, Shapes, Trace
 
 __all__ = ["PlainEnv", "gym_world"]
 
@@ -60,6 +61,7 @@ def gym_world(name: str) -> World:
         make=partial(_make, name, env_id),
         names_code=lambda config: _words(config.get("kwargs")),
         film=film,
+        replay=Replay(make=partial(_make_one, env_id), traces=_TRACES, facts=_facts),
     )
 
 
@@ -101,6 +103,26 @@ class PlainEnv(gymnasium.Wrapper):
         if self._flatten:
             observation = spaces.flatten(self.env.observation_space, observation)
         return np.asarray(observation, np.float32)
+
+
+def _facts(steps: Sequence[Step], moments: Sequence[Shapes], config: Mapping[str, Any]) -> dict[str, float]:
+    """Say what is known of any world's episode."""
+    rewards = np.array([step.reward for step in steps])
+    least = int(rewards.argmin())
+    return {
+        "steps": float(len(steps)),
+        "return of the last tenth": float(rewards[-max(1, len(steps) // 10) :].sum()),
+        "least reward": float(rewards[least]),
+        "step of the least reward": float(least + 1),
+    }
+
+
+_SHOWN = 4
+_TRACES = (
+    Trace("reward", lambda step: step.reward),
+    Trace("action", lambda step: np.ravel(step.action)[:_SHOWN]),
+    Trace(f"observation, at most its first {_SHOWN} numbers", lambda step: np.ravel(step.observation)[:_SHOWN]),
+)
 
 
 def _resolve(name: str, spec: EnvSpec, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -282,6 +282,8 @@ class World:
         driver_config: keys put over the default configuration where a driver is evaluated.
         held_out: the configuration in which a policy trained in a given one is evaluated, where seeds alone do not keep
             what it was trained on apart from what it is judged by.
+        forgetful: the configuration in which the first observation of each trial of an episode could begin an episode:
+            nothing but a memory tells what was before.
         film: how episodes are drawn, or None where the world cannot be filmed.
         replay: how episodes are drawn again from recorded numbers, or None.
         functional: builds reset and step as pure functions from a whole configuration, or None.
@@ -315,6 +317,7 @@ class World:
     drivers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     driver_config: Config = field(default_factory=dict)
     held_out: Callable[[Config], Config] = lambda config: config
+    forgetful: Callable[[Config], Config] = lambda config: config
     film: Film | None = None
     replay: Replay | None = None
     functional: Callable[[Config], Functional] | None = None

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import gymnasium
 
     from racer.envs.registry import Step
 
-__all__ = ["Line", "Replay", "Shapes", "Trace"]
+__all__ = ["Kind", "Line", "Replay", "Scene", "Shapes", "Trace"]
 
 
 class Shapes(NamedTuple):
@@ -22,7 +22,7 @@ class Shapes(NamedTuple):
 
     Attributes:
         boxes: ``[N, 6]`` centre x, centre y, heading (rad, from x towards y), length, width, and kind, a number into
-            :attr:`Replay.kinds`. A row is the same thing throughout an episode; later rows are drawn over earlier ones.
+            :attr:`Scene.kinds`. A row is the same thing throughout an episode; later rows are drawn over earlier ones.
         eye: ``[2]`` x and y of what the picture is centred on.
     """
 
@@ -40,18 +40,45 @@ class Line(NamedTuple):
     dash: float = 0.0
 
 
+class Kind(NamedTuple):
+    """A kind of box: its name (empty: left out of the legend), red, green and blue, and whether its front is marked."""
+
+    name: str
+    color: tuple[int, int, int]
+    front: bool = True
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture from above.
+
+    Attributes:
+        shapes: reads a moment from the environment, after its reset and after every step.
+        lines: what never moves, from a whole configuration.
+        kinds: of boxes.
+        extent: width and height of what a picture shows, in the world's unit of length.
+    """
+
+    shapes: Callable[[Any], Shapes]
+    lines: Callable[[Mapping[str, Any]], Sequence[Line]]
+    kinds: Sequence[Kind]
+    extent: tuple[float, float]
+
+
 class Trace(NamedTuple):
-    """A number of every step that a page draws over time.
+    """A number of every step that a page draws over time, or several in one diagram.
 
     Attributes:
         label: what it is, with its unit.
-        value: reads it from a step.
+        value: reads it from a step: a number, or ``[K]``, as many in every step.
         top: greater values are drawn there, None for no bound.
+        names: of the K numbers; they are counted where there are none.
     """
 
     label: str
-    value: Callable[[Step], float]
+    value: Callable[[Step], ArrayLike]
     top: float | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,19 +87,13 @@ class Replay:
 
     Attributes:
         make: builds one environment from a whole configuration; it draws no pictures.
-        shapes: reads a moment from it, after its reset and after every step.
-        lines: what never moves, from a whole configuration.
-        kinds: name and colour (red, green, blue) of each kind of box; without a name it is left out of the legend.
-        extent: width and height of what a picture shows, in the world's unit of length.
+        scene: the picture, or None where a page is to draw the traces alone.
         traces: drawn below the picture.
-        facts: what can be said of an episode's end, by name with unit, from its steps [T], its moments [T + 1] and the
-            configuration; NaN where there is nothing to say.
+        facts: what can be said of an episode's end, by name with unit, from its steps [T], its moments [T + 1] (none
+            without a scene) and the configuration; NaN where there is nothing to say.
     """
 
     make: Callable[[Mapping[str, Any]], gymnasium.Env]
-    shapes: Callable[[Any], Shapes]
-    lines: Callable[[Mapping[str, Any]], Sequence[Line]]
-    kinds: Sequence[tuple[str, tuple[int, int, int]]]
-    extent: tuple[float, float]
+    scene: Scene | None = None
     traces: Sequence[Trace] = ()
     facts: Callable[[Sequence[Step], Sequence[Shapes], Mapping[str, Any]], dict[str, float]] | None = None

@@ -155,7 +155,9 @@ def _vertical(y: _Axis, unit: str) -> list[str]:
 
 
 def _text(x: float, y: float, text: str, color: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}">{html.escape(text)}</text>'
+    # A white rim keeps words legible over bars.
+    rim = 'stroke="#fff" stroke-width="3" stroke-linejoin="round" paint-order="stroke"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" {rim} text-anchor="{anchor}">{html.escape(text)}</text>'
 
 
 def _line(x0: float, y0: float, x1: float, y1: float, color: str, more: str = "") -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from racer.core.files import replace_file, strict
 from racer.envs.registry import World
+from racer.envs.replay import Scene, Shapes
 from racer.evaluation.episodes import EvaluationResult
 from racer.evaluation.html_pictures import return_picture, trade_off_picture
 from racer.evaluation.recording import Mining, Recording
@@ -105,7 +106,7 @@ def _json(value: Any) -> str:
 
 
 def _table(results: Mapping[str, EvaluationResult]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in results)
+    head = "".join(f"<th>{_breakable(name)}</th>" for name in results)
     lines = [f"<table><tr><th></th>{head}</tr>"]
     for label, *cells in table_rows(list(results.values())):
         kind = ' class="minor"' if label.startswith(" ") else ""
@@ -114,10 +115,17 @@ def _table(results: Mapping[str, EvaluationResult]) -> str:
     return "".join([*lines, "</table>"])
 
 
+def _breakable(name: str) -> str:
+    """Return a name as HTML that is broken between its words first."""
+    return html.escape(name).replace("/", "/<wbr>").replace("_", "_<wbr>").replace("-", "-<wbr>")
+
+
 def _pictures(world: World, results: Mapping[str, EvaluationResult]) -> str:
     parts = [("Returns and their tail", return_picture(results))]
     parts += [(title, picture) for title, picture in [trade_off_picture(world, results)] if picture]
-    return "".join(f"<section><h2>{html.escape(title)}</h2>{picture}</section>" for title, picture in parts)
+    return "".join(
+        f'<section><h2>{html.escape(title)}</h2><div class="wide">{picture}</div></section>' for title, picture in parts
+    )
 
 
 def _mining(mining: Mining | None) -> str:
@@ -158,17 +166,20 @@ def _data(
     if not recordings or world.replay is None:
         return {"groups": []}
     share = _RECORDED_BYTES // recordings
-    colors = [(name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in world.replay.kinds]
-    scene = {"extent": world.replay.extent, "lines": [tuple(line) for line in world.replay.lines(config)],
-             "kinds": colors}  # fmt: skip
-
 
     def packed(pair: Sequence[Recording]) -> list[dict[str, Any]]:
         named = zip(pair, names, strict=False)
         return [_fitted(recording, name, world, seconds, risk, share) for recording, name in named]
 
     played = [{"title": group.title, "episodes": [packed(pair) for pair in group.episodes]} for group in groups]
-    return {"scene": scene, "groups": played}
+    return {"scene": _scene(world.replay.scene, config), "groups": played}
+
+
+def _scene(scene: Scene | None, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    if scene is None:
+        return None
+    kinds = [(kind.name, "#{:02x}{:02x}{:02x}".format(*kind.color), kind.front) for kind in scene.kinds]
+    return {"extent": scene.extent, "lines": [tuple(line) for line in scene.lines(config)], "kinds": kinds}
 
 
 def _fitted(recording: Recording, name: str, world: World, seconds: float, risk: float, share: int) -> dict[str, Any]:
@@ -176,7 +187,7 @@ def _fitted(recording: Recording, name: str, world: World, seconds: float, risk:
     stride = 1
     while True:
         packed = _packed(recording, name, world, seconds, risk, stride)
-        if len(_json(packed)) <= share or stride >= len(recording.moments):
+        if len(_json(packed)) <= share or stride > recording.steps:
             return packed
         stride += 1
 
@@ -185,15 +196,10 @@ def _packed(
     recording: Recording, name: str, world: World, seconds: float, risk: float, stride: int
 ) -> dict[str, Any]:
     assert world.replay is not None
-    episode, extent = recording.episode, world.replay.extent
-    steps = len(recording.moments) - 1
+    episode, scene = recording.episode, world.replay.scene
     # The last moment is always kept: it is what the episode ended by.
-    kept = sorted({*range(steps, -1, -stride)})
-    moments = [recording.moments[i] for i in kept]
-    quantum = max(extent) / 20_000
-    rows = [_boxes(moment, extent, quantum) for moment in moments]
+    kept = sorted({*range(recording.steps, -1, -stride)})
     ends = [index - 1 for index in kept if index > 0]
-    sizes = recording.moments[0].boxes[:, 3:5]
     reason = episode.end_reason.replace("_", " ")
     found: dict[str, Any] = {
         "policy": name,
@@ -203,16 +209,14 @@ def _packed(
         "end": reason,
         "seconds": seconds * stride,
         "steps": len(ends),
-        "counts": [len(row) for row in rows],
-        "boxes": _packed_array(np.concatenate(rows), np.int16),
-        "eyes": _packed_array(np.stack([moment.eye for moment in moments]), np.float32),
-        "sizes": _packed_array(sizes, np.float32),
-        "quantum": quantum,
         "traces": [
-            {"label": label, "top": top, "values": [_short(values[i]) for i in ends]}
-            for label, top, values in recording.traces
+            {"label": label, "top": top, "names": names,
+             "values": [[_short(value) for value in line[ends]] for line in values.reshape(len(values), -1).T]}
+            for label, top, values, names in recording.traces
         ],
-    }
+    }  # fmt: skip
+    if scene is not None:
+        found |= _packed_moments([recording.moments[i] for i in kept], scene.extent)
     if recording.critic is not None:
         atoms, probs = recording.critic.atoms, recording.critic.probs[ends]
         seen = np.flatnonzero((probs > 1e-3).any(axis=0))
@@ -222,6 +226,18 @@ def _packed(
             "atoms": [_short(atom) for atom in atoms[part]], "probs": _packed_array(levels, np.uint8), "risk": risk,
         }  # fmt: skip
     return found
+
+
+def _packed_moments(moments: Sequence[Shapes], extent: tuple[float, float]) -> dict[str, Any]:
+    quantum = max(extent) / 20_000
+    rows = [_boxes(moment, extent, quantum) for moment in moments]
+    return {
+        "counts": [len(row) for row in rows],
+        "boxes": _packed_array(np.concatenate(rows), np.int16),
+        "eyes": _packed_array(np.stack([moment.eye for moment in moments]), np.float32),
+        "sizes": _packed_array(moments[0].boxes[:, 3:5], np.float32),
+        "quantum": quantum,
+    }
 
 
 def _boxes(moment: Any, extent: tuple[float, float], quantum: float) -> np.ndarray:

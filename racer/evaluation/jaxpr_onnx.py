@@ -1,6 +1,7 @@
 """A JAX function written as an ONNX graph.
 
-The function is traced for arrays of given shapes; every primitive becomes a few ONNX operators. What has no
+The function is traced for a batch of a size that is a symbol, as JAX exports functions; every primitive becomes a few
+ONNX operators, and where one needs the size of the batch, the graph reads it off its first input. What has no
 translation here is an error that names it.
 """
 
@@ -12,12 +13,16 @@ from typing import Any
 import jax
 import numpy as np
 import onnx
+from jax.export import symbolic_shape
 from jax.extend.core import Literal
 from onnx import helper, numpy_helper
 
 from racer.core.errors import RacerError
 
-__all__ = ["OPSET", "graph_of"]
+__all__ = ["BATCH", "OPSET", "graph_of"]
+
+BATCH = "N"
+"""Name of the first axis of every input and output."""
 
 OPSET = 18
 
@@ -32,6 +37,7 @@ _SAME = {
 
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin",
                "reduce_prod": "ReduceProd"}  # fmt: skip
+_END = np.iinfo(np.int64).max
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -42,17 +48,20 @@ def graph_of(
 
     Args:
         function: of JAX arrays.
-        inputs: an example of each; shapes and types are theirs.
+        inputs: an example ``[1, ...]`` of each: types and shapes are theirs, but for the first axis, the batch.
         name: of the graph.
 
     Raises:
         RacerError: the function uses what cannot be written here.
     """
-    traced = jax.make_jaxpr(lambda values: function(**values), return_shape=True)(dict(inputs))
-    closed, shapes = traced
-    writer = _Writer()
+    (size,) = symbolic_shape(BATCH)
+    described = {
+        key: jax.ShapeDtypeStruct((size, *value.shape[1:]), value.dtype) for key, value in sorted(inputs.items())
+    }
+    closed, shapes = jax.make_jaxpr(lambda values: function(**values), return_shape=True)(described)
+    writer = _Writer(next(iter(inputs)), size)
     # A mapping is flattened in the order of its sorted names.
-    variables = dict(zip(closed.jaxpr.invars, sorted(inputs), strict=True))
+    variables = dict(zip(closed.jaxpr.invars, described, strict=True))
     constants = {var: writer.constant(np.asarray(value)) for var, value in
                  zip(closed.jaxpr.constvars, closed.consts, strict=True)}  # fmt: skip
     flat = _inlined(closed.jaxpr, {**variables, **constants}, writer)
@@ -61,11 +70,12 @@ def graph_of(
     outputs = sorted(shapes)
     for output, value in zip(outputs, flat.outputs, strict=True):
         writer.node("Identity", [value], output)
+    used = {name for node in writer.nodes for name in node.input}
     graph = helper.make_graph(
         writer.nodes, name,
-        [_described(key, inputs[key].shape, inputs[key].dtype) for key in inputs],
+        [_described(key, described[key].shape, described[key].dtype) for key in inputs],
         [_described(key, shapes[key].shape, shapes[key].dtype) for key in outputs],
-        list(writer.constants.values()),
+        [value for name, value in writer.constants.items() if name in used],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="racer")
     model.ir_version = 9
@@ -73,8 +83,9 @@ def graph_of(
     return model
 
 
-def _described(name: str, shape: Sequence[int], dtype: Any) -> Any:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), list(shape))
+def _described(name: str, shape: Sequence[Any], dtype: Any) -> Any:
+    sizes = [size if isinstance(size, int) else str(size) for size in shape]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes)
 
 
 class _Flat:
@@ -126,12 +137,18 @@ def _inlined(jaxpr: Any, names: dict[Any, str], writer: _Writer) -> _Flat:
 
 
 class _Writer:
-    """Collects nodes and constants."""
+    """Collects nodes and constants.
 
-    def __init__(self) -> None:
+    Args:
+        first: name of an input, whose first axis is the batch.
+        batch: the symbol that stands for its size in traced shapes.
+    """
+
+    def __init__(self, first: str, batch: Any) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self._count = 0
+        self._first, self._batch, self._read = first, batch, ""
 
     def fresh(self) -> str:
         self._count += 1
@@ -150,8 +167,35 @@ class _Writer:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
-    def reshaped(self, value: str, shape: Sequence[int], output: str | None = None) -> str:
-        return self.node("Reshape", [value, self.whole(shape)], output)
+    def batch(self) -> str:
+        """Return the name of the size of the batch, int64 ``[1]``."""
+        self._read = self._read or self.node("Shape", [self._first], start=0, end=1)
+        return self._read
+
+    def shape(self, sizes: Sequence[Any]) -> str:
+        """Return the name of a shape, int64 ``[K]``, in which the size of the batch may stand.
+
+        Raises:
+            RacerError: it depends on that size in another way.
+        """
+        if all(isinstance(size, int) for size in sizes):
+            return self.whole(sizes)
+        if any(not isinstance(size, int) and size != self._batch for size in sizes):
+            raise RacerError(f"the policy cannot be written in ONNX for every batch: it makes arrays of shape {sizes}")
+        parts = [self.whole([size]) if isinstance(size, int) else self.batch() for size in sizes]
+        return self.node("Concat", parts, axis=0)
+
+    def reshaped(self, value: str, shape: Sequence[Any], output: str | None = None) -> str:
+        # ONNX itself finds one size.
+        sizes = [size if isinstance(size, int) else -1 for size in shape]
+        return self.node("Reshape", [value, self.whole(sizes) if sizes.count(-1) < 2 else self.shape(shape)], output)
+
+    def counted(self, size: Any) -> str:
+        """Return the name of the numbers 0, 1, ... below a size, int64."""
+        if isinstance(size, int):
+            return self.constant(np.arange(size, dtype=np.int64))
+        zero, one = (self.constant(np.asarray(value, np.int64)) for value in (0, 1))
+        return self.node("Range", [zero, self.reshaped(self.shape([size]), []), one])
 
     def cast(self, value: str, dtype: Any, output: str | None = None) -> str:
         return self.node("Cast", [value], output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
@@ -222,7 +266,9 @@ class _Writer:
         spread = [1] * len(aval.shape)
         for size, axis in zip(shapes[0], params["broadcast_dimensions"], strict=True):
             spread[axis] = size
-        self.node("Expand", [self.reshaped(given[0], spread), self.whole(aval.shape)], out)
+        # To expand an axis to 1 leaves it as it is.
+        sizes = [1 if size == to else to for size, to in zip(spread, aval.shape, strict=True)]
+        self.node("Expand", [self.reshaped(given[0], spread), self.shape(sizes)], out)
 
     def _transpose(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
         self.node("Transpose", given, out, perm=list(params["permutation"]))
@@ -237,14 +283,19 @@ class _Writer:
 
     def _slice(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
         steps = params["strides"] or [1] * len(aval.shape)
-        parts = (params["start_indices"], params["limit_indices"], range(len(aval.shape)), steps)
+        # What ends with the axis ends wherever that is.
+        ends = [_END if end == size else end for end, size in zip(params["limit_indices"], shapes[0], strict=True)]
+        parts = (params["start_indices"], ends, range(len(aval.shape)), steps)
         self.node("Slice", [given[0], *(self.whole(list(part)) for part in parts)], out)
 
     def _iota(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
-        shape = [1] * len(aval.shape)
-        shape[params["dimension"]] = aval.shape[params["dimension"]]
-        values = np.broadcast_to(np.arange(max(shape), dtype=aval.dtype).reshape(shape), aval.shape)
-        self.node("Identity", [self.constant(values)], out)
+        axis, shape = params["dimension"], [1] * len(aval.shape)
+        shape[axis] = aval.shape[axis]
+        numbers = self.reshaped(self.cast(self.counted(shape[axis]), aval.dtype), shape)
+        self.node("Expand", [numbers, self.shape(aval.shape)], out)
+
+    def _dim_as_value(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
+        self.cast(self.reshaped(self.shape([params["dim"]]), []), aval.dtype, out)
 
     def _reduce_or(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
         numbers = self.cast(given[0], np.int32)
@@ -276,6 +327,9 @@ class _Writer:
     def _gather(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
         """Whole windows at given places: of the axes that are looked up one element, of the others all."""
         numbers, sizes, shape = params["dimension_numbers"], params["slice_sizes"], shapes[0]
+        if len(shapes[1]) == 1 and not numbers.operand_batching_dims:
+            self._window(params, given, shape, out, aval)
+            return
         looked = [*numbers.operand_batching_dims, *numbers.start_index_map]
         window = [axis for axis in range(len(shape)) if axis not in looked]
         if any(sizes[axis] != 1 for axis in looked) or any(sizes[axis] != shape[axis] for axis in window) or any(
@@ -287,6 +341,16 @@ class _Writer:
         rank, offsets = len(aval.shape), list(numbers.offset_dims)
         order = [axis for axis in range(rank) if axis not in offsets] + offsets
         self.node("Transpose", [found], out, perm=list(np.argsort(order)))
+
+    def _window(self, params: Any, given: list[str], shape: Sequence[Any], out: str, aval: Any) -> None:
+        """Write a slice that begins at one given place: what a slice of an array with a batch becomes."""
+        numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+        axes = list(numbers.start_index_map)
+        if any(size != whole for axis, (size, whole) in enumerate(zip(sizes, shape, strict=True)) if axis not in axes):
+            raise RacerError("the policy cannot be written in ONNX: it gathers parts of axes")
+        begin = self.cast(given[1], np.int64)
+        end = self.node("Add", [begin, self.shape([sizes[axis] for axis in axes])])
+        self.reshaped(self.node("Slice", [given[0], begin, end, self.whole(axes)]), aval.shape, out)
 
     def _scatter(self, params: Any, given: list[str], shapes: Any, out: str, aval: Any) -> None:
         """Whole windows written at given places."""
@@ -309,7 +373,7 @@ class _Writer:
         """Return indices ``[..., K]`` as int64, after the numbers of the axes that both sides share."""
         parts = []
         for axis in batching:
-            numbers = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-            parts.append(self.constant(np.broadcast_to(numbers, [*shape[:-1], 1]).astype(np.int64)))
+            numbers = self.reshaped(self.counted(shape[axis]), [-1 if i == axis else 1 for i in range(len(shape))])
+            parts.append(self.node("Expand", [numbers, self.shape([*shape[:-1], 1])]))
         parts.append(self.cast(index, np.int64))
         return parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=len(shape) - 1)

@@ -122,8 +122,10 @@ def evaluate_checkpoint(
         policy: Any, params: Mapping[str, Any], name: str, seeds: Sequence[int], deterministic: bool,
         configuration: Mapping[str, Any] | None = None, control: MemoryControl | None = None,
     ) -> EvaluationResult:  # fmt: skip
+        # Nothing but the memory may tell of earlier trials where it is wiped.
+        config = world.forgetful(env_config) if isinstance(control, Wiped) else env_config
         return evaluate_policy(
-            policy, params, world, env_config, seeds, num_envs=options.num_envs, deterministic=deterministic,
+            policy, params, world, config, seeds, num_envs=options.num_envs, deterministic=deterministic,
             cvar_level=options.cvar_level, configuration=configuration, on_episode=progress(name, len(seeds)),
             control=control,
         )  # fmt: skip
@@ -141,7 +143,7 @@ def evaluate_checkpoint(
     if options.compare_random:
         # The mode of uniform actions is the middle of their range, which is no random policy.
         random = comparisons["random"] = run(uniform_policy(action_space), {}, "random", seeds, False)
-    columns = {trained.name if options.against is None else trained.label: result, **comparisons}
+    columns = {trained.label: result, **comparisons}
     mining = None
     if options.mine:
         further = evaluation_seeds(options.mine, options.first_seed + options.num_episodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from racer.evaluation.critic import restore_critic
 from racer.evaluation.episodes import EpisodeResult, EvaluationStep, run_episode
 from racer.networks.policy import ActingPolicy, AnyPolicy
 
-__all__ = ["CriticTrace", "Mining", "Recording", "get_replay", "mined", "record_episodes", "worst_first"]
+__all__ = ["CriticTrace", "Curves", "Mining", "Recording", "get_replay", "mined", "record_episodes", "worst_first"]
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,37 @@ class CriticTrace:
     probs: np.ndarray
 
 
+class Curves(NamedTuple):
+    """What a :class:`racer.envs.replay.Trace` found: ``values`` are ``[T]`` or ``[T, K]``."""
+
+    label: str
+    top: float | None
+    values: np.ndarray
+    names: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Recording:
     """An episode in numbers.
 
     Attributes:
         episode: its result.
-        moments: ``T + 1``.
-        traces: label, bound and values ``[T]`` of what is drawn over time.
+        moments: ``T + 1``; none where the world has no picture from above.
+        traces: what is drawn over time.
         facts: what the world says of its end.
         critic: what the critic expected, or None.
     """
 
     episode: EpisodeResult
     moments: Sequence[Shapes]
-    traces: Sequence[tuple[str, float | None, np.ndarray]]
+    traces: Sequence[Curves]
     facts: Mapping[str, float] = field(default_factory=dict)
     critic: CriticTrace | None = None
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.traces[0].values)
 
 
 def get_replay(world: World) -> Replay:
@@ -93,7 +107,8 @@ def record_episodes(
         UsageError: the world has no replay.
     """
     replay = get_replay(world)
-    env = replay.make(config)
+    look: Callable[[Any], Any] = replay.scene.shapes if replay.scene is not None else lambda env: None
+    world, env = world.fitted(config), replay.make(config)
     try:
         asked = _critic_of(trained, env) if critic and isinstance(trained, TrainedPolicy) else None
         policy: Any = trained.policy if isinstance(trained, TrainedPolicy) else trained
@@ -101,11 +116,11 @@ def record_episodes(
         found = []
         for seed in seeds:
             env.reset(seed=seed)  # the moment before the first step; the episode begins with the same reset
-            steps, moments = [], [replay.shapes(env)]
+            steps, moments = [], [look(env)]
             for step in run_episode(policy, params, world, env, seed, deterministic=deterministic):
                 steps.append(step)
-                moments.append(replay.shapes(env))
-            found.append(_recording(replay, config, steps, moments, asked))
+                moments.append(look(env))
+            found.append(_recording(replay, config, steps, [] if replay.scene is None else moments, asked))
             on_episode(found[-1].episode)
         return found
     finally:
@@ -125,8 +140,11 @@ def _recording(
 ) -> Recording:
     result = steps[-1].result
     assert result is not None
-    traces = [(trace.label, trace.top, np.array([trace.value(step) for step in steps])) for trace in replay.traces]
-    traces.append(("return so far", None, np.array([step.episode_return for step in steps])))
+    traces = [
+        Curves(trace.label, trace.top, np.array([trace.value(step) for step in steps], np.float64), trace.names)
+        for trace in replay.traces
+    ]
+    traces.append(Curves("return so far", None, np.array([step.episode_return for step in steps])))
     facts = {} if replay.facts is None else replay.facts(steps, moments, config)
     expected = None
     if critic is not None:

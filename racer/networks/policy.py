@@ -190,7 +190,7 @@ class Policy:
             UsageError: observations of another shape.
         """
         shaped = self.shaped(observations)
-        level, told = self._level(memory, len(shaped), key, deterministic)
+        level, told = self._level(memory, shaped.shape[0], key, deterministic)
         features, after = self.torso.step(params, self.viewed(shaped, level), memory)
         after |= told
         head, bounds = self.head, self.bounds(params)
@@ -255,6 +255,18 @@ class Policy:
         if self.discrete:
             return None
         return weights(params, "action_low", self.size), weights(params, "action_high", self.size)
+
+    def attention(self, params: Params, observations: Array, memory: Memory) -> Array:
+        """Return what :meth:`act` reads of its memory ``[N, layers, heads, slots]``; a row sums to 1.
+
+        Raises:
+            UsageError: the policy remembers with no transformer, or observations of another shape.
+        """
+        look = getattr(self.torso.core, "attention", None)
+        if look is None:
+            raise UsageError("the policy has no attention over a memory: it was not trained with a transformer")
+        read: Array = look(params, self.torso.before_memory(params, self.viewed(self.shaped(observations))), memory)
+        return read
 
     def shaped(self, observations: Array) -> Array:
         """Return ``[..., *observation_shape]`` from that or from flattened observations ``[..., D]``.

@@ -132,23 +132,38 @@ class Transformer:
         }
 
     def step(self, params: Params, inputs: Array, memory: Memory) -> tuple[Array, dict[str, Array]]:
+        outputs, after, _ = self._read(params, inputs, memory)
+        return outputs, after
+
+    def attention(self, params: Params, inputs: Array, memory: Memory) -> Array:
+        """Return how much of each slot :meth:`step` reads, ``[N, layers, heads, length]``; a row sums to 1.
+
+        The token that is read itself stands in slot ``position % length``.
+        """
+        return namespace(inputs).stack(self._read(params, inputs, memory)[2], axis=1)
+
+    def _read(self, params: Params, inputs: Array, memory: Memory) -> tuple[Array, dict[str, Array], list[Array]]:
+        """Return outputs, the memory after them, and every layer's weights ``[N, heads, length]``."""
         xp = namespace(inputs)
         position = memory["position"]
         slot = (position % self.length).astype(int)
         # Once the cache has come round, every slot holds one of the last tokens.
         unseen = (xp.arange(self.length) > position[:, None])[:, None, None]
         x = dense(params, "memory/embed", inputs, self.embed) + self._sinusoids(position)
-        rows, keys, values = xp.arange(len(inputs)), writable(memory["keys"]), writable(memory["values"])
+        rows, keys, values = xp.arange(inputs.shape[0]), writable(memory["keys"]), writable(memory["values"])
+        read = []
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
             query, key, value = (self._split(part) for part in self._project(params, name, x))
             keys = written(keys, (rows, layer, slice(None), slice(None), slot), key)
             values = written(values, (rows, layer, slice(None), slot), value)
             scores = xp.matmul(query[:, :, None], keys[:, layer]) / math.sqrt(self._key_size)
-            mixed = xp.matmul(_softmax(xp.where(unseen, _MASKED, scores)), values[:, layer])
-            x = self._finish(params, name, x, mixed.reshape(len(inputs), -1))
+            shares = _softmax(xp.where(unseen, _MASKED, scores))
+            read.append(shares[:, :, 0])
+            mixed = xp.matmul(shares, values[:, layer])
+            x = self._finish(params, name, x, mixed.reshape(inputs.shape[0], -1))
         after = {"keys": keys, "values": values, "position": position + 1.0}
-        return layer_norm(params, "memory/norm", x), after
+        return layer_norm(params, "memory/norm", x), after, read
 
     def unroll(
         self, params: Params, inputs: Array, memory: Memory, rows: Sequence, peek: Array | None = None

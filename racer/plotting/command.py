@@ -17,7 +17,10 @@ from racer.plotting.runs import RunGroup, group_runs, has_checkpoint, load_run
 
 __all__ = ["FIGURES", "add_arguments", "plot"]
 
-FIGURES = ("learning_curves", "return_histograms", "trade_offs", "critic_distribution")
+FIGURES = (
+    "learning_curves", "return_histograms", "trade_offs", "critic_distribution", "trial_scores", "adaptation",
+    "attention",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, default=FIRST_EVALUATION_SEED,
-        help="episode of the critic's picture (default: %(default)s)",
+        help="episode of the pictures of a critic and of attention (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--across", default=None, metavar="KEY",
+        help="key of the world over which the gain from trial to trial is drawn (adaptation)",
     )  # fmt: skip
 
 
@@ -106,33 +113,66 @@ def plot(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _draw(name: str, groups: Sequence[RunGroup], arguments: argparse.Namespace) -> list[tuple[str, Any]]:
-    from racer.plotting import figures
+    from racer.plotting import adaptation, figures
 
     if name == "critic_distribution":
         return _draw_critics(groups, arguments.seed)
+    if name == "attention":
+        return _draw_attention(groups, arguments.seed)
     draw: dict[str, Callable[[], Any]] = {
         "learning_curves": lambda: figures.learning_curves(groups, arguments.metric, smoothing=arguments.smoothing),
         "return_histograms": lambda: figures.return_histograms(groups, arguments.cvar_level),
         "trade_offs": lambda: figures.trade_offs(groups),
+        "trial_scores": lambda: adaptation.trial_scores(groups),
+        "adaptation": lambda: adaptation.adaptation(groups, arguments.across),
     }
     return [(name, draw[name]())]
+
+
+def _draw_attention(groups: Sequence[RunGroup], seed: int) -> list[tuple[str, Any]]:
+    """One picture a run that holds a checkpoint with a transformer."""
+    from racer.evaluation.attention import record_attention
+    from racer.evaluation.checkpoints import load_policy
+    from racer.plotting.adaptation import attention_map
+
+    def draw(path: Path) -> tuple[str, Any]:
+        trained = load_policy(path)
+        episode = record_attention(trained, trained.world.resolve(trained.env_config), seed)
+        return episode.name, attention_map(episode)
+
+    return _of_checkpoints(groups, "attention", draw)
 
 
 def _draw_critics(groups: Sequence[RunGroup], seed: int) -> list[tuple[str, Any]]:
     """One picture a run that holds a checkpoint with critics."""
     from racer.plotting.critic import critic_figure, record_critic
 
+    def draw(path: Path) -> tuple[str, Any]:
+        episode = record_critic(path, seed)
+        return episode.name, critic_figure(episode)
+
+    return _of_checkpoints(groups, "critic_distribution", draw)
+
+
+def _of_checkpoints(
+    groups: Sequence[RunGroup], stem: str, draw: Callable[[Path], tuple[str, Any]]
+) -> list[tuple[str, Any]]:
+    """Draw a picture, with the checkpoint's name, of every run whose checkpoint allows it.
+
+    Raises:
+        UsageError: none does.
+    """
     found, reasons = [], []
     for group in groups:
         for run in group.runs:
             if not has_checkpoint(run.path):
                 continue
             try:
-                episode = record_critic(run.path, seed)
+                name, figure = draw(run.path)
             except UsageError as error:
                 reasons.append(str(error))
                 continue
-            found.append((f"critic_distribution_{run.name}_{episode.name}", critic_figure(episode)))
+            found.append((f"{stem}_{run.name}_{name}", figure))
     if not found:
-        raise UsageError(reasons[0] if reasons else "no run has a checkpoint to take critics from")
+        raise UsageError(reasons[0] if reasons else "no run has a checkpoint to draw")
     return found

@@ -15,6 +15,7 @@ from typing import Any
 from racer.core.config import check_fields, from_mapping, option
 from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_run_name, check_vacant
+from racer.core.shipped import find_policy
 from racer.core.yaml_file import parse_yaml
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.envs.registry import get_world
@@ -112,6 +113,9 @@ class Imagination:
 
     rounds: int = option(0, "how often; 0 for not at all", low=0, high=1000)
     routes: int = option(96, "episodes that the policy acts in, in every round", low=1, high=100_000)
+    hardness: float = option(
+        1.0, "1 draws all episodes alike; with h the hardest share q has probability q^(1/h)", low=1.0, high=100.0
+    )
     noise: float = option(0.05, "greatest deviation of what is added to its actions there", low=0.0)
     epochs: int = option(20, "times that the model learns from all that was seen", low=1)
     lanes: int = option(64, "imagined episodes side by side", low=1, high=100_000)
@@ -276,6 +280,7 @@ def plan_resumed(program: str, folder: Path, words: Sequence[str], workers: int 
     Raises:
         UsageError: there is no run of this program, or a word would make it another run.
     """
+    folder = find_policy(folder)
     if not folder.is_dir():
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     spec, stored = read_run(folder)

@@ -28,7 +28,7 @@ from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import EpisodeResult, evaluate_policy
 from racer.evaluation.html_report import REPORT_BYTES, Group, write_report
 from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
-from racer.evaluation.recording import CriticTrace, Recording, mined, record_episodes
+from racer.evaluation.recording import CriticTrace, Curves, Recording, mined, record_episodes
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,9 +78,9 @@ def test_the_page_holds_the_states_of_the_worst_episodes(outcome):
             assert away[0] > 0.7 * data["scene"]["extent"][0] or away[1] > 15
         if moment < len(rows) - 1:
             observation, *_, info = env.step(trained.predict(observation)[0])
-            assert packed["traces"][0]["values"][moment] == pytest.approx(info["forward_speed"], rel=1e-3, abs=1e-3)
+            assert packed["traces"][0]["values"][0][moment] == pytest.approx(info["forward_speed"], rel=1e-3, abs=1e-3)
     env.close()
-    assert packed["traces"][-1]["values"][-1] == pytest.approx(worst[0].metrics["return"], rel=1e-3)
+    assert packed["traces"][-1]["values"][0][-1] == pytest.approx(worst[0].metrics["return"], rel=1e-3)
     assert packed["end"] == worst[0].end_reason.replace("_", " ")
 
 
@@ -124,12 +124,13 @@ def long_recording(steps: int, boxes: int, atoms: int) -> Recording:
     metrics = {metric.key: 1.0 for metric in get_world("highway").metrics} | {"length": float(steps)}
     critic = CriticTrace(np.linspace(0.0, 1.0, atoms), rng.dirichlet(np.ones(atoms), steps))
     return Recording(
-        EpisodeResult(1, "time_limit", metrics), moments, [("x [m]", None, rng.normal(size=steps))], {}, critic
+        EpisodeResult(1, "time_limit", metrics), moments, [Curves("x [m]", None, rng.normal(size=steps))], {}, critic
     )
 
 
 def test_long_episodes_are_thinned_and_keep_their_end(outcome, tmp_path):
-    world = replace(get_world("highway"), replay=replace(REPLAY, extent=(200.0, 200.0)))
+    scene = replace(REPLAY.scene, extent=(200.0, 200.0))
+    world = replace(get_world("highway"), replay=replace(REPLAY, scene=scene))
     recording = long_recording(1000, 100, 101)
     groups = [Group("worst", [(recording, recording)] * 10)]
     results = {"<a>": outcome.result, "</script>": outcome.result}
@@ -139,7 +140,7 @@ def test_long_episodes_are_thinned_and_keep_their_end(outcome, tmp_path):
     assert packed["policy"] == "</script>"
     assert packed["seconds"] > 0.2
     assert packed["steps"] * packed["seconds"] == pytest.approx(200.0, abs=2 * packed["seconds"])
-    assert packed["traces"][0]["values"][-1] == pytest.approx(recording.traces[0][2][-1], rel=1e-3)
+    assert packed["traces"][0]["values"][0][-1] == pytest.approx(recording.traces[0].values[-1], rel=1e-3)
     assert len(array(packed["critic"]["probs"], "u1")) == packed["steps"] * len(packed["critic"]["atoms"])
 
 

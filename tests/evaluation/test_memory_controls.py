@@ -48,6 +48,23 @@ def test_wiping_empties_the_memory_at_every_trial_and_says_how_often():
     assert control.times == len(SEEDS) * (TRIALS - 1)
 
 
+@pytest.mark.parametrize("carried", [True, False])
+def test_a_later_trial_shows_what_the_one_before_paid_only_where_the_world_is_not_forgetful(carried):
+    world = get_world("trials")
+    config = world.resolve({"k_scenarios": TRIALS, "scenario_length": STEPS, "fill_window": False})
+    env = world.make(config if carried else world.forgetful(config), 2)
+    try:
+        first = env.reset(seed=[1, 2])[0]
+        for t in range(STEPS * TRIALS - 1):
+            observations = env.step(np.ones(2, np.int64))[0]
+            begins = (t + 1) % STEPS == 0
+            assert (observations[:, -1] != 0.0).all() == (carried or not begins)
+            if begins:
+                np.testing.assert_array_equal(observations[:, :-1], first[:, :-1])
+    finally:
+        env.close()
+
+
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
 def test_swapping_puts_in_the_memory_of_an_episode_of_another_type(num_envs):
     recorder = Recorder()

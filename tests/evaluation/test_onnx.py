@@ -1,4 +1,4 @@
-"""ONNX files: onnxruntime acts as the policy does, memory included."""
+"""ONNX files: onnxruntime acts as the policy does, memory included, for any number of observations at once."""
 
 from __future__ import annotations
 
@@ -63,22 +63,31 @@ def run(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 )
 def test_it_acts_as_the_policy_does(options, tmp_path):
     trained = made(**options)
-    path = export_onnx(trained, tmp_path / "policy.onnx", batch=2)
+    path = export_onnx(trained, tmp_path / "policy.onnx")
     rng = np.random.default_rng(5)
-    memory = theirs = trained.policy.initial_memory(2)
-    actions = []
-    for _ in range(12):
-        # Rows that are all zeros are empty for some encoders.
-        observation = rng.normal(size=(2, *trained.policy.observation_shape)).astype(np.float32)
-        observation[:, -1] = 0.0
-        ours, memory = trained.predict(observation, memory)
-        found = run(path, {"observation": observation, **theirs})
-        np.testing.assert_allclose(found["action"], ours, atol=1e-5)
-        theirs = {name: found[f"next_{name}"] for name in theirs}
-        for name, value in memory.items():
-            np.testing.assert_allclose(theirs[name], value, atol=1e-5)
-        actions.append(ours)
-    assert np.std(actions, axis=0).max() > 0.01
+    for batch in (1, 2, 9):
+        memory = theirs = trained.policy.initial_memory(batch)
+        actions = []
+        for _ in range(12):
+            # Rows that are all zeros are empty for some encoders.
+            observation = rng.normal(size=(batch, *trained.policy.observation_shape)).astype(np.float32)
+            observation[:, -1] = 0.0
+            ours, memory = trained.predict(observation, memory)
+            found = run(path, {"observation": observation, **theirs})
+            assert found["action"].shape == ours.shape
+            np.testing.assert_allclose(found["action"], ours, atol=1e-5)
+            theirs = {name: found[f"next_{name}"] for name in theirs}
+            for name, value in memory.items():
+                np.testing.assert_allclose(theirs[name], value, atol=1e-5)
+            actions.append(ours)
+        assert np.std(actions, axis=0).max() > 0.01
+
+
+def test_inputs_and_outputs_name_their_batch(tmp_path):
+    path = export_onnx(made(torso={"memory": GRU}), tmp_path / "p.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    described = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    assert described == {"observation": ["N", 3, 6], "hidden": ["N", 4], "action": ["N", 2], "next_hidden": ["N", 4]}
 
 
 def test_a_shipped_policy_drives_alike(tmp_path):
@@ -99,21 +108,40 @@ def test_a_file_of_another_policy_is_noticed(tmp_path):
     path = export_onnx(first, tmp_path / "policy.onnx")
     other = dataclasses.replace(first, params={**first.params, "mean/bias": first.params["mean/bias"] + 0.3})
     with pytest.raises(RacerError, match="onnxruntime and the policy differ by"):
-        check_onnx(other, path, 1)
+        check_onnx(other, path)
 
 
 def test_what_has_no_translation_is_named():
     import jax
 
     with pytest.raises(RacerError, match="JAX's 'lgamma' has no translation"):
-        graph_of(lambda x: {"y": jax.lax.lgamma(x)}, {"x": np.ones(2, np.float32)}, "f")
+        graph_of(lambda x: {"y": jax.lax.lgamma(x)}, {"x": np.ones((1, 2), np.float32)}, "f")
 
 
-def test_drivers_and_batches_of_nothing_are_refused(tmp_path):
+def test_arrays_that_grow_faster_than_the_batch_are_refused():
+    import jax.numpy as jnp
+
+    with pytest.raises(RacerError, match="for every batch: it makes arrays of shape"):
+        graph_of(lambda x: {"y": x.sum() + jnp.zeros(2 * x.shape[0])}, {"x": np.ones((1, 2), np.float32)}, "f")
+
+
+def test_counts_and_sizes_follow_the_batch():
+    import jax.numpy as jnp
+
+    def numbered(x):
+        return {"y": x[:, 1:] + jnp.arange(x.shape[0])[:, None] / x.shape[0]}
+
+    model = graph_of(numbered, {"x": np.ones((1, 3), np.float32)}, "f").SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for batch in (1, 5):
+        x = np.random.default_rng(0).normal(size=(batch, 3)).astype(np.float32)
+        (found,) = session.run(None, {"x": x})
+        np.testing.assert_allclose(found, x[:, 1:] + np.arange(batch)[:, None] / batch, atol=1e-6)
+
+
+def test_drivers_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no learnt policy"):
         export_onnx(racer.load_policy("driver:rules"), tmp_path / "x.onnx")
-    with pytest.raises(UsageError, match="at least 1 observation"):
-        export_onnx(made(), tmp_path / "x.onnx", batch=-1)
 
 
 def test_export_writes_it_beside_the_card(tmp_path):

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from racer.core.drawing import BLUE, RED
 from racer.envs.highway.geometry import LANE_WIDTH, VEHICLE_LENGTH
 from racer.envs.registry import Step
-from racer.envs.replay import Line, Replay, Shapes, Trace
+from racer.envs.replay import Kind, Line, Replay, Scene, Shapes, Trace
 
-__all__ = ["LAST_SECONDS", "REPLAY", "last_moments"]
+__all__ = ["EXTENT", "KINDS", "LAST_SECONDS", "REPLAY", "car_boxes", "eye_of", "last_moments", "road_lines"]
 
 LAST_SECONDS = 2.0
 """How far back :func:`last_moments` looks from an episode's end."""
@@ -30,18 +30,28 @@ def _make(config: Mapping[str, Any]) -> Any:
     return RiskHighwayEnv(config)
 
 
-def _shapes(env: Any) -> Shapes:
-    cars = env.world.engine.cars(0)
+def car_boxes(cars: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return boxes ``[V, 6]`` of cars ``[V, 6]`` (x, y, heading, length, width, crashed; the ego first), the ego last.
+
+    It is drawn over the others.
+    """
     kinds = np.where(cars[:, 5] > 0, CRASHED, OTHER)
     kinds[0] = CRASHED if cars[0, 5] > 0 else EGO
-    middle = (env.config["lanes_count"] - 1) * LANE_WIDTH / 2
-    # The ego is drawn over the others, and a third of the picture lies behind it.
-    boxes = np.column_stack([cars[:, :5], kinds])
-    return Shapes(np.roll(boxes, -1, axis=0), np.array([cars[0, 0] + 22.0, middle]))
+    return np.roll(np.column_stack([cars[:, :5], kinds]), -1, axis=0)
 
 
-def _lines(config: Mapping[str, Any]) -> list[Line]:
-    count = int(config["lanes_count"])
+def eye_of(cars: NDArray[np.float64], lanes: int) -> NDArray[np.float64]:
+    """Return what a picture is centred on: a third of it lies behind the ego."""
+    return np.array([cars[0, 0] + 22.0, (lanes - 1) * LANE_WIDTH / 2])
+
+
+def _shapes(env: Any) -> Shapes:
+    cars = env.world.engine.cars(0)
+    return Shapes(car_boxes(cars), eye_of(cars, env.config["lanes_count"]))
+
+
+def road_lines(count: int) -> list[Line]:
+    """Return the lines of a straight road of ``count`` lanes."""
     heights = [(i - 0.5) * LANE_WIDTH for i in range(count + 1)]
     return [Line(0.0, y, _ROAD_LENGTH, y, _DASH if 0 < i < count else 0.0) for i, y in enumerate(heights)]
 
@@ -84,12 +94,14 @@ def _ahead(
     return gaps, np.where(found, speed[:, -1] - speed[rows, nearest], np.nan)
 
 
+KINDS = (Kind("this policy", BLUE), Kind("traffic", (150, 160, 172)), Kind("crashed", RED))
+EXTENT = (130.0, 26.0)
+
 REPLAY = Replay(
     make=_make,
-    shapes=_shapes,
-    lines=_lines,
-    kinds=(("this policy", BLUE), ("traffic", (150, 160, 172)), ("crashed", RED)),
-    extent=(130.0, 26.0),
+    scene=Scene(
+        shapes=_shapes, lines=lambda config: road_lines(int(config["lanes_count"])), kinds=KINDS, extent=EXTENT
+    ),
     traces=(
         Trace("forward speed [m/s]", lambda step: float(step.info["forward_speed"])),
         Trace("distance to the nearest car [m]", lambda step: float(step.info["min_distance"]), 60.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from racer.envs.lateral.config import resolve_config
 from racer.envs.lateral.drivers import DRIVERS
 from racer.envs.lateral.env import LateralControlEnv
+from racer.envs.lateral.replay import REPLAY
 from racer.envs.lateral.rules import STEP
 from racer.envs.lateral.vector import VectorizedLateralControlEnv
 from racer.envs.lateral.views import VIEWS
@@ -27,6 +28,7 @@ WORLD = World(
     drivers=DRIVERS,
     driver_config={"action": "steer"},
     held_out=lambda config: {**config, "split": "validation"} if config["split"] == "train" else config,
+    replay=REPLAY,
     film=Film(
         make=lambda config: LateralControlEnv(config, render_mode="rgb_array_list"),
         clock=lambda config: (STEP, int(config["max_steps"])),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 from racer.envs.lateral.actions import ActionMap
@@ -25,7 +26,7 @@ from racer.envs.lateral.observation import observe
 from racer.envs.lateral.plants import Plant, make_plant
 from racer.envs.lateral.plants.distilled import errors, fit, initial, predict
 from racer.envs.lateral.plants.recorder import Seen
-from racer.envs.lateral.routes import Route
+from racer.envs.lateral.routes import Route, Routes
 from racer.envs.lateral.rules import (
     CONTEXT,
     DRAWS,
@@ -33,6 +34,7 @@ from racer.envs.lateral.rules import (
     LAST_STEP,
     LATACCEL_WEIGHT,
     MAX_CHANGE,
+    MAX_LATACCEL,
     PLAN,
     STEP,
     STEPS,
@@ -40,10 +42,16 @@ from racer.envs.lateral.rules import (
 from racer.envs.lateral.simulation import Signals, Simulation
 from racer.envs.lateral.world import make_routes
 
-__all__ = ["Imaginer", "Lanes", "Roads", "begin", "imagined_cost", "roads"]
+__all__ = ["Imaginer", "Lanes", "Roads", "begin", "hardest_first", "hardness", "imagined_cost", "places_drawn", "roads"]
 
 _ROADS = 1500
 """Routes that episodes are imagined on."""
+
+_POOL = 8192
+"""Routes that are told apart by their hardness."""
+
+_FAST = 15.0
+"""Speed (m/s) that makes a route as hard as 1 m/s^2 more of lateral acceleration does."""
 
 
 class Roads(NamedTuple):
@@ -54,12 +62,14 @@ class Roads(NamedTuple):
         actions: the 20 steers before the first controlled step, ``[K, 20]``.
         integral: sum of the errors until then, ``[K]``.
         last_error: the latest of them, ``[K]``.
+        weights: of their costs, so that the mean is that of routes which are drawn alike, ``[K]``.
     """
 
     columns: Any
     actions: Any
     integral: Any
     last_error: Any
+    weights: Any
 
 
 class Lanes(NamedTuple):
@@ -91,7 +101,8 @@ class Imaginer:
 
     Args:
         config: of the world.
-        settings: ``routes``, ``noise`` and ``epochs`` of the learning, ``lanes`` and ``horizon`` of what is imagined.
+        settings: ``routes``, ``hardness``, ``noise`` and ``epochs`` of the learning, ``lanes`` and ``horizon`` of what
+            is imagined.
         seed: of everything random.
 
     Raises:
@@ -106,8 +117,9 @@ class Imaginer:
         self._plant, self._actions = make_plant(config.plant), ActionMap.of(config)
         self._routes = make_routes(config)
         self._numbers = np.random.default_rng(seed)
-        pool = self._drawn(_ROADS)
-        self._roads = roads(self._plant, [route for route in pool if len(route.target) >= LAST_STEP])
+        self._pool = hardest_first(self._routes, _POOL, self._numbers)
+        routes, weights = self._drawn(_ROADS)
+        self._roads = roads(self._plant, routes, weights)
         self._model = initial(jax.random.PRNGKey(seed))
         self._seen: Seen | None = None
 
@@ -120,7 +132,7 @@ class Imaginer:
             number: of the round.
         """
         settings, seed = self._settings, [self._seed, number]
-        routes = self._drawn(settings.routes)
+        routes, weights = self._drawn(settings.routes)
         controller = PolicyController(policy, params, self._actions.steers, len(routes))
         seen, costs = visited(self._plant, controller, routes, settings.noise, seed)
         new = errors(self._model, seen)
@@ -128,9 +140,10 @@ class Imaginer:
         key = jax.random.PRNGKey(int(np.random.default_rng(seed).integers(1 << 31)))
         self._seen, self._model = known, fit(self._model, known, key, epochs=settings.epochs)
         # The first of every four are steered without noise.
+        cost = np.average(costs[::LEVELS], weights=weights[::LEVELS])
         return (
-            f"cost {costs[::LEVELS].mean():.1f} on {len(costs[::LEVELS])} routes, {len(known.means)} steps seen; error "
-            f"of the mean {new[0]:.4f} m/s^2 where new, {errors(self._model, seen)[0]:.4f} learnt"
+            f"cost {cost:.1f} on {len(costs[::LEVELS])} routes, {len(known.means)} steps seen; error of the mean "
+            f"{new[0]:.4f} m/s^2 where new, {errors(self._model, seen)[0]:.4f} learnt"
         )
 
     def lanes(self, number: int) -> Lanes:
@@ -145,16 +158,56 @@ class Imaginer:
 
         return partial(imagined_cost, steers, self._model, self._roads, self._settings.horizon)
 
-    def _drawn(self, count: int) -> list[Route]:
-        return [self._routes[int(number)] for number in self._numbers.integers(len(self._routes), size=count)]
+    def _drawn(self, count: int) -> tuple[list[Route], NDArray[np.float64]]:
+        places, weights = places_drawn(len(self._pool), count, self._settings.hardness, self._numbers)
+        return [self._routes[int(number)] for number in self._pool[places]], weights
 
 
-def roads(plant: Plant, routes: Sequence[Route]) -> Roads:
-    """Return routes as :func:`imagined_cost` takes them; all must last until step 500."""
+def hardness(route: Route) -> float:
+    """Return how hard a route is to follow: its greatest target (m/s^2), and how fast it is; -inf if it ends early."""
+    if len(route.target) < LAST_STEP:
+        return -np.inf
+    driven = slice(FIRST_STEP, LAST_STEP)
+    return float(np.abs(route.target[driven]).max() + route.speed[driven].max() / _FAST)
+
+
+def hardest_first(routes: Routes, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the numbers of up to ``count`` routes that last until step 500, sorted by :func:`hardness`.
+
+    Raises:
+        UsageError: none lasts.
+    """
+    size = len(routes)
+    numbers = np.arange(size) if size <= count else rng.integers(size, size=count)
+    known = np.array([hardness(routes[int(number)]) for number in numbers])
+    lasting: NDArray[np.int64] = numbers[np.argsort(-known)][: np.count_nonzero(known > -np.inf)]
+    if not len(lasting):
+        raise UsageError(f"none of the {size} routes lasts {LAST_STEP} rows: there is nothing to imagine")
+    return lasting
+
+
+def places_drawn(
+    size: int, count: int, power: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Draw places with repetition: the first share q of them has probability ``q ** (1/power)``.
+
+    Where the hardest come first, those are drawn more often than they occur: they are rare, and weigh in the mean cost.
+
+    Returns:
+        ``count`` of ``size`` places, and what each is to weigh, so that a weighted mean is one over all places
+        (importance sampling).
+    """
+    shares = rng.random(count) ** power
+    return (size * shares).astype(np.int64), power * shares ** (1.0 - 1.0 / power)
+
+
+def roads(plant: Plant, routes: Sequence[Route], weights: NDArray[np.float64] | None = None) -> Roads:
+    """Return routes as :func:`imagined_cost` takes them; all must last until step 500, and weigh alike if not told."""
     simulation = Simulation(plant, len(routes))
     simulation.start(range(len(routes)), routes, np.zeros((len(routes), DRAWS)))
     state = simulation.get_state()
-    arrays = (simulation.columns(), state["actions"], state["integral"], state["previous_error"])
+    given = np.ones(len(routes)) if weights is None else weights
+    arrays = (simulation.columns(), state["actions"], state["integral"], state["previous_error"], given)
     return Roads(*(jnp.asarray(array, jnp.float32) for array in arrays))
 
 
@@ -187,7 +240,8 @@ def imagined_cost(
         steers = act(params, signals)
         actions = jnp.concatenate([lanes.actions[:, 1:], steers[:, None]], axis=1)
         mean, deviation = predict(model, jnp.concatenate([actions[..., None], states], axis=-1), lanes.lataccels)
-        change = jnp.clip(mean + deviation * noise - signals.lataccel, -MAX_CHANGE, MAX_CHANGE)
+        drawn = jnp.clip(mean + deviation * noise, -MAX_LATACCEL, MAX_LATACCEL)
+        change = jnp.clip(drawn - signals.lataccel, -MAX_CHANGE, MAX_CHANGE)
         after = signals.lataccel + change
         lataccel = 100.0 * jnp.square(signals.target - after) / STEPS
         jerk = 100.0 * jnp.square(change / STEP) / (STEPS - 1)
@@ -198,10 +252,11 @@ def imagined_cost(
         )
         return moved, cost
 
+    weights = known.weights[lanes.road]
     lanes, costs = jax.lax.scan(step, lanes, noise)
     fresh, over = _fresh(known, len(lanes.index), road_key), lanes.index >= lanes.end
     lanes = jax.tree.map(lambda new, old: jnp.where(over.reshape(-1, *[1] * (old.ndim - 1)), new, old), fresh, lanes)
-    return costs.sum(axis=0).mean() * (STEPS / horizon), jax.lax.stop_gradient(lanes)
+    return (weights * costs.sum(axis=0)).mean() * (STEPS / horizon), jax.lax.stop_gradient(lanes)
 
 
 def _fresh(known: Roads, num: int, key: Any) -> Lanes:

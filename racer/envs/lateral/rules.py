@@ -20,6 +20,7 @@ __all__ = [
     "LAST_STEP",
     "LATACCEL_WEIGHT",
     "MAX_CHANGE",
+    "MAX_LATACCEL",
     "MAX_STEER",
     "PLAN",
     "SEEDS",

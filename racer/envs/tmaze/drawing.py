@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from racer.envs.tmaze.config import TMazeConfig
 from racer.envs.tmaze.maze import SOUTH, MazeState
 
-__all__ = ["draw"]
+__all__ = ["GOAL", "OTHER", "draw"]
 
 _WALL = (46, 52, 64)
 _FLOOR = (216, 222, 233)
-_GOAL = (163, 190, 140)
-_OTHER = (191, 97, 106)
+GOAL = (163, 190, 140)
+OTHER = (191, 97, 106)
 _AGENT = (38, 86, 148)
 _MAX_SIZE = 40
 _MAX_WIDTH = 1200
@@ -39,11 +39,11 @@ def draw(config: TMazeConfig, state: MazeState, index: int = 0) -> NDArray[np.ui
     for column in range(columns):
         square(1, column)[:] = _FLOOR
     goal_row = 2 if goal == SOUTH else 0
-    square(goal_row, columns - 1)[:] = _GOAL
-    square(2 - goal_row, columns - 1)[:] = _OTHER
+    square(goal_row, columns - 1)[:] = GOAL
+    square(2 - goal_row, columns - 1)[:] = OTHER
     y, x = np.mgrid[0 : size - 1, 0 : size - 1] / max(size - 2, 1) * 2.0 - 1.0
     down = y if goal == SOUTH else -y
-    square(1, 0)[(np.abs(x) < 0.7 * (1.0 - down) / 2.0) & (down > -0.8)] = _GOAL
+    square(1, 0)[(np.abs(x) < 0.7 * (1.0 - down) / 2.0) & (down > -0.8)] = GOAL
     row, column = (1, cell) if cell < columns else (2 * (cell - columns), columns - 1)
     square(row, column)[x**2 + y**2 < 0.3] = _AGENT
     return picture

@@ -9,6 +9,7 @@ from racer.envs.registry import BASE_METRICS, Film, Metric, World
 from racer.envs.tmaze.config import resolve_config
 from racer.envs.tmaze.env import TMazeEnv
 from racer.envs.tmaze.functional import functional_tmaze
+from racer.envs.tmaze.replay import REPLAY
 from racer.envs.tmaze.vector import TMazeVectorEnv
 
 __all__ = ["WORLD"]
@@ -34,6 +35,7 @@ WORLD = World(
         Metric("wrong_turn", "wrong_turn_rate", "rate", label="Wrong turns", better="low"),
     ),
     end_reason=_end_reason,
+    replay=REPLAY,
     film=Film(
         make=lambda config: TMazeEnv(config, render_mode="rgb_array_list"),
         clock=lambda config: (1.0 / TMazeEnv.metadata["render_fps"], int(config["max_episode_steps"])),

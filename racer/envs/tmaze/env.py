@@ -61,6 +61,11 @@ class TMazeEnv(gymnasium.Env):
             info["episode_metrics"] = {key: float(value[0]) for key, value in step.metrics.items()}
         return maze.observe(self._maze, self._state)[0], float(step.reward[0]), terminated, truncated, info
 
+    @property
+    def state(self) -> maze.MazeState:
+        """Where the agent and the goal are, ``[1]`` each."""
+        return self._state
+
     def render(self) -> Any:
         if self.render_mode == "rgb_array":
             return draw(self._maze, self._state)

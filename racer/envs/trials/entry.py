@@ -9,6 +9,7 @@ from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
 from racer.envs.trials.metrics import end_reason, success_log, trial_metrics
+from racer.envs.trials.replay import REPLAY
 from racer.envs.trials.vector import HighwayTrialsVectorEnv
 
 __all__ = ["WORLD"]
@@ -27,6 +28,9 @@ WORLD = World(
     memory_use=memory_use,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
+    # The reward that a trial's first observation shows tells of the trial before it, whatever is remembered.
+    forgetful=lambda config: {**config, "carry_reward": False},
+    replay=REPLAY,
     film=Film(
         make=lambda config: HighwayTrialsEnv(config, render_mode="rgb_array_list"),
         clock=lambda config: (1.0 / config["policy_frequency"], trials_config(config).window),

@@ -18,12 +18,15 @@ from racer.envs.highway.config import resolve_config as resolve_highway
 from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.trials.config import TrialsConfig
 
-__all__ = ["CARS", "HOLD", "LANE_HALF", "LANE_WIDTH", "SPEEDS", "START_SPEED", "Scene", "make_scene", "make_simulator"]
+__all__ = [
+    "CARS", "HOLD", "LANES", "LANE_HALF", "LANE_WIDTH", "SPEEDS", "START_SPEED", "Scene", "make_scene",
+    "make_simulator",
+]  # fmt: skip
 
 CARS = 20
 """Other cars in every scene."""
 
-LANE_WIDTH = 4.0
+LANES, LANE_WIDTH = 4, 4.0
 LANE_HALF = 1.5
 """m from the centre of the goal's lane within which the ego is in it."""
 
@@ -119,7 +122,7 @@ def highway_overrides(config: TrialsConfig) -> dict[str, Any]:
     choices = config.actions == "choices"
     return {
         "vehicles_count": CARS,
-        "lanes_count": 4,
+        "lanes_count": LANES,
         "initial_lane_id": SCENES[config.scene].lane,
         "policy_frequency": config.policy_frequency,
         "simulation_frequency": 15,

@@ -2,7 +2,8 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-const INK = "#1c2530", MUTED = "#5d6b7b", BLUE = "#2f6fd0", RED = "#d0403c", GRID = "#e3e8ee";
+const INK = "#1c2530", MUTED = "#5d6b7b", RED = "#d0403c", GRID = "#e3e8ee";
+const CURVES = ["#2f6fd0", "#d9822b", "#3d9970", "#8e5bb5"];
 const state = { group: 0, index: 0, time: 0, playing: true, last: null };
 
 function bytes(text) {
@@ -14,6 +15,9 @@ function bytes(text) {
 // Boxes of every moment: [number, dx, dy, heading, kind] as int16, relative to the moment's eye.
 function unpack(recording) {
   if (recording.ready) return recording;
+  if (recording.critic) recording.critic.rows = bytes(recording.critic.probs);
+  recording.ready = true;
+  if (!data.scene) return recording;
   const numbers = new Int16Array(bytes(recording.boxes).buffer);
   const eyes = new Float32Array(bytes(recording.eyes).buffer);
   const sizes = new Float32Array(bytes(recording.sizes).buffer);
@@ -32,18 +36,19 @@ function unpack(recording) {
     }
     recording.moments.push({ boxes, x: eyes[2 * moment], y: eyes[2 * moment + 1] });
   });
-  if (recording.critic) recording.critic.rows = bytes(recording.critic.probs);
-  recording.ready = true;
   return recording;
 }
 
-const duration = (recording) => (recording.counts.length - 1) * recording.seconds;
+const duration = (recording) => recording.steps * recording.seconds;
 
 function between(recording, time) {
   const last = recording.moments.length - 1;
   const place = Math.min(Math.max(time / recording.seconds, 0), last);
-  const i = Math.min(Math.floor(place), Math.max(last - 1, 0)), share = last ? place - i : 0;
+  const i = Math.min(Math.floor(place), Math.max(last - 1, 0));
   const a = recording.moments[i], b = recording.moments[Math.min(i + 1, last)];
+  // What is further away than half a picture is a new beginning, and nothing moved there.
+  const jump = Math.abs(b.x - a.x) > data.scene.extent[0] / 2 || Math.abs(b.y - a.y) > data.scene.extent[1] / 2;
+  const share = last ? (jump ? Math.floor(place - i) : place - i) : 0;
   const mix = (u, v) => u + (v - u) * share;
   const boxes = [];
   for (const [number, box] of a.boxes) {
@@ -77,7 +82,7 @@ function drawScene(canvas, recording, time) {
   context.translate(width / 2, height / 2);
   context.scale(scale, scale);
   context.translate(-now.x, -now.y);
-  context.lineWidth = 0.18;
+  context.lineWidth = across / 720;
   context.strokeStyle = "#e8edf2";
   for (const [x0, y0, x1, y1, dash] of data.scene.lines) {
     const length = Math.hypot(x1 - x0, y1 - y0), ux = (x1 - x0) / length, uy = (y1 - y0) / length;
@@ -97,13 +102,14 @@ function drawScene(canvas, recording, time) {
     context.save();
     context.translate(box.x, box.y);
     context.rotate(box.heading);
-    context.fillStyle = data.scene.kinds[box.kind][1];
+    const [, color, front] = data.scene.kinds[box.kind];
+    context.fillStyle = color;
     const { length, width: wide } = box;
     context.beginPath();
     context.roundRect(-length / 2, -wide / 2, length, wide, Math.min(length, wide) * 0.2);
     context.fill();
     context.fillStyle = "rgba(0, 0, 0, 0.35)";
-    context.fillRect(length * 0.12, -wide * 0.38, length * 0.14, wide * 0.76);
+    if (front) context.fillRect(length * 0.12, -wide * 0.38, length * 0.14, wide * 0.76);
     context.restore();
   }
   context.restore();
@@ -134,27 +140,37 @@ function drawTraces(canvas, recording, time, longest) {
   recording.traces.forEach((trace, row) => {
     const top = row * TRACE + 20, bottom = top + TRACE - 28;
     const bound = (value) => value === null ? trace.top : trace.top === null ? value : Math.min(value, trace.top);
-    const known = trace.values.map(bound).filter((value) => value !== null);
+    const known = trace.values.flat().map(bound).filter((value) => value !== null);
     const low = Math.min(0, ...known), high = Math.max(1e-9, ...known);
     const y = (value) => bottom - (value - low) / (high - low || 1) * (bottom - top);
     context.strokeStyle = GRID;
     context.beginPath(); context.moveTo(LEFT, y(0)); context.lineTo(right, y(0)); context.stroke();
     context.fillStyle = MUTED;
     context.fillText(trace.label, LEFT, top - 6);
-    const value = trace.values[step];
-    context.textAlign = "right"; context.fillStyle = INK;
-    context.fillText(value === null ? "none" : value.toFixed(2), right, top - 6);
+    context.textAlign = "right";
+    let edge = right;
+    for (let k = trace.values.length - 1; k >= 0; k--) {
+      const value = trace.values[k][step], words = value === null ? "none" : value.toFixed(2);
+      const named = trace.values.length > 1 ? (trace.names[k] || k + 1) + " " + words : words;
+      context.fillStyle = trace.values.length > 1 ? CURVES[k % CURVES.length] : INK;
+      context.fillText(named, edge, top - 6);
+      edge -= context.measureText(named).width + 14;
+    }
     context.textAlign = "left";
-    context.strokeStyle = BLUE; context.lineWidth = 1.6;
-    context.beginPath();
-    let pen = false;
-    trace.values.forEach((each, i) => {
-      const level = bound(each);
-      if (level === null) { pen = false; return; }
-      pen ? context.lineTo(at(i), y(level)) : context.moveTo(at(i), y(level));
-      pen = true;
+    context.lineWidth = 1.6;
+    trace.values.forEach((values, k) => {
+      context.strokeStyle = CURVES[k % CURVES.length];
+      context.beginPath();
+      let pen = false;
+      values.forEach((each, i) => {
+        const level = bound(each);
+        if (level === null) { pen = false; return; }
+        pen ? context.lineTo(at(i), y(level)) : context.moveTo(at(i), y(level));
+        pen = true;
+      });
+      context.stroke();
     });
-    context.stroke(); context.lineWidth = 1;
+    context.lineWidth = 1;
   });
   context.strokeStyle = RED;
   context.beginPath(); context.moveTo(cursor, 16); context.lineTo(cursor, rows * TRACE - 2); context.stroke();
@@ -191,9 +207,9 @@ function chosen() { return data.groups[state.group].episodes[state.index].map(un
 function drawAll() {
   const recordings = chosen(), longest = Math.max(...recordings.map(duration));
   recordings.forEach((recording, i) => {
-    const [scene, traces] = element("players").children[i].querySelectorAll("canvas");
-    drawScene(scene, recording, state.time);
-    drawTraces(traces, recording, state.time, longest);
+    const player = element("players").children[i];
+    if (data.scene) drawScene(player.querySelector(".road"), recording, state.time);
+    drawTraces(player.querySelector(".traces"), recording, state.time, longest);
   });
   element("scrub").max = longest;
   element("scrub").value = state.time;
@@ -212,7 +228,7 @@ function select(group, index) {
     scene.className = "road"; traces.className = "traces";
     scene.setAttribute("role", "img"); scene.setAttribute("aria-label", title.textContent);
     traces.setAttribute("role", "img"); traces.setAttribute("aria-label", recording.traces.map((t) => t.label).join(", "));
-    box.append(title, scene, traces);
+    box.append(title, ...(data.scene ? [scene, traces] : [traces]));
     return box;
   }));
   document.querySelectorAll(".episodes button").forEach((button) => {
@@ -258,7 +274,7 @@ function begin() {
     }));
   });
   const legend = element("legend");
-  data.scene.kinds.filter(([name]) => name).forEach(([name, color]) => {
+  (data.scene ? data.scene.kinds : []).filter(([name]) => name).forEach(([name, color]) => {
     const mark = document.createElement("i");
     mark.style.background = color;
     legend.append(mark, name);

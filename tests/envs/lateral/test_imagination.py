@@ -12,12 +12,21 @@ from racer.envs.lateral.actions import ActionMap
 from racer.envs.lateral.config import LateralConfig
 from racer.envs.lateral.controllers import FeedForward
 from racer.envs.lateral.demonstrations import visited
-from racer.envs.lateral.generator import generate_route
-from racer.envs.lateral.imagination import Imaginer, begin, imagined_cost, roads
+from racer.envs.lateral.generator import GeneratedRoutes, generate_route
+from racer.envs.lateral.imagination import (
+    Imaginer,
+    begin,
+    hardest_first,
+    hardness,
+    imagined_cost,
+    places_drawn,
+    roads,
+)
 from racer.envs.lateral.observation import observe
 from racer.envs.lateral.plants import make_plant
 from racer.envs.lateral.plants.distilled import errors, fit, initial, predict
 from racer.envs.lateral.plants.recorder import Recorder
+from racer.envs.lateral.routes import Route
 from racer.envs.lateral.rules import DRAWS, FIRST_STEP, STEPS
 from racer.envs.lateral.simulation import Simulation
 from racer.training.settings import Imagination
@@ -61,7 +70,8 @@ def act(params, signals):
 
 
 def test_imagined_episodes_follow_the_rules_of_the_simulation(model):
-    known, key = roads(make_plant("synthetic"), ROUTES), jax.random.PRNGKey(3)
+    weights = np.array([0.5, 2.0, 1.0, 3.0, 0.1])
+    known, key = roads(make_plant("synthetic"), ROUTES, weights), jax.random.PRNGKey(3)
     lanes, params = begin(known, LANES, HORIZON, jax.random.PRNGKey(2)), jnp.array([0.5, -0.4, 0.3])
     noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (2 * HORIZON, LANES)), np.float64)
     lanes = lanes._replace(end=jnp.full(LANES, FIRST_STEP + STEPS))
@@ -73,7 +83,8 @@ def test_imagined_episodes_follow_the_rules_of_the_simulation(model):
     for _ in range(2 * HORIZON):
         signals = simulation.signals()
         steers = np.asarray(act(params, signals._replace(**{k: jnp.float32(v) for k, v in signals._asdict().items()})))
-        total += simulation.step(steers).costs.total
+        total = total + simulation.step(steers).costs.total
+    total *= weights[np.asarray(lanes.road)]
     np.testing.assert_allclose(float(cost), total.mean() * STEPS / (2 * HORIZON), rtol=1e-3)
     state = simulation.get_state()
     np.testing.assert_array_equal(after.index, state["index"])
@@ -116,6 +127,13 @@ def test_a_model_learns_what_comes_next(seen, model):
     assert taught[1] < 0.5 * untaught[1]
 
 
+def test_a_plant_that_is_certain_is_learnt_as_nearly_certain(seen, model):
+    certain = seen._replace(deviations=np.where(np.arange(len(seen.means)) % 2, seen.deviations, np.float32(0.0)))
+    learnt = fit(model, certain, jax.random.PRNGKey(2), epochs=1)
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(learnt))
+    assert np.isfinite(errors(learnt, certain)).all()
+
+
 def test_what_is_recorded_is_what_the_plant_draws_from():
     plant, rng = make_plant("synthetic"), np.random.default_rng(0)
     memory = {name: np.repeat(value, 4000) for name, value in plant.start(rng.random((1, DRAWS))).items()}
@@ -132,3 +150,34 @@ def test_what_is_recorded_is_what_the_plant_draws_from():
 def test_a_horizon_divides_the_episode():
     with pytest.raises(UsageError, match="'horizon' 30 does not divide 400 steps"):
         Imaginer(LateralConfig(), Imagination(rounds=1, horizon=30), 0)
+
+
+def test_the_hardest_routes_come_first_and_short_ones_not_at_all():
+    short = Route("short.csv", ROUTES[0].table[:480])
+    bend, straight = (next(r for r in ROUTES if hardness(r) == f(map(hardness, ROUTES))) for f in (max, min))
+    numbers = hardest_first([straight, short, bend], 10, np.random.default_rng(0))
+    np.testing.assert_array_equal(numbers, [2, 0])
+    faster = Route("f.csv", straight.table + np.array([0.0, 15.0, 0.0, 0.0, 0.0, 0.0]))
+    assert hardness(faster) == pytest.approx(hardness(straight) + 1.0)
+    with pytest.raises(UsageError, match="none of the 1 routes lasts 500 rows"):
+        hardest_first([short], 10, np.random.default_rng(0))
+    # Of a split without end some are taken, and sorted too.
+    made = GeneratedRoutes(0, "train")
+    some = [hardness(made[int(number)]) for number in hardest_first(made, 30, np.random.default_rng(0))]
+    assert len(set(some)) == 30
+    assert some == sorted(some, reverse=True)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 4.0])
+def test_hard_routes_are_drawn_as_often_as_is_said(power):
+    places, weights = places_drawn(1000, 40_000, power, np.random.default_rng(0))
+    assert places.min() == 0 or power == 1.0
+    assert places.max() == 999
+    for share in (0.01, 0.1, 0.5):
+        expected = share ** (1.0 / power)
+        found = np.mean(places < 1000 * share)
+        assert found == pytest.approx(expected, abs=4.0 * np.sqrt(expected * (1.0 - expected) / len(places)))
+    # Weighted, the mean of anything is that over all places.
+    values = weights * np.square(places / 1000.0)
+    assert values.mean() == pytest.approx(1.0 / 3.0, abs=4.0 * values.std() / np.sqrt(len(places)))
+    assert weights.mean() == pytest.approx(1.0, abs=4.0 * max(weights.std(), 1e-9) / np.sqrt(len(places)))

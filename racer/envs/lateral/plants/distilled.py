@@ -85,7 +85,7 @@ def fit(params: Params, seen: Seen, key: Any, *, epochs: int, learning_rate: flo
 def errors(params: Params, seen: Seen) -> tuple[float, float]:
     """Return the median error of the mean (m/s^2) and of the deviation's logarithm."""
     means, deviations = jax.jit(predict)(params, seen.states, seen.lataccels)
-    off = np.abs(np.log(np.asarray(deviations) / seen.deviations))
+    off = np.abs(np.log(np.asarray(deviations)) - np.asarray(_logarithms(seen.deviations)))
     return float(np.median(np.abs(np.asarray(means) - seen.means))), float(np.median(off))
 
 
@@ -103,7 +103,12 @@ def _epoch(update: Any, state: Any, seen: Seen, order: Any) -> Any:
 def _loss(params: Params, seen: Seen) -> Any:
     means, deviations = predict(params, seen.states, seen.lataccels)
     mean = 2.0 * jnp.mean(optax.huber_loss(means, seen.means, delta=_OUTLIER * _PRECISION)) / _PRECISION**2
-    return mean + jnp.mean(jnp.square(jnp.log(deviations / seen.deviations)))
+    return mean + jnp.mean(jnp.square(jnp.log(deviations) - _logarithms(seen.deviations)))
+
+
+def _logarithms(deviations: Any) -> Any:
+    """Return their logarithms within the model's limits: a plant that is certain at its limit has a deviation of 0."""
+    return jnp.log(jnp.clip(deviations, np.exp(_LEAST), np.exp(_GREATEST)))
 
 
 def _inputs(states: Any, lataccels: Any) -> Any:
