@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev,plot,lateral,sweeps
 STAMP := $(VENV)/.installed
 RUN ?= quickstart-$(shell date +%Y%m%d-%H%M%S)
-STEPS ?= 600000
+STEPS ?= 400000
 WORKERS ?= 1
 
 .PHONY: help setup train test test-slow lint docs clean
