@@ -21,6 +21,7 @@ hparams = {
             "num_minibatches": 8,
             "lr": 3e-3,
             "lr_schedule": "linear",
+            "lr_decay_transitions": 2_500_000,
             "final_lr_fraction": 0.1,
             "entropy_coef": 0.003,
             "target_kl": 0.05,
