@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
-CONTROLS = ("own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "scene redrawn")
-"""What is done to the memory, or to what there is to remember, between the trials of an episode. ``wiped`` begins every
-trial as an episode begins; with ``reward shown`` the observation still tells what the trial before paid last."""
+CONTROLS = ("own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "scene redrawn", "unseen types")
+"""What is done to the memory, or to what there is to remember, between the trials of an episode.
+
+``wiped`` begins every trial as an episode begins; with ``reward shown`` the observation still tells what the trial
+before paid last. ``unseen types`` are those that a row's training never drew.
+"""
 
 RESAMPLES = 2000
 
@@ -64,6 +67,7 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
 def measure(episodes: int, first_seed: int, row: Any, seed: int, checkpoint: Path) -> dict[str, Any]:
     """Return what a run scored: ``scores`` ``[N][K]`` under every control; without a memory, its own alone."""
     from racer.core.metrics import METRICS_FILE, read_metrics
+    from racer.envs.trials.config import ARMS
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.memory_controls import MemoryControl, Recorder, Swapped, Wiped
 
@@ -81,6 +85,9 @@ def measure(episodes: int, first_seed: int, row: Any, seed: int, checkpoint: Pat
         controls: dict[str, MemoryControl] = {"wiped, reward shown": Wiped(), "swapped": Swapped(recorder)}
         found |= {name: scores(control) for name, control in controls.items()}
         found |= {f"{what} redrawn": scores(redraw=what) for what in ("arm", "scene")}
+    unseen = [arm for arm in range(ARMS[base["scene"]]) if base["arms"] and arm not in base["arms"]]
+    if unseen:
+        found["unseen types"] = scores(arms=unseen)
     times = [line["time"] for line in read_metrics(checkpoint.parent / METRICS_FILE)]
     return {
         "row": row.name, "scene": base["scene"], "seed": seed, "scores": found,

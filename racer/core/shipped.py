@@ -6,9 +6,12 @@ An installation holds them beside the package's modules; in a checkout they are 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["find_config", "find_policy", "shipped"]
+from racer.core.checkpoint import latest_valid_checkpoint, list_checkpoints
+
+__all__ = ["find_config", "find_policy", "resolve_checkpoint", "shipped"]
 
 _PACKAGE = Path(__file__).parents[1]
 _IN_CHECKOUT = {"configs": Path("scripts/sim/configs"), "policies": Path("policies")}
@@ -41,3 +44,19 @@ def find_config(path: str) -> str:
         return path
     here = shipped("configs").get(Path(path).name.removesuffix(".py"))
     return path if here is None else str(here)
+
+
+def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
+    """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
+
+    Args:
+        path: a checkpoint or a run folder, or a shipped policy's name.
+        groups: those that will be read, all by default; only they have to be whole.
+
+    Raises:
+        CheckpointError: there is nothing there, or no valid checkpoint in the run.
+    """
+    found = find_policy(path)
+    if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
+        return latest_valid_checkpoint(found, groups)
+    return found

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints, read_checkpoint
+from racer.core.checkpoint import CheckpointError, read_checkpoint
 from racer.core.errors import UsageError, shown
-from racer.core.shipped import find_policy
+from racer.core.shipped import resolve_checkpoint
 from racer.core.trust import name_code
 from racer.envs.registry import World, stored_world
 from racer.evaluation.drivers import PREFIX, DriverPolicy, find_driver
+from racer.networks.frozen import built_policy
 from racer.networks.memory import Memory, cleared
-from racer.networks.policy import AnyPolicy, Policy, build_policy
+from racer.networks.policy import AnyPolicy, Policy
 
 __all__ = ["TrainedPolicy", "config_differences", "load_policy", "resolve_checkpoint"]
 
@@ -121,22 +122,6 @@ class TrainedPolicy:
         return (actions[0] if single else actions), after
 
 
-def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
-    """Return the checkpoint that ``path`` means: itself, or the newest valid one of a run folder.
-
-    Args:
-        path: a checkpoint or a run folder, or a shipped policy's name.
-        groups: those that will be read, all by default; only they have to be whole.
-
-    Raises:
-        CheckpointError: there is nothing there, or no valid checkpoint in the run.
-    """
-    found = find_policy(path)
-    if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
-        return latest_valid_checkpoint(found, groups)
-    return found
-
-
 def load_policy(path: str | os.PathLike[str], named_world: str | None = None) -> TrainedPolicy:
     """Read the acting policy of a checkpoint or run folder; only the policy's own file is read.
 
@@ -175,9 +160,8 @@ def load_policy(path: str | os.PathLike[str], named_world: str | None = None) ->
             f"checkpoint {str(folder)!r} is of agent {shown(spec.get('model_cls'))}, which acts where it learns alone; "
             "what it reached stands in the run's metrics.jsonl (--eval_interval)"
         )
-    policy = build_policy(spec)
     params = checkpoint.groups["policy"]
-    _check_params(folder, policy, params)
+    policy = built_policy(folder, spec, params)
     return TrainedPolicy(
         policy=policy.without_exploration() if isinstance(policy, Policy) else policy,
         params=params,
@@ -221,27 +205,6 @@ def config_differences(
                     f"--config has {label}{key} = {file[key]!r}, the checkpoint {stored[key]!r}, which counts"
                 )
     return found
-
-
-def _check_params(folder: Path, policy: AnyPolicy, params: Mapping[str, np.ndarray]) -> None:
-    """Act once on zeros, so that arrays that do not fit are found before any episode is run.
-
-    Raises:
-        CheckpointError: an array is missing, of another shape or type than float32, or holds what is not finite.
-    """
-    for name, array in params.items():
-        if array.dtype != np.float32 or not np.isfinite(array).all():
-            wrong = "is not finite" if array.dtype == np.float32 else f"is {array.dtype}, not float32"
-            raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's array {shown(name)} {wrong}")
-    observations = np.zeros((1, *(policy.observation_shape or ())), np.float32)
-    try:
-        policy.act(params, observations, policy.initial_memory(1), np.random.default_rng(0), deterministic=True)
-    except KeyError as error:
-        raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays lack {error.args[0]!r}") from error
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {str(folder)!r}: the policy's arrays do not fit it: {error}") from error
-    except MemoryError as error:
-        raise CheckpointError(f"checkpoint {str(folder)!r}: its policy does not fit into memory") from error
 
 
 def _comparable(value: Any) -> Any:

@@ -20,10 +20,14 @@ from racer.envs.registry import World
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.command import add_world
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
+from racer.evaluation.film import film_episodes
 from racer.evaluation.onnx_export import export_onnx
 from racer.evaluation.report import format_table
+from racer.evaluation.video import check_encoder
 
 __all__ = ["add_arguments", "export"]
+
+FILM_FILE = "film.mp4"
 
 _KEPT = ("policy_spec", "world", "env_config", "agent_name", "agent_config", "seed")
 
@@ -49,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write policy.onnx, for any number of observations at once, checked against onnxruntime",
     )
+    parser.add_argument(
+        "--film", action="store_true", help="also film the first of these episodes, as film.mp4 beside the card"
+    )
     parser.add_argument("--trained_by", default="", metavar="COMMAND", help="command line to write into the card")
 
 
@@ -67,6 +74,9 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {str(folder)!r} exists and is not empty; name another")
     check_writable(folder.parent, "folder for policies")
+    if arguments.film:
+        trained.world.get_film()
+        check_encoder()
     if arguments.onnx:
         with tempfile.TemporaryDirectory() as trial:
             # What cannot be written is found before the episodes of the card are run.
@@ -76,14 +86,25 @@ def export(arguments: argparse.Namespace) -> list[Path]:
     metadata = read_checkpoint(trained.path, groups=["policy"]).metadata
     kept = {**{key: metadata[key] for key in _KEPT if key in metadata}, "env_config": env_config}
     checkpoint = write_checkpoint(folder, trained.step, {"policy": trained.params}, kept)
-    card = folder / "README.md"
-    text = model_card(folder.name, trained, result, arguments.default_keys, arguments.trained_by)
+    card, more = folder / "README.md", []
+    if arguments.film:
+        ((film, _),) = film_episodes(trained, held_out, seeds[:1], folder)
+        more.append(film.replace(folder / FILM_FILE))
+    if arguments.onnx:
+        more.append(export_onnx(trained, folder / "policy.onnx"))
+    text = model_card(folder.name, trained, result, arguments.default_keys, arguments.trained_by, film=arguments.film)
     card.write_text(text, encoding="utf-8")
-    return [checkpoint, card, *([export_onnx(trained, folder / "policy.onnx")] if arguments.onnx else [])]
+    return [checkpoint, card, *more]
 
 
 def model_card(
-    name: str, trained: TrainedPolicy, result: EvaluationResult, default_keys: Sequence[str], trained_by: str
+    name: str,
+    trained: TrainedPolicy,
+    result: EvaluationResult,
+    default_keys: Sequence[str],
+    trained_by: str,
+    *,
+    film: bool = False,
 ) -> str:
     """Return the card as Markdown: what was trained, where, how, and how it drives."""
     seeds = [episode.seed for episode in result.episodes]
@@ -102,6 +123,8 @@ def model_card(
     if exploits:
         worst = ", ".join(f"{exploit.removesuffix('_share')} {share:.1%}" for exploit, share in exploits)
         parts.append(f"Largest share of an episode's steps spent in an exploit: {worst}.")
+    if film:
+        parts.append(f"[A film]({FILM_FILE}) of the episode of seed {seeds[0]}.")
     parts += [
         "## What it was trained on",
         f"World `{trained.world.name}` with these keys unlike its defaults:",

@@ -56,36 +56,41 @@ def adaptation(groups: Sequence[RunGroup], across: str | None) -> Any:
 
     Args:
         groups: runs that differ by the seed only, one colour each.
-        across: key of the world whose value is the horizontal axis, a number.
+        across: key of the world whose value is the horizontal axis: numbers at their place, all else side by side in
+            alphabetical order.
 
     Raises:
-        UsageError: no key was named, no evaluation has trials, or the key is unknown or no number.
+        UsageError: no key was named, no evaluation has trials, or the key is unknown.
     """
     if across is None:
         raise UsageError("adaptation is drawn over a key of the world: name it with --across")
+    points = [
+        (number, _value(evaluation.document, across), scores[:, -1] - scores[:, 0])
+        for number, group in enumerate(groups)
+        for run in group.runs
+        for evaluation in run.evaluations
+        if (scores := _scores(evaluation.document.get("episodes", ()))).shape[1] > 1
+    ]
+    if not points:
+        raise UsageError("no run has an evaluation_metrics.json with the scores of several trials")
+    values = {value for _, value, _ in points}
+    numeric = all(isinstance(value, float) for value in values)
+    places = {value: float(value) if numeric else float(i) for i, value in enumerate(sorted(values, key=str))}
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(7.0, 4.5))
-    drawn = 0
     for number, group in enumerate(groups):
-        points: dict[float, list[float]] = {}
+        own = [(places[value], gains) for of, value, gains in points if of == number]
         color = COLORS[number % len(COLORS)]
-        for run in group.runs:
-            for evaluation in run.evaluations:
-                scores = _scores(evaluation.document.get("episodes", ()))
-                if scores.shape[1] < 2:
-                    continue
-                value = _value((evaluation.document.get("configuration") or {}).get("env_config") or {}, across)
-                gains = scores[:, -1] - scores[:, 0]
-                low, high = mean_interval(gains) if len(gains) > 2 else (gains.mean(), gains.mean())
-                error = [[gains.mean() - low], [high - gains.mean()]]
-                axis.errorbar(value, gains.mean(), error, fmt="o", color=color, capsize=3)
-                points.setdefault(value, []).append(float(gains.mean()))
-        if points:
-            drawn += 1
-            places = sorted(points)
-            axis.plot(places, [np.mean(points[place]) for place in places], color=color, label=group.label)
-    if not drawn:
-        raise UsageError("no run has an evaluation_metrics.json with the scores of several trials")
+        for place, gains in own:
+            low, high = mean_interval(gains)
+            axis.errorbar(place, gains.mean(), [[gains.mean() - low], [high - gains.mean()]], fmt="o", color=color,
+                          capsize=3)  # fmt: skip
+        at = sorted({place for place, _ in own})
+        means = [np.mean([gains.mean() for place, gains in own if place == wanted]) for wanted in at]
+        if own:
+            axis.plot(at, means, color=color, label=group.label)
+    if not numeric:
+        axis.set_xticks(list(places.values()), [str(value) for value in places], rotation=20, ha="right")
     axis.axhline(0.0, color=GREY, linewidth=0.8)
     axis.set(xlabel=across, ylabel="last trial minus first")
     axis.set_title("What is gained within an episode")
@@ -149,10 +154,12 @@ def _scores(episodes: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.array([[float(episode[name]) for name in names] for episode in episodes]).reshape(-1, len(names))
 
 
-def _value(config: Mapping[str, Any], key: str) -> float:
+def _value(document: Mapping[str, Any], key: str) -> float | str:
+    """Return a key of the world that an evaluation was in: a number, or text for anything else."""
+    config = (document.get("configuration") or {}).get("env_config") or {}
     if key not in config:
         raise unknown_name("environment config key", key, config)
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"--across {key}: its value {value!r} is no number")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

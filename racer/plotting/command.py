@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--across", default=None, metavar="KEY",
-        help="key of the world, a number, over which the gain from trial to trial is drawn (adaptation)",
+        help="key of the world over which the gain from trial to trial is drawn (adaptation)",
     )  # fmt: skip
 
 

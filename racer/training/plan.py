@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from racer.core.errors import UsageError, shown
 from racer.core.run_dir import HeldRun, check_run_name, check_vacant, check_writable, lock_run, open_run
+from racer.core.shipped import find_policy
 from racer.core.trust import name_code, offer_flags, require_named
 from racer.training.options import OPTION_CLASSES, Keeping, Options, Setup, define_dataclass_flags
 from racer.training.run_spec import RunSpec, read_run, spec_from_config, write_run
@@ -178,7 +179,7 @@ def _plan_resume(
     env_flags: Collection[str],
     replaced: Mapping[str, Any],
 ) -> RunPlan:
-    folder = Path(values.resume)
+    folder = find_policy(values.resume)
     if values.start_from is not None:
         raise UsageError("flag --start_from is for new runs; --resume goes on with the run's own networks")
     if not folder.is_dir():

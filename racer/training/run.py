@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from racer.core.errors import RacerError, UsageError
 from racer.core.metrics import MetricsLogger
 from racer.core.run_dir import HeldRun
 from racer.core.trust import name_code
+from racer.distributed.cluster.driver_pool import driven
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.distributed.consumers import Consumer, OffPolicyConsumer, OnPolicyConsumer
 from racer.distributed.inline import InlinePool
@@ -244,7 +245,9 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
             learnt = learnt_arrays(plan.options["start_from"], plan.spec)
         elif extras.prepare is not None:
             learnt = extras.prepare(plan.spec)
-        pool = held.enter_context(_cluster_pool(plan.setup)) if plan.setup.backend.backend == "ray" else None
+        backend, pool = plan.setup.backend, None
+        if backend.backend == "ray":
+            pool = held.enter_context(driven(backend, backend.min_workers or plan.setup.service.num_workers))
         run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt, pool=pool)
         evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
         if stop.event.is_set():
@@ -268,22 +271,6 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
     ending = "stopped" if stop.exit_code else "finished"
     print(f"{ending} at step {run.step}; go on with --resume {run_dir}")  # noqa: T201 - the program's output
     return stop.exit_code
-
-
-@contextlib.contextmanager
-def _cluster_pool(setup: Setup) -> Iterator[PoolFactory]:
-    """Join the Ray cluster that a run asks for, and give what makes the pool there.
-
-    Raises:
-        UsageError: it cannot be joined, or is too small.
-    """
-    from racer.distributed.cluster.connection import connect  # Ray is an extra
-    from racer.distributed.cluster.pool import RayPool
-
-    backend = setup.backend
-    with connect(backend.ray_address) as cluster:
-        cluster.require(backend.min_workers or setup.service.num_workers, backend.worker_cpus)
-        yield functools.partial(RayPool, cluster=cluster, backend=backend)
 
 
 def _restored(folder: HeldRun, plan: RunPlan, metrics: MetricsLogger) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from racer.core.config import check_fields, from_mapping, option
 from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_run_name, check_vacant
+from racer.core.shipped import find_policy
 from racer.core.yaml_file import parse_yaml
 from racer.distributed.config import RolloutConfig, ServiceConfig
 from racer.envs.registry import get_world
@@ -279,6 +280,7 @@ def plan_resumed(program: str, folder: Path, words: Sequence[str], workers: int 
     Raises:
         UsageError: there is no run of this program, or a word would make it another run.
     """
+    folder = find_policy(folder)
     if not folder.is_dir():
         raise UsageError(f"there is no run to resume at {str(folder)!r}")
     spec, stored = read_run(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -24,10 +25,15 @@ STORE = {"object_store_memory": 100 << 20}
 
 
 class Nodes:
-    """A cluster of nodes with so many CPUs each; the first is its head, which the driver of a test joins."""
+    """A cluster of nodes with so many CPUs each; the first is its head, which the driver of a test joins.
 
-    def __init__(self, *cpus: int) -> None:
-        head = {"num_cpus": cpus[0], "include_dashboard": False, **STORE}
+    Args:
+        cpus: of each node.
+        head: further settings of the head.
+    """
+
+    def __init__(self, *cpus: int, **head: Any) -> None:
+        head = {"num_cpus": cpus[0], "include_dashboard": False, **STORE, **head}
         self.cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         self.added = [self.add(count) for count in cpus[1:]]
 
@@ -64,6 +70,16 @@ def actors() -> list[psutil.Process]:
 def ray_pool(cluster: Cluster, **changes: Any) -> PoolFactory:
     """What builds pools in a cluster."""
     return functools.partial(RayPool, cluster=cluster, backend=BackendConfig("ray", **changes))
+
+
+def drivers() -> list[psutil.Process]:
+    """Every process of this one's children that is Ray's driver for us."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "racer.distributed.cluster.driver" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from cluster_kit import actors, ray_pool, wait_until
+from cluster_kit import actors, drivers, ray_pool, wait_until
 from service_kit import make_service
 from test_service import assert_same, lock_step, rollouts
 from toy_agent import RolloutAgent, ToyAgent
@@ -23,6 +23,7 @@ from toy_envs import FaultyEnv, NoJaxEnv, toy_vector
 from racer.core.errors import UsageError
 from racer.distributed.cluster import connection
 from racer.distributed.cluster.connection import Cluster, ClusterLost, Place, connect
+from racer.distributed.cluster.driver_pool import driven
 from racer.distributed.config import BackendConfig
 from racer.distributed.consumers import OnPolicyConsumer
 from racer.distributed.processes.supervisor import ProcessPool
@@ -46,6 +47,20 @@ def test_lock_step_gives_the_bits_of_worker_processes(cluster, run):
     on_ray = run(pool=ray_pool(cluster))
     assert on_ray.learner.updates > 10
     assert_same(on_ray, run(pool=ProcessPool))
+
+
+def test_lock_step_through_a_driver_process_gives_the_same_bits():
+    with driven(BackendConfig("ray"), 2) as make:
+        on_ray = lock_step(600, pool=make)
+    assert on_ray.learner.updates > 10
+    assert_same(on_ray, lock_step(600, pool=ProcessPool))
+    assert not drivers()
+
+
+def test_what_a_driver_finds_is_raised_here():
+    with pytest.raises(UsageError, match="1000 workers of 1 CPUs each"), driven(BackendConfig("ray"), 1000):
+        pass
+    assert not drivers()
 
 
 @pytest.mark.slow

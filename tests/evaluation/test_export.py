@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from evaluation_standins import write_tiny_checkpoint
@@ -43,6 +44,15 @@ def test_exported_policy_is_the_runs_policy(checkpoint, tmp_path, capsys):
     assert f"{result.aggregate['mean_return']:.2f}" in card
     assert "    make it so" in card
     assert json.dumps(theirs.env_config["vehicles_count"]) in card
+
+
+def test_a_film_stands_beside_the_card(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "filmed"
+    assert program.main(["export", str(checkpoint), str(folder), "--episodes", "1", "--film"]) == 0
+    assert capsys.readouterr().out.split()[-1] == str(folder / "film.mp4")
+    assert imageio_ffmpeg.count_frames_and_secs(str(folder / "film.mp4"))[0] > 5
+    assert "[A film](film.mp4) of the episode of seed 20000." in (folder / "README.md").read_text()
+    assert load_policy(folder).step == 10_000
 
 
 def test_keys_of_the_world_can_be_set_back(checkpoint, tmp_path, capsys):

@@ -56,9 +56,21 @@ def test_the_gain_stands_over_the_key_that_was_named(tmp_path):
     axis = adaptation(groups, "policy_frequency").axes[0]
     (line,) = [line for line in axis.lines if line.get_label() == groups[0].label]
     assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == pytest.approx(gains)
-    for across, words in ((None, "--across"), ("policy_frequenc", "policy_frequency"), ("scene", "no number")):
+    for across, words in ((None, "--across"), ("policy_frequenc", "policy_frequency")):
         with pytest.raises(UsageError, match=words):
             adaptation(groups, across)
+
+
+def test_what_is_no_number_stands_side_by_side(tmp_path):
+    gains = []
+    for name, last in (("b", 0.9), ("a", 0.5)):
+        drawn = write_evaluation(tmp_path / "all" / name, [0.2, last], [name, "c"])
+        gains.insert(0, (drawn[:, 1] - drawn[:, 0]).mean())
+    groups = group_runs([load_run(tmp_path / "all")])
+    axis = adaptation(groups, "policy_frequency").axes[0]
+    (line,) = [line for line in axis.lines if line.get_label() == groups[0].label]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a, c", "b, c"]
+    np.testing.assert_allclose(line.get_ydata(), gains)
 
 
 @pytest.fixture(scope="module", params=["long cache", "short cache"])

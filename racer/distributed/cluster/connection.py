@@ -24,7 +24,7 @@ from typing import Any
 
 from racer.core.errors import RacerError, UsageError, nearest, shown
 
-__all__ = ["Cluster", "ClusterLost", "connect", "import_ray", "prepare"]
+__all__ = ["Cluster", "ClusterLost", "connect", "import_ray", "prepare", "reach"]
 
 _CLIENT = "ray://"
 _REACH = 5.0
@@ -35,6 +35,8 @@ _WATCH_INTERVAL = 1.0
 _CONNECT = 2.0
 _HEAD_LIMIT = 20.0
 _OWN_LIMIT = 4.0
+_CLIENT_ATTEMPTS = 3
+_NOT_STARTED = "Initialization failure from server"
 _TOKEN_SINCE = "2.52"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -183,7 +185,7 @@ def connect(address: str = "local") -> Iterator[Cluster]:
             network takes no token.
     """
     address = _running() if address == "auto" else address
-    found = None if address == "local" else _endpoint(address)
+    found = reach(address)
     prepare(found)
     ray = import_ray()
     if found is not None and not _is_loopback(found[0]):
@@ -198,8 +200,15 @@ def connect(address: str = "local") -> Iterator[Cluster]:
         cluster.close()
 
 
-def _endpoint(address: str) -> tuple[str, int]:
-    """Return host and port of an address, once something answers there."""
+def reach(address: str) -> tuple[str, int] | None:
+    """Return host and port of an address, once something answers there; None for a cluster of our own.
+
+    Raises:
+        UsageError: it is no address, or nothing of Ray's kind answers there.
+    """
+    if address == "local":
+        return None
+    address = _running() if address == "auto" else address
     host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65_536):
         guess = nearest(address, ("auto", "local"))
@@ -288,10 +297,15 @@ def _join(ray: Any, address: str, found: tuple[str, int] | None) -> Cluster:
     else:
         options["address"] = f"{found[0]}:{found[1]}"
     with _own_signals(), _captured_errors() as said:
-        try:
-            ray.init(**options)
-        except Exception as error:
-            raise UsageError(_refusal(address, error, said())) from error
+        for attempt in range(_CLIENT_ATTEMPTS):
+            try:
+                ray.init(**options)
+                break
+            except Exception as error:
+                # The client server forks a process for each client while its other threads are in gRPC, whose fork
+                # handlers now and then end that process (docs/cluster.md).
+                if _NOT_STARTED not in str(error) or attempt == _CLIENT_ATTEMPTS - 1:
+                    raise UsageError(_refusal(address, error, said())) from error
     return Cluster(ray, address, _places(ray, address, found), loopback=_only_here(ray))
 
 
@@ -321,6 +335,11 @@ def _refusal(address: str, error: Exception, said: str) -> str:
         return f"the Ray cluster at {address} runs other versions: {text[text.find('The cluster was') :][:300]}"
     if "InvalidAuthToken" in text or "Unauthenticated" in text:
         return f"the Ray cluster at {address} takes another token than ours (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH)"
+    if _NOT_STARTED in text:
+        return (
+            f"the client server at {address} cannot start a process for us; set GRPC_ENABLE_FORK_SUPPORT=0 before "
+            "ray start on the head, or run the learner on a node with --ray_address HOST:PORT"
+        )
     return f"the Ray cluster at {address} cannot be joined: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
 
 

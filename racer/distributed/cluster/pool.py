@@ -23,7 +23,8 @@ import numpy as np
 
 import racer
 from racer.core.errors import RacerError, UsageError
-from racer.distributed.cluster.actor import ClusterWorker, Identity, Pulse
+from racer.distributed.cluster import actor as actors
+from racer.distributed.cluster.actor import Identity, Pulse
 from racer.distributed.cluster.connection import Cluster, ClusterLost
 from racer.distributed.config import BackendConfig
 from racer.distributed.pool import Parameters, PoolTask, WorkerBatch, WorkerHistory
@@ -40,7 +41,6 @@ _TICK = 0.1
 _LATE_TICK = 0.5
 _DEPTH = 2
 _CAUSE = 300
-_GROUPS = {"collecting": 1, "asking": 1}
 
 
 class ClusterTooSmall(RacerError):
@@ -82,16 +82,20 @@ class RayPool:
         histories: where each worker goes on.
         cluster: where they run; it stays connected when the pool stops.
         backend: how many must have a place, and what each reserves.
+        inbox: where batches wait for the learner; None: here.
+        pending: batches of each worker's predecessors that the learner has not taken; None: none.
     """
 
     def __init__(
-        self, task: PoolTask, histories: Sequence[WorkerHistory], *, cluster: Cluster, backend: BackendConfig
-    ) -> None:
+        self, task: PoolTask, histories: Sequence[WorkerHistory], *, cluster: Cluster, backend: BackendConfig,
+        inbox: Inbox | None = None, pending: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         self.config = task.config
         self._task, self._cluster, self._backend = task, cluster, backend
-        self.slots = [ActorSlot(index, history) for index, history in enumerate(histories)]
+        waiting = pending or [0] * len(histories)
+        self.slots = [ActorSlot(index, history, pending=waiting[index]) for index, history in enumerate(histories)]
         self._supervision = Supervision(task.config)
-        self._inbox = Inbox()
+        self._inbox = Inbox() if inbox is None else inbox
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parameters: Any = None
         self._publications = 0
@@ -111,11 +115,11 @@ class RayPool:
             num_gpus=0,
             max_restarts=0,
             max_task_retries=0,
-            concurrency_groups=_GROUPS,
+            concurrency_groups={"asking": 1, "collecting": 1},
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": {**worker_variables(), "CUDA_VISIBLE_DEVICES": ""}},
         )
-        self._actor_class = make_actors(ClusterWorker)
+        self._actor_class = make_actors(_in_groups(ray))
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
         self._thread.start()
 
@@ -140,13 +144,20 @@ class RayPool:
         """
         batch = self._inbox.get(timeout)
         if batch is not None:
-            self._events.put(functools.partial(self._taken, self.slots[batch.worker]))
+            self.taken(batch.worker)
         return batch
+
+    def taken(self, worker: int) -> None:
+        """Give a worker a credit: the learner took a batch of it."""
+        self._events.put(functools.partial(self._taken, self.slots[worker]))
 
     def publish(self, parameters: Parameters) -> None:
         """Offer to every worker, and to those started later."""
-        block = np.frombuffer(parameters_to_bytes(parameters), np.uint8)
-        self._events.put(functools.partial(self._broadcast, block))
+        self.publish_block(parameters_to_bytes(parameters))
+
+    def publish_block(self, block: bytearray) -> None:
+        """Offer parameters in their message form."""
+        self._events.put(functools.partial(self._broadcast, np.frombuffer(block, np.uint8)))
 
     def state(self, rounds: int) -> list[WorkerHistory]:
         """Return what a later pool needs of each worker; see :class:`racer.distributed.pool.WorkerPool`."""
@@ -234,7 +245,7 @@ class RayPool:
         slot.next_incarnation()
         slot.begin(self._actor_class.remote(task))
         self._supervision.on_start(slot)
-        self._await(slot, slot.actor.hello.options(concurrency_group="asking").remote(), self._on_hello)
+        self._await(slot, slot.actor.hello.remote(), self._on_hello)
         self._feed(slot)
 
     def _await(self, slot: ActorSlot, reference: Any, then: Callable[[ActorSlot, Any], None]) -> None:
@@ -272,7 +283,7 @@ class RayPool:
         now = time.monotonic()
         block = self._parameters if slot.offered < self._publications else None
         slot.offered, slot.asked_at, slot.ask_at = self._publications, now, now + self._ask_interval
-        self._await(slot, slot.actor.pulse.options(concurrency_group="asking").remote(block), self._on_pulse)
+        self._await(slot, slot.actor.pulse.remote(block), self._on_pulse)
 
     def _on_pulse(self, slot: ActorSlot, pulse: Pulse) -> None:
         slot.asked_at = None
@@ -287,7 +298,7 @@ class RayPool:
         """Let a worker collect as far as its credit goes; no more calls wait at it than keep it busy."""
         while slot.collecting < _DEPTH and slot.collecting + slot.pending < self.config.credits:
             slot.collecting += 1
-            self._await(slot, slot.actor.collect.options(concurrency_group="collecting").remote(), self._on_collected)
+            self._await(slot, slot.actor.collect.remote(), self._on_collected)
 
     def _on_collected(self, slot: ActorSlot, reply: np.ndarray | ErrorReport | None) -> None:
         slot.collecting -= 1
@@ -335,14 +346,42 @@ class RayPool:
         if not self._cluster.lost:
             placed = [slot.actor for slot in self.slots if slot.actor is not None and slot.identity is not None]
             for actor in placed:
-                actor.stop.options(concurrency_group="asking").remote()
-            closed = [actor.close.options(concurrency_group="collecting").remote() for actor in placed]
+                actor.stop.remote()
+            closed = [actor.close.remote() for actor in placed]
             if closed:
                 ray.wait(closed, num_returns=len(closed), timeout=self.config.stop_grace)
         for slot in self.slots:
             if slot.actor is not None and not self._cluster.lost:
                 ray.kill(slot.actor)
             slot.actor = None
+
+
+def _in_groups(ray: Any) -> type:
+    """Return the actor's class with each method in the thread that calls it; Ray's client knows no other way."""
+    asking, collecting = (ray.method(concurrency_group=name) for name in ("asking", "collecting"))
+
+    class ClusterWorker(actors.ClusterWorker):
+        @asking
+        def hello(self) -> Identity:
+            return super().hello()
+
+        @asking
+        def pulse(self, block: np.ndarray | None) -> Pulse:
+            return super().pulse(block)
+
+        @asking
+        def stop(self) -> None:
+            super().stop()
+
+        @collecting
+        def collect(self) -> np.ndarray | ErrorReport | None:
+            return super().collect()
+
+        @collecting
+        def close(self) -> None:
+            super().close()
+
+    return ClusterWorker
 
 
 def _in_words(error: BaseException) -> str:

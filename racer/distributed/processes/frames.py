@@ -49,6 +49,8 @@ class Kind(enum.IntEnum):
     """From a worker: one collected batch."""
     ERROR = 8
     """From a worker, its last word: what went wrong."""
+    LOG = 9
+    """From Ray's driver: a line for the log."""
 
 
 class Frame(NamedTuple):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import IO
 
 __all__ = ["describe_exit", "kill_process", "start_process", "worker_variables"]
 
@@ -31,17 +32,24 @@ def worker_variables() -> dict[str, str]:
     }
 
 
-def start_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_process(program: str = _PROGRAM, stderr: IO[bytes] | None = None) -> tuple[
+    subprocess.Popen[bytes], socket.socket
+]:  # fmt: skip
     """Start a worker process; return it and our non-blocking end of its socket.
 
     The worker has a process group of its own: an interrupt from the keyboard reaches the learner only, and killing the
     group takes along whatever the environments started.
+
+    Args:
+        program: what it runs; its only argument is the number of the socket that it inherits.
+        stderr: where its standard error goes; None: to ours.
     """
     ours, theirs = socket.socketpair()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+            [sys.executable, "-P", "-c", program, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
+            stderr=stderr,
             env={**os.environ, **worker_variables()},
             pass_fds=(theirs.fileno(),),
             process_group=0,

@@ -28,7 +28,7 @@ from racer.distributed.processes.links import StopRequested, WorkerLink
 from racer.distributed.supervision import describe_error
 from racer.distributed.worker import EnvironmentWorker, WorkerTask
 
-__all__ = ["WorkerLoop", "WorkerStart", "main"]
+__all__ = ["WorkerLoop", "WorkerStart", "end_with_the_learner", "main"]
 
 _START_TIMEOUT = 60.0
 _PARENT_GRACE = 2.0
@@ -114,8 +114,14 @@ class WorkerLoop:
             self._link.ready()
 
 
-def _end_with_the_learner(descriptor: int) -> None:
-    """End this process soon after the learner's end of the socket closes, also in the middle of a step."""
+def end_with_the_learner(descriptor: int) -> None:
+    """End this process soon after the learner's end of the socket closes, also in the middle of a step.
+
+    The learner decides when its children end: a signal to a whole process group must not look like a crash of one.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    os.set_inheritable(descriptor, False)
 
     def watch() -> None:
         poller = select.poll()
@@ -130,12 +136,8 @@ def _end_with_the_learner(descriptor: int) -> None:
 
 def main() -> None:
     """Entry point of the process; the only argument is the number of the inherited socket."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        # The learner decides when workers end; a signal to a whole process group must not look like a crash.
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
     descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)
-    _end_with_the_learner(descriptor)
+    end_with_the_learner(descriptor)
     link = WorkerLink(socket.socket(fileno=descriptor))
     code = 0
     loop: WorkerLoop | None = None

@@ -25,6 +25,8 @@ DECISIONS = (1, 3, 5)
 """Hz at which an agent may decide; all divide the simulator's 15 Hz."""
 
 REDRAWS = ("nothing", "arm", "scene")
+POPULATIONS = ("idm", "recorded", "partners")
+PARTNER_RNGS = ("rewind", "advance")
 ACTIONS = ("choices", "continuous")
 FOLLOWING = ("timeout", "trial_count", "resample_window")
 
@@ -56,6 +58,24 @@ class TrialsConfig:
         'what is drawn anew for every trial of an episode, as a control: "nothing"; "arm", the type of traffic, with '
         'the scene kept; "scene", all but the type',
         choices=REDRAWS,
+    )
+    population: str = option(
+        "idm",
+        'who the other cars are: "idm", highway-env\'s, with what the scene\'s type says; "recorded", trajectories of '
+        'a file; "partners", some of them driven by frozen policies',
+        choices=POPULATIONS,
+    )
+    recording: str | None = option(
+        None, "CSV file of the recorded population: t, id, x, y, heading, speed (s, m, rad, m/s)"
+    )
+    partners: tuple[str, ...] = option(
+        (), "checkpoints, runs or shipped policies of this world, one of which is drawn for each partner"
+    )
+    partner_count: int = option(6, "cars that partners drive, the next ones ahead of the ego's start", low=1, high=20)
+    partner_rng: str = option(
+        "rewind",
+        '"rewind": partners draw the same random numbers in every trial of an episode; "advance": new ones',
+        choices=PARTNER_RNGS,
     )
     arms: tuple[int, ...] = option((), "types that are drawn, counted from 0; none given: all of the scene", low=0)
     show_arm: bool = option(False, "whether the type is part of the observation, as an oracle sees it")
@@ -102,6 +122,7 @@ class TrialsConfig:
                 f"k_scenarios = {self.k_scenarios} trials of scenario_length = {self.length} steps are more than "
                 f"{_MOST_STEPS} steps"
             )
+        self._check_population()
         if self.policy_frequency not in DECISIONS:
             raise UsageError(
                 f"environment config key 'policy_frequency' must be one of {', '.join(map(str, DECISIONS))} (Hz), not "
@@ -113,6 +134,16 @@ class TrialsConfig:
                 f"environment config key 'arms' must name different types of scene {self.scene!r}, 0 to {count - 1}, "
                 f"not {list(self.arms)}"
             )
+
+    def _check_population(self) -> None:
+        for name, needed in (("recording", "recorded"), ("partners", "partners")):
+            if bool(getattr(self, name)) != (self.population == needed):
+                raise UsageError(
+                    f"environment config key {name!r} goes with population={needed!r}, each with the other; population "
+                    f"is {self.population!r} and {name} {getattr(self, name)!r}"
+                )
+        if self.population != "idm" and self.scene == "courteous":
+            raise UsageError(f"scene 'courteous' is about IDM cars: population cannot be {self.population!r}")
 
     @property
     def length(self) -> int:
@@ -143,7 +174,8 @@ def trials_config(config: Mapping[str, Any] | None) -> TrialsConfig:
 
 def resolve_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the whole configuration as JSON knows it; errors as :func:`trials_config`."""
-    return {**dataclasses.asdict(trials_config(overrides)), "arms": list(trials_config(overrides).arms)}
+    config = trials_config(overrides)
+    return {**dataclasses.asdict(config), "arms": list(config.arms), "partners": list(config.partners)}
 
 
 def memory_use(config: Mapping[str, Any]) -> tuple[str, str]:

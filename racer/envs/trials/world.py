@@ -20,6 +20,9 @@ from racer.envs.highway.simulator import layout as at
 from racer.envs.trials.config import TrialsConfig
 from racer.envs.trials.metrics import episode_metrics
 from racer.envs.trials.observation import observation_space, observe
+from racer.envs.trials.partners import Partners
+from racer.envs.trials.population import Population
+from racer.envs.trials.recorded import Recorded
 from racer.envs.trials.scenes import HOLD, LANE_HALF, LANE_WIDTH, make_scene, make_simulator
 
 __all__ = ["ENDS", "TrialWorld", "WorldStep", "trial_spaces"]
@@ -79,6 +82,7 @@ class TrialWorld:
         self.scene = make_scene(config)
         self.simulator = make_simulator(config, num_envs, drawing)
         self.simulator.reset([0] * num_envs)
+        self.population = _population(config, num_envs, self.scene.distance)
         k = config.k_scenarios
         self._arms = np.array(config.arms or range(config.arm_count), np.int64)
         self._counts = {
@@ -155,7 +159,7 @@ class TrialWorld:
         """
         limbo, counts = self.removed, self._counts
         before = self.travelled.copy()
-        self.simulator.step(self._safe(np.asarray(actions), limbo), on_frame)
+        self._advance(self._safe(np.asarray(actions), limbo), on_frame)
         counts["clock"] += ~limbo
         counts["steps"] += ~limbo
         counts["window"] += 1
@@ -205,16 +209,38 @@ class TrialWorld:
         for generator, words in zip(generators, saved, strict=True):
             generator.bit_generator.state = words
 
+    def _advance(self, actions: NDArray[Any], on_frame: Callable[[], None] | None) -> None:
+        """Let everybody drive for a step."""
+        simulator, population = self.simulator, self.population
+        population.choose(simulator, self.clock)
+        if not population.moves:
+            simulator.step(actions, on_frame)
+            return
+        frames = self.clock * int(simulator.parameters.wholes[at.FRAMES])
+
+        def move() -> None:
+            frames[:] += 1
+            population.move(simulator, frames)
+            if on_frame is not None:
+                on_frame()
+
+        simulator.step(actions, move)
+        frames += 1
+        population.move(simulator, frames)
+        simulator.show(np.arange(self.num_envs))
+
     def _own(self) -> dict[str, NDArray[Any]]:
-        return {**self._counts, **self._drawn, **self._reals}
+        return {**self._counts, **self._drawn, **self._reals, **self.population.arrays()}
 
     def _check(self, own: Mapping[str, NDArray[Any]]) -> None:
         config = self.config
         limits = {"trial": config.k_scenarios, "clock": config.length + 1, "window": config.window + 1, "removed": 2}
         limits |= {"steps": config.window + 1, "arms": config.arm_count, "seeds": _MOST_SEED, "scores": 2}
         limits |= {f"ends/{name}": config.k_scenarios + 1 for name in ENDS}
+        ranges = {name: (0, limit) for name, limit in limits.items()} | self.population.limits()
         for name, values in own.items():
-            sound = np.isfinite(values) if name in self._reals else (values >= 0) & (values < limits[name])
+            low, high = ranges.get(name, (-np.inf, np.inf))
+            sound = np.isfinite(values) & (values >= low) & (values < high)
             if not sound.all():
                 raise UsageError(f"the state's {name!r} holds {values[~sound][0]}, which no episode reaches")
 
@@ -223,7 +249,9 @@ class TrialWorld:
         simulator, arms, trial = self.simulator, self.arm, self.trial
         simulator.reset([int(self._drawn["seeds"][i, trial[i]]) for i in indices], indices)
         for i in indices:
-            self.scene.begin(simulator, int(i), int(self._drawn["seeds"][i, trial[i]]), int(arms[i]))
+            seed = int(self._drawn["seeds"][i, trial[i]])
+            self.scene.begin(simulator, int(i), seed, int(arms[i]))
+            self.population.begin(simulator, int(i), seed, int(trial[i]))
         simulator.show(indices)
         self._counts["clock"][indices] = 0
         self._reals["start"][indices] = simulator.ego_position[indices, 0]
@@ -273,6 +301,12 @@ class TrialWorld:
         if actions.shape != (self.num_envs, 2) or not np.isfinite(actions).all():
             raise UsageError(f"actions must be finite numbers [{self.num_envs}, 2], got shape {list(actions.shape)}")
         return np.where(limbo[:, None], 0.0, actions)
+
+
+def _population(config: TrialsConfig, num_envs: int, distance: float) -> Population:
+    if config.population == "partners":
+        return Partners(config, num_envs, distance)
+    return Recorded(config, num_envs) if config.population == "recorded" else Population()
 
 
 def _like(state: Mapping[str, NDArray[Any]], name: str, own: NDArray[Any]) -> NDArray[Any]:

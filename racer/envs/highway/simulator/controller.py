@@ -78,8 +78,10 @@ def meta_action(
 
 
 @kernel
-def drive_meta_ego(real: np.ndarray, whole: np.ndarray) -> None:
-    """Store the steering and the (unclipped) acceleration of the discrete ego."""
-    speed = real[SPEED, 0]
-    real[STEERING, 0] = lane_keeping_steering(real[Y, 0], real[HEADING, 0], speed, whole[TARGET_LANE, 0])
-    real[ACCELERATION, 0] = KP_A * (real[TARGET_SPEED, 0] - speed)
+def obey_targets(real: np.ndarray, whole: np.ndarray, vehicle: int) -> None:
+    """Store the steering and the (unclipped) acceleration of a car that choices drive: the discrete ego is one."""
+    speed = real[SPEED, vehicle]
+    real[STEERING, vehicle] = lane_keeping_steering(
+        real[Y, vehicle], real[HEADING, vehicle], speed, whole[TARGET_LANE, vehicle]
+    )
+    real[ACCELERATION, vehicle] = KP_A * (real[TARGET_SPEED, vehicle] - speed)

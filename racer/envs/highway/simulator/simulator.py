@@ -14,7 +14,7 @@ from racer.envs.highway.simulator.config import Observation, Parameters
 from racer.envs.highway.simulator.generator import seeded_state
 from racer.envs.highway.simulator.readers import not_covered
 from racer.envs.highway.simulator.states import check_generator, checked_state
-from racer.envs.highway.simulator.step import observe_batch, reset_batch, settle_scene, step_batch
+from racer.envs.highway.simulator.step import observe_batch, place_batch, reset_batch, settle_scene, step_batch
 
 if TYPE_CHECKING:
     from racer.envs.highway.simulator.drawing import SceneViewer
@@ -324,9 +324,24 @@ class HighwaySimulator:
         return self._real[:, :, 0].T, self._whole[:, :, 0].T
 
     @property
+    def packed(self) -> tuple[np.ndarray, np.ndarray]:
+        """All states, ``[E, REALS, V]`` and ``[E, WHOLES, V]``, rows as in ``layout``: views, as the results are.
+
+        Targets of driven cars may be written at any time; positions need :meth:`set_scene` or :meth:`place`.
+        """
+        return self._real, self._whole
+
+    @property
     def time(self) -> np.ndarray:
         """``[E]`` s since each environment's reset."""
         return self._clock[:, at.TIME]
+
+    def place(self, places: np.ndarray) -> None:
+        """Put every replayed car where it is to be, ``[E, 4, V]``: x, y (m), heading (rad), speed (m/s).
+
+        Columns of other cars are not read. Observations are those before until the next step or :meth:`show`.
+        """
+        place_batch(self._real, self._whole, places, self.parameters.wholes)
 
     # states and scenes
 
@@ -389,10 +404,10 @@ class HighwaySimulator:
         Args:
             index: the environment; it must have been reset.
             fields: arrays ``[V]`` by name: ``x``, ``y`` (m), ``heading`` (rad), ``speed`` (m/s), ``steering`` (rad),
-                ``acceleration`` (m/s2), ``target_speed`` (m/s), ``exponent``, ``timer`` (s), ``guard`` (1: an IDM
-                car that lets nobody in), ``target_lane``, ``crashed``. What is not named keeps its value; closest
-                lanes follow from the positions, and pending impacts are dropped. Observations are those of the last
-                reset or step until the next, or :meth:`show`.
+                ``acceleration`` (m/s2), ``target_speed`` (m/s), ``exponent``, ``timer`` (s), ``guard`` (who decides for
+                a car: ``layout.IDM``, ``GUARDING``, ``DRIVEN`` or ``REPLAYED``), ``target_lane``, ``crashed``. What is
+                not named keeps its value; closest lanes follow from the positions, and pending impacts are dropped.
+                Observations are those of the last reset or step until the next, or :meth:`show`.
 
         Raises:
             UsageError: for an unknown name or a wrong shape.

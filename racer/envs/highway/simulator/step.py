@@ -10,18 +10,21 @@ import numpy as np
 
 from racer.envs.highway.simulator.collision import collide_all
 from racer.envs.highway.simulator.compiled import entry, merged
-from racer.envs.highway.simulator.controller import drive_meta_ego, meta_action
+from racer.envs.highway.simulator.controller import meta_action, obey_targets
 from racer.envs.highway.simulator.kinematics import integrate
 from racer.envs.highway.simulator.lanes import closest_lane
 from racer.envs.highway.simulator.layout import (
     ACCELERATION,
     COS,
+    CRASHED,
     DT,
     EGO,
     EGO_KIND,
     EGO_MAX_SPEED,
     EGO_META,
     EGO_MIN_SPEED,
+    GUARD,
+    HAS_IMPACT,
     HEADING,
     LANE,
     LANES,
@@ -30,9 +33,12 @@ from racer.envs.highway.simulator.layout import (
     OBSERVED_ROWS,
     ORDER,
     POLICY_DT,
+    REPLAYED,
     SIN,
+    SPEED,
     STEERING,
     STEPS,
+    TARGET_LANE,
     TIME,
     TIMER,
     VEHICLES,
@@ -60,7 +66,7 @@ def advance_frame(
     dt = reals[DT]
     lanes = wholes[LANES]
     if wholes[EGO_KIND] == EGO_META:
-        drive_meta_ego(real, whole)
+        obey_targets(real, whole, EGO)
     drive_traffic(real, whole, reals, wholes)
     integrate(real, whole, EGO, dt, reals[EGO_MIN_SPEED], reals[EGO_MAX_SPEED], lanes)
     for vehicle in range(1, n):
@@ -159,6 +165,32 @@ def observe_batch(
     n = wholes[VEHICLES]
     for e in indices:
         observe(real[e], whole[e], rng[e], n, spec, ranges, observations[e])
+
+
+@entry
+def place_batch(real: np.ndarray, whole: np.ndarray, places: np.ndarray, wholes: np.ndarray) -> None:
+    """Put every replayed car where it is to be.
+
+    Args:
+        places: ``[E, 4, V]``: x, y (m), heading (rad), speed (m/s); columns of other cars are not read.
+    """
+    for e in range(real.shape[0]):
+        for vehicle in range(1, wholes[VEHICLES]):
+            if real[e, GUARD, vehicle] != REPLAYED:
+                continue
+            heading = places[e, 2, vehicle]
+            real[e, X, vehicle] = places[e, 0, vehicle]
+            real[e, Y, vehicle] = places[e, 1, vehicle]
+            real[e, HEADING, vehicle] = heading
+            real[e, COS, vehicle] = cosine(heading)
+            real[e, SIN, vehicle] = sine(heading)
+            real[e, SPEED, vehicle] = places[e, 3, vehicle]
+            lane = closest_lane(real[e, X, vehicle], real[e, Y, vehicle], heading, wholes[LANES])
+            whole[e, LANE, vehicle] = lane
+            whole[e, TARGET_LANE, vehicle] = lane
+            whole[e, CRASHED, vehicle] = 0
+            whole[e, HAS_IMPACT, vehicle] = 0
+        sort_vehicles(real[e], whole[e], wholes[VEHICLES])
 
 
 @entry

@@ -1,6 +1,7 @@
 """The other cars: IDM or linear car following, MOBIL lane changes (highway_env/vehicle/behavior.py).
 
-A car may be made a guard, which highway-env does not know: see :func:`closing_up`. None is one by itself.
+A car may be made a guard (:func:`closing_up`), driven by the choices of somebody else, or replayed, none of which
+highway-env knows. None is any of these by itself.
 
 MOBIL's politeness is 0, so the terms of the followers' gains are multiplied by zero and need no evaluation;
 the accelerations of both models ignore the rear vehicle.
@@ -13,7 +14,7 @@ import math
 import numpy as np
 
 from racer.envs.highway.simulator.compiled import inlined, kernel, merged
-from racer.envs.highway.simulator.controller import lane_keeping_steering
+from racer.envs.highway.simulator.controller import lane_keeping_steering, obey_targets
 from racer.envs.highway.simulator.lanes import is_reachable
 from racer.envs.highway.simulator.layout import (
     ACC_MAX,
@@ -25,6 +26,7 @@ from racer.envs.highway.simulator.layout import (
     COS,
     CRASHED,
     DISTANCE_WANTED,
+    DRIVEN,
     EGO,
     EGO_KIND,
     EGO_META,
@@ -40,6 +42,7 @@ from racer.envs.highway.simulator.layout import (
     GUARD_BRAKING,
     GUARD_GAP,
     GUARD_SIDE,
+    GUARDING,
     HEADING,
     LANE,
     LANE_CHANGE_DELAY,
@@ -240,6 +243,14 @@ def drive(
 ) -> int:
     """Decide one car's target lane, steering and acceleration; returns the new ``count`` of CHANGING."""
     linear = wholes[TRAFFIC_KIND] == TRAFFIC_LINEAR
+    if not linear and real[GUARD, vehicle] >= DRIVEN:
+        if real[GUARD, vehicle] == DRIVEN:
+            obey_targets(real, whole, vehicle)
+        else:
+            # Straight on until it is put into its next place.
+            real[STEERING, vehicle] = 0.0
+            real[ACCELERATION, vehicle] = 0.0
+        return count
     tau = reals[TIME_WANTED]
     n = wholes[VEHICLES]
     brute = wholes[BRUTE_FORCE]
@@ -271,7 +282,7 @@ def drive(
     if target != lane:
         leader = front(real, whole, vehicle, target, n, brute)
         value = min(value, own_acceleration(real, linear, vehicle, leader, tau, free))
-    if not linear and real[GUARD, vehicle] != 0.0 and ego_noses_in(real, vehicle):
+    if not linear and real[GUARD, vehicle] == GUARDING and ego_noses_in(real, vehicle):
         value = closing_up(real, whole, vehicle, lane, own_front, n, brute)
     real[ACCELERATION, vehicle] = clip(value, -ACC_MAX, ACC_MAX)
     return count
