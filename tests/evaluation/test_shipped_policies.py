@@ -51,7 +51,7 @@ def highway(mean_return: float, forward_speed: float, collision_rate: float, wor
 
 FLOORS = {
     "highway-cautious": highway(mean_return=40.0, forward_speed=34.0, collision_rate=0.25, worst_exploit=0.0),
-    "highway-cvar": highway(mean_return=46.0, forward_speed=36.0, collision_rate=0.2, worst_exploit=0.0),
+    "highway-cvar": highway(mean_return=48.0, forward_speed=36.5, collision_rate=0.15, worst_exploit=0.0),
     "highway-ppo": highway(mean_return=45.0, forward_speed=37.0, collision_rate=0.45, worst_exploit=0.0),
     # The feed-forward controller that it corrects misses this.
     "lateral-synthetic": Floor({}, {"mean_total_cost": 45.0}),
@@ -127,10 +127,10 @@ RETURNS = {
         "0x1.bca099784b013p+5", "0x1.b5078c796c785p+5", "0x1.bc9d0b46fd415p+5", "0x1.8c3840d531ffep+5",
     ),
     ("highway-cvar", "deterministic"): (
-        "0x1.c4550d55dcd50p+5", "0x1.c7797c4df5b56p+5", "0x1.adf9c69843618p+5", "0x1.cd82af068b4f7p+5",
+        "0x1.e783633798ffbp+5", "0x1.e7ad3746fd3a0p+5", "0x1.de5a107301ed7p+5", "0x1.d1a5a0a6e3039p+5",
     ),
     ("highway-cvar", "sampled"): (
-        "0x1.ace6ed68e2296p+5", "0x1.ca01660b4ff9ap+5", "0x1.84d56ff410b9bp+3", "0x1.c1c83d5d46016p+5",
+        "0x1.e40988a384f46p+5", "0x1.e38c3012f3c38p+5", "0x1.d8eab90f36ee8p+5", "0x1.d09fe19a4603fp+5",
     ),
     ("highway-ppo", "deterministic"): (
         "0x1.9109f3af132dbp+4", "0x1.015a716a7a2d2p+6", "0x1.f63a4ea84b9cdp+5", "0x1.f2f203eb954f8p+5",
