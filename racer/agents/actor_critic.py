@@ -57,6 +57,14 @@ class ActorCriticConfig(AgentConfig):
         None, "See lr_schedule; None in a program: two fifths of the run's gradient steps.", low=1, swept=True
     )
     final_lr_fraction: float = option(0.0, "See lr_schedule.", low=0.0, high=1.0, swept=True)
+    average_actor: bool = option(
+        False,
+        "Whether the policy that acts and is saved is the mean of the actor's weights since average_begin gradient "
+        "steps (Izmailov et al. 2018, arXiv 1803.05407); until then it is the actor itself.",
+    )
+    average_begin: int | None = option(
+        None, "See average_actor; None in a program: four fifths of the run's gradient steps.", low=0, swept=True
+    )
     actor_hidden_dims: tuple[int, ...] = option((256, 256), "Widths of the actor's hidden layers.", empty=False)
     critic_hidden_dims: tuple[int, ...] = option((256, 256), "Widths of each critic's hidden layers.", empty=False)
     discount: float = option(0.99, "Factor on the next step's return.", above=0.0, high=1.0, swept=True)
@@ -88,7 +96,8 @@ class ActorCriticConfig(AgentConfig):
 
     def fitted(self, transitions: int, gradient_steps: int) -> Self:
         """See :class:`racer.agents.learner.AgentConfig`."""
-        lengths = {"lr_decay_begin": 3 * gradient_steps // 5, "lr_decay_steps": 2 * gradient_steps // 5}
+        fifths = {"lr_decay_begin": 3, "lr_decay_steps": 2, "average_begin": 4}
+        lengths = {name: count * gradient_steps // 5 for name, count in fifths.items()}
         return filled(self, lengths)
 
     def check_utd_ratio(self, utd_ratio: int) -> None:
@@ -150,7 +159,7 @@ class ActorCriticStatic(Static):
         actor_key, critic_key, rng = jax.random.split(key, 3)
         critic = self.ensemble.init(critic_key)
         return {
-            "actor": trainable(adam, self.policy.init(actor_key, self.start)),
+            "actor": trainable(adam, self.policy.init(actor_key, self.start), average=self.config.average_actor),
             "critic": trainable(adam, critic),
             "target_critic": jax.tree.map(jnp.copy, critic),
             "temp": log_scalar(self.config.init_temperature),
@@ -192,6 +201,8 @@ class ActorCriticLearner(BaseLearner):
         interfaces.need_numbers("an actor-critic")
         if config.lr_schedule != "constant":
             need_lengths(config, "lr_schedule", ("lr_decay_begin", "lr_decay_steps"))
+        if config.average_actor:
+            need_lengths(config, "average_actor", ("average_begin",))
         learned = None if action_range.index is None else interfaces.names[action_range.index]
         policy = agent_policy(
             config, interfaces, "squashed_gaussian", config.actor_hidden_dims, "relu",
@@ -331,7 +342,21 @@ def step_fraction(static: ActorCriticStatic, hyper: Hyper, gradient_steps: jax.A
     )
 
 
-def finished(state: Any, rng: jax.Array, refused: jax.Array, info: Info) -> tuple[Any, Info]:
-    """Return the state with the next random key and the count of refused steps, and all scalars to log."""
+def finished(
+    hyper: Hyper, state: Any, rng: jax.Array, utd_ratio: int, refused: jax.Array, info: Info
+) -> tuple[Any, Info]:
+    """Return the state at the end of an update: key, count of refused steps and the actor's mean; and scalars to log.
+
+    Args:
+        hyper: numbers.
+        state: after the update's steps.
+        rng: the next random key.
+        utd_ratio: critic steps that the update took.
+        refused: steps that were not taken, int32.
+        info: scalars to log.
+    """
     counted = state._replace(rng=rng, nonfinite_updates=state.nonfinite_updates + refused)
+    if state.actor.average is not None:
+        since = state.gradient_steps.astype(jnp.float32) - hyper.average_begin
+        counted = counted._replace(actor=state.actor.averaged(utd_ratio / jnp.maximum(since, utd_ratio)))
     return counted, {**info, "nonfinite_updates": refused}

@@ -198,7 +198,7 @@ def update(
     last = minibatches["observations"][-static.config.policy_steps :]
     state, policy_info, policy_refused = policy_steps(partial(policy_step, static, hyper), state, last, policy_key)
     state, multiplier_info = _multiplier_step(hyper, state, info)
-    return finished(state, rng, refused + policy_refused, {**info, **policy_info, **multiplier_info})
+    return finished(hyper, state, rng, utd_ratio, refused + policy_refused, {**info, **policy_info, **multiplier_info})
 
 
 def _drawn_levels(static: DistributionalStatic, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array | None:

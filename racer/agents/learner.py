@@ -270,9 +270,13 @@ class BaseLearner:
     def with_components(self, arrays: Mapping[str, np.ndarray]) -> Self:
         """Return this agent with the components of ``arrays``: what another one of its kind learnt.
 
-        Random key and counts, and with them schedules, stay this agent's own.
+        Random key and counts, and with them schedules, stay this agent's own. A mean of the weights that this agent
+        keeps and the other one did not begins at the other's weights.
         """
-        return self._with(replaced_components(self.state, restore_state(self.state, arrays), self.components))
+        means = {name: name.replace("/average/", "/params/", 1) for name in self.state_arrays() if "/average/" in name}
+        missing = {name: arrays[own] for name, own in means.items() if name not in arrays and own in arrays}
+        known = {**arrays, **missing}
+        return self._with(replaced_components(self.state, restore_state(self.state, known), self.components))
 
     def _with(self, state: Any) -> Self:
         return replace(self, state=state)
@@ -290,10 +294,10 @@ class BaseLearner:
 
 
 def acting_params(cls: type[BaseLearner], static: Any, state: Any) -> dict[str, jax.Array]:
-    """Return what ``Policy.act`` takes: the actor's parameters, and of numbers the action range."""
+    """Return what ``Policy.act`` takes: the actor's parameters or their mean, and of numbers the action range."""
     bounds = cls.bounds(static, state)
     ends = {} if bounds is None else {"action_low": bounds[0], "action_high": bounds[1]}
-    return {**state.actor.params, **ends}
+    return {**state.actor.kept, **ends}
 
 
 _published = jax.jit(acting_params, static_argnums=(0, 1), compiler_options=QUICK_TO_COMPILE)

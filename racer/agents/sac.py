@@ -110,7 +110,7 @@ def update(
     state, info, refused = critic_steps(partial(_critic_loss, static, hyper), static, hyper, state, rows)
     last = minibatches["observations"][-static.config.policy_steps :]
     state, policy_info, policy_refused = policy_steps(partial(_policy_step, static, hyper), state, last, policy_key)
-    return finished(state, rng, refused + policy_refused, {**info, **policy_info})
+    return finished(hyper, state, rng, utd_ratio, refused + policy_refused, {**info, **policy_info})
 
 
 def critic_rows(

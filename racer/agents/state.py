@@ -27,10 +27,22 @@ S = TypeVar("S")
 
 
 class Trainable(NamedTuple):
-    """Parameters and the state of their optimizer."""
+    """Parameters and the state of their optimizer.
+
+    Attributes:
+        params: what is trained.
+        opt_state: of its optimizer.
+        average: mean of ``params`` over training steps, where one is kept; else None.
+    """
 
     params: Any
     opt_state: Any
+    average: Any = None
+
+    @property
+    def kept(self) -> Any:
+        """What is used once trained: the mean of the parameters, where one is kept."""
+        return self.params if self.average is None else self.average
 
     def step(
         self,
@@ -54,12 +66,22 @@ class Trainable(NamedTuple):
             decayed = _decayed(self.params)
             directions = jax.tree.map(lambda d, p, yes: d + decay * p if yes else d, directions, self.params, decayed)
         params = jax.tree.map(lambda p, d: p - rate * d, self.params, directions)
-        return jax.tree.map(lambda new, old: jnp.where(accept, new, old), Trainable(params, opt_state), self)
+        stepped = self._replace(params=params, opt_state=opt_state)
+        return jax.tree.map(lambda new, old: jnp.where(accept, new, old), stepped, self)
 
 
-def trainable(optimizer: optax.GradientTransformation, params: Any) -> Trainable:
-    """Return fresh optimizer state around ``params``."""
-    return Trainable(params, optimizer.init(params))
+    def averaged(self, share: jax.Array) -> Trainable:
+        """Return this with ``share`` (in [0, 1]) of the way from the mean to the parameters gone.
+
+        With shares 1, 1/2, 1/3, ... it is the plain mean of what the parameters were at each call.
+        """
+        average = jax.tree.map(lambda mean, new: mean + share * (new - mean), self.average, self.params)
+        return self._replace(average=average)
+
+
+def trainable(optimizer: optax.GradientTransformation, params: Any, *, average: bool = False) -> Trainable:
+    """Return fresh optimizer state around ``params``, with their mean beside them if ``average``."""
+    return Trainable(params, optimizer.init(params), jax.tree.map(jnp.copy, params) if average else None)
 
 
 adam = optax.chain(optax.scale_by_adam())

@@ -150,7 +150,8 @@ FITTED_DISTRIBUTIONAL: dict[str, Any] = {
     "noise_correlation": 0.85, "target_entropy": -2.0, "init_temperature": 0.1, "policy_steps": 4,
     "actor_hidden_dims": (128, 128), "critic_hidden_dims": (128, 128), "learned_action_initial_limit": 0.1,
     "learned_action": "none", "limits_lr": 2.5e-6, "cvar_warmup_steps": 20_000, "q_entropy_target_diff": None,
-    "lr_schedule": "linear", "final_lr_fraction": 0.1, "view": "lane_slots", "controller": "targets",
+    "lr_schedule": "linear", "final_lr_fraction": 0.1, "encoder": {"kind": "attention"}, "controller": "targets",
+    "observation_scale": (1.0, 0.03, 0.25, 0.1, 0.25, 8.0), "average_actor": True,
     "initial_action": {"target_speed": 0.5}, "risk_conditioned": True,
 }  # fmt: skip
 

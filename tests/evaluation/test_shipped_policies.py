@@ -57,8 +57,12 @@ FLOORS = {
     "lateral-synthetic": Floor({}, {"mean_total_cost": 45.0}),
     "sparse-highway": highway(mean_return=92.0, forward_speed=36.0, collision_rate=0.2, worst_exploit=0.1),
     # Without a memory of earlier trials a quarter of them is the most.
-    "trials-hidden-lane": Floor({"trial_3_score": 0.6, "mean_ada_delta_trial_3_minus_0": 0.3}, {}),
+    "trials-hidden-lane": Floor({"trial_3_score": 0.7, "mean_ada_delta_trial_3_minus_0": 0.4}, {}),
 }
+
+
+PARTNERS = [f"trials-partner-{temper}" for temper in ("0.05", "0.1", "0.2", "0.5")]
+"""Drivers of other cars, the calmest first. Idling gets them as far as they get: what counts is how they differ."""
 
 
 def evaluate(name: str, params_of=dict) -> EvaluationResult:
@@ -74,7 +78,8 @@ def shuffled(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_every_shipped_policy_has_a_floor():
-    assert sorted(FLOORS) == sorted(path.name for path in POLICIES.iterdir() if (path / "README.md").exists())
+    shipped = sorted(path.name for path in POLICIES.iterdir() if (path / "README.md").exists())
+    assert sorted([*FLOORS, *PARTNERS]) == shipped
 
 
 @pytest.mark.parametrize("name", FLOORS)
@@ -88,7 +93,23 @@ def test_a_policy_that_lost_what_it_learnt_misses_the_floor(name):
     assert not FLOORS[name].is_reached(evaluate(name, shuffled))
 
 
-@pytest.mark.parametrize("name", FLOORS)
+def test_partners_are_of_different_temper():
+    """Drawing their choices, as they do at the wheel of other cars, in one trial each."""
+    crashed = []
+    for name in PARTNERS:
+        trained = load_policy(POLICIES / name)
+        seeds = evaluation_seeds(100, FIRST_UNWATCHED_SEED)
+        result = evaluate_policy(
+            trained.policy, trained.params, trained.world, trained.env_config, seeds, num_envs=50, deterministic=False
+        )
+        crashed.append(result.aggregate["mean_n_trials_crashed"])
+    # 100 episodes: a share of 0.2 is off by 0.04 (standard error). Found: 0.04, 0.09, 0.18, 0.28.
+    assert crashed[0] < 0.12
+    assert crashed[3] > 0.18
+    assert crashed[3] > crashed[1] + 0.05 > crashed[0]
+
+
+@pytest.mark.parametrize("name", [*FLOORS, *PARTNERS])
 def test_a_shipped_policy_is_small_and_tells_its_figures(name):
     files = [path for path in (POLICIES / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MEGABYTE

@@ -142,6 +142,37 @@ def test_a_memory_reaches_later_steps_and_ends_with_its_episode(memory):
     assert changed.tolist() == [True, True, True, True, False, False]
 
 
+@pytest.mark.parametrize("memory", ["transformer", "short transformer"])
+def test_what_is_masked_has_weight_zero_and_one_rows_reset_is_nobody_elses(memory):
+    """Rows with caches of different fill: what an agent has not written in this episode has weight exactly 0."""
+    policy, rows = make_policy("tanh_gaussian", MEMORIES[memory]), 3
+    params, length = params_of(policy), MEMORIES[memory]["length"]
+    now = policy.initial_memory(rows)
+    for t in range(7):
+        _, after, _ = policy.act(params, observations_of(rows, seed=30 + t), now, None, deterministic=True)
+        # The second agent is in limbo now and then, the third one's episode ends.
+        after = merged(np.array([True, t not in (1, 4), True]), after, now)
+        now = cleared(after, np.array([False, False, t == 2]))
+    assert now["position"].tolist() == [7.0, 5.0, 4.0]
+    observations = observations_of(rows, seed=50)
+    weights = policy.attention(params, observations, now)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
+    for i, position in enumerate((7, 5, 4)):
+        written = min(position + 1, length)
+        assert (weights[i, :, :, :written] > 0.0).all()
+        assert (weights[i, :, :, written:] == 0.0).all()
+    reset = cleared(now, np.array([False, True, False]))
+    assert reset["position"].tolist() == [7.0, 0.0, 4.0]
+    again = policy.attention(params, observations, reset)
+    np.testing.assert_array_equal(again[[0, 2]], weights[[0, 2]])
+    assert (again[1, :, :, 1:] == 0.0).all()
+    # Garbage in masked slots reaches nobody.
+    dirty = {name: np.array(value) for name, value in now.items()}
+    dirty["values"][2, :, :, 5:] = 1e6
+    acted = [policy.act(params, observations, m, None, deterministic=True)[2]["draws"] for m in (now, dirty)]
+    np.testing.assert_array_equal(acted[0], acted[1])
+
+
 def test_correlated_noise_remembers_and_begins_anew_with_an_episode():
     policy = make_policy("squashed_gaussian", noise_correlation=0.9)
     params, rng = params_of(policy), np.random.default_rng(0)

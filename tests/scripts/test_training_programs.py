@@ -77,7 +77,7 @@ WRONG = [
     (STATES, ["--config", CONFIG, "--config.env.observation.type=OccupancyGrid"], "'Kinematics'"),
     (STATES, ["--config", CONFIG, "--config.env.scenario=highway-v1"], "'highway-v0'"),
     (STATES, ["--config", PPO_CONFIG, "--num_envs", "3", "--config.num_minibatches=5"], "do not divide"),
-    (STATES, ["--config", f"{STUDY_CONFIG}:ppo"], "cvar, sac"),
+    (STATES, ["--config", f"{STUDY_CONFIG}:ppo"], "cvar, house, sac"),
     (STATES, ["--config", CONFIG, "extra"], "unexpected argument"),
     (STATES, ["--resume", "policies/none-such"], "no run to resume"),
     (STATES, ["--resume", "policies/highway-ppo", "--start_from", "policies/highway-ppo"], "--start_from is for new"),

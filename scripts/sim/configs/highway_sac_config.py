@@ -33,6 +33,11 @@ def get_config() -> ml_collections.ConfigDict:
     # Share of the first step sizes that is left in the end.
     config.final_lr_fraction = 0.0
 
+    # Whether the policy that acts and is saved is the mean of the actor's weights since average_begin gradient steps.
+    config.average_actor = False
+    # Gradient steps before the mean begins; None: four fifths of the run's.
+    config.average_begin = config_dict.placeholder(int)
+
     # Widths of the policy's hidden layers.
     config.actor_hidden_dims = (256, 256)
     # Widths of each critic's hidden layers.

@@ -83,6 +83,7 @@ def test_rows_that_are_no_transitions_teach_nothing(memory: str) -> None:
     second, changed_info = other.update(changed)
     assert same(state_of(first), state_of(second))
     assert all(np.isfinite(np.asarray(value)) for value in info.values())
+    assert all(np.isfinite(value).all() for value in state_of(first).values())
     assert {k: float(v) for k, v in info.items()} == {k: float(v) for k, v in changed_info.items()}
     assert int(first.state.transitions) == int(rollout["valid"].sum())
 

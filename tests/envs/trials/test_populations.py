@@ -136,6 +136,26 @@ def test_partners_drive_other_than_the_cars_they_replace_and_the_rest_do_not_at_
     assert (np.abs(speeds[0] - speeds[1])[1:4] > 0.1).all()
 
 
+def test_what_partners_do_is_not_the_egos(partners):
+    env = make(6, population="partners", partners=partners, partner_count=20, scenario_length=60)
+    env.reset(seed=list(range(6)))
+    unharmed, episodes = 0, []
+    for _ in range(60 * TRIALS):
+        infos = env.step(np.full(6, IDLE))[4]
+        wrecked = env.world.simulator.packed[1][:, at.CRASHED, 1:].any(axis=1)
+        unharmed += int((wrecked & ~infos["crashed"] & ~infos["trial_end"]).sum())
+        if "final_info" in infos:
+            metrics = {k: v for k, v in infos["final_info"]["episode_metrics"].items() if k[0] != "_"}
+            episodes += [{k: v[i] for k, v in metrics.items()} for i in np.flatnonzero(infos["_final_info"])]
+    assert unharmed > 10
+    assert len(episodes) >= 6
+    for episode in episodes:
+        ends = [episode[f"n_trials_{name}"] for name in ("goal_reached", "crashed", "timed_out", "missed")]
+        assert sum(ends) == episode["n_trials_completed"] == TRIALS
+        assert sum(episode[f"trial_{k}_score"] for k in range(TRIALS)) == ends[0]
+        assert episode["length"] <= 60 * TRIALS
+
+
 def test_a_state_with_partners_is_restored_bit_for_bit(partners):
     env = make(3, population="partners", partners=partners)
     script = np.random.default_rng(1).integers(5, size=(40, 3))
