@@ -50,7 +50,7 @@ lint: setup
 docs: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
 	$(BIN)/python -m mkdocs build --quiet
-	@echo "open build/site/index.html"
+	@echo "open build/site/index.html; its search needs a server: $(BIN)/python -m http.server --directory build/site"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
