@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from cluster_kit import Nodes, actors, drivers, ray_pool, wait_until
 from service_kit import make_service
@@ -348,6 +349,7 @@ def test_a_driver_killed_again_and_again_loses_and_repeats_nothing():
             for _ in range(3):
                 run.at_work(2)
                 run.goes_on()
+                assert all(psutil.pid_exists(pid) for pid in run.service.pool.worker_pids())
                 drivers()[0].kill()
                 wait_until(lambda: run.error or run.metric("workers_alive") == 0, 60, "the loss is noticed")
             run.at_work(2)
