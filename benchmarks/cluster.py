@@ -78,17 +78,14 @@ class FarNode:
         return statistics.median(rates[1:])
 
 
-def compare(args: argparse.Namespace, cluster: Any, steps: int) -> dict[str, Any]:
+def compare(args: argparse.Namespace, on_ray: Any, steps: int) -> dict[str, Any]:
     """Let both pools take turns; return medians."""
-    from racer.distributed.cluster.pool import RayPool
-    from racer.distributed.config import BackendConfig
     from racer.distributed.processes.messages import batch_to_bytes
     from racer.envs.highway import make_vector_env
 
     factory = functools.partial(make_vector_env, {"engine": args.engine}, args.envs)
     env = factory()
     agent = build_agent(env)
-    on_ray = functools.partial(RayPool, cluster=cluster, backend=BackendConfig("ray"))
     local = Workers(factory, env, agent, COUNT, steps)
     remote = Workers(factory, env, agent, COUNT, steps, on_ray)
     turns: dict[str, list[dict[str, float]]] = {"local": [], "ray": []}
@@ -170,6 +167,8 @@ def predict(row: dict[str, Any], updates: float, network: float) -> list[dict[st
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure in a cluster of two nodes on this machine."""
     from racer.distributed.cluster.connection import connect, prepare
+    from racer.distributed.cluster.driver_pool import driven
+    from racer.distributed.config import BackendConfig
 
     prepare(None)
     import ray
@@ -179,9 +178,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes.add_node(num_cpus=0, resources={"far": 1}, object_store_memory=STORE)
-        with connect(nodes.address) as cluster:
+        with connect(nodes.address):
             transfer = FarNode(ray).bytes_per_second(args.repetitions)
-            rows = [compare(args, cluster, steps) for steps in args.steps or [32]]
+        rows = []
+        for steps in args.steps or [32]:
+            with driven(BackendConfig("ray", ray_address=nodes.address), COUNT) as on_ray:
+                rows.append(compare(args, on_ray, steps))
     finally:
         nodes.shutdown()
     updates = update_rate(args)

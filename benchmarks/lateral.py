@@ -97,6 +97,15 @@ def row(name: str, costs: np.ndarray) -> dict[str, Any]:
             "jerk": jerk}  # fmt: skip
 
 
+def worst(totals: np.ndarray, count: int = 5) -> dict[str, float]:
+    """Print the costliest routes, and return what each adds to the mean: a long tail rests on few of them."""
+    places = np.argsort(-totals)[:count]
+    shares = {f"test {place}": float(totals[place]) / len(totals) for place in places}
+    listed = ", ".join(f"{name} ({share:.2f})" for name, share in shares.items())
+    print(f"  costliest routes (share in the mean): {listed}", flush=True)
+    return shares
+
+
 def controllers(args: argparse.Namespace) -> dict[str, Any]:
     """Score the controllers that nobody trained."""
     bench = Bench(args)
@@ -129,7 +138,7 @@ def policies(args: argparse.Namespace) -> dict[str, Any]:
         rows = {}
         for name, draws in streams.items():
             costs = bench.costs(make, draws)
-            rows[name] = row(f"{path}, {name}", costs)
+            rows[name] = {**row(f"{path}, {name}", costs), "worst": worst(costs[0])}
             if name == "salted" and reference is not None:
                 less = reference[0] - costs[0]
                 low, high = mean_interval(less)

@@ -345,6 +345,9 @@ def _finite_rows(values: np.ndarray) -> np.ndarray:
 
 def _carried(before: Memory, after: Memory, valid: np.ndarray, forget: np.ndarray) -> Memory:
     """Return the memory after a row: ``before`` where it was no transition, zeros where it is to be forgotten."""
+    if valid.all() and not forget.any():
+        # A trial that ends leaves all as it is, and a transformer's memory is large.
+        return after
     carried = {}
     for name, value in after.items():
         shape = (len(valid),) + (1,) * (np.ndim(value) - 1)

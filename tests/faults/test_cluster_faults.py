@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from cluster_kit import Nodes, actors, drivers, ray_pool, wait_until
 from service_kit import make_service
@@ -282,7 +283,7 @@ def test_a_learner_that_is_ended_leaves_no_actor_and_goes_on_from_its_checkpoint
 @pytest.mark.parametrize("lost", ["the head", "our node"])
 def test_a_lost_head_or_node_ends_the_run_in_order_and_it_goes_on_on_another_cluster(tmp_path, nodes, lost):
     first = nodes(2)
-    flags = ["--max_steps", "1000000", "--save_interval", "500", "--startup_timeout", "40"]
+    flags = ["--max_steps", "1000000", "--save_interval", "500", "--startup_timeout", "90"]
     program = begin(command(tmp_path, "--ray_address", first.address, *flags))
     try:
         wait_until(
@@ -294,12 +295,12 @@ def test_a_lost_head_or_node_ends_the_run_in_order_and_it_goes_on_on_another_clu
         else:
             first.cluster.head_node.kill_raylet()
         before = saved_step(tmp_path)
-        _, errors = program.communicate(timeout=120)
+        _, errors = program.communicate(timeout=240)
     finally:
         program.kill()
     assert program.returncode == 1, errors
     assert "Traceback" not in errors
-    assert re.search(r"^error: .* and for 40 s \(startup_timeout\) .*; go on with --resume", errors, re.MULTILINE)
+    assert re.search(r"^error: .* and for 90 s \(startup_timeout\) .*; go on with --resume", errors, re.MULTILINE)
     wait_until(lambda: not actors(), ACTORS_GONE_WITHIN, "no actor left")
     assert saved_step(tmp_path) >= before
     second = nodes(1)
@@ -348,6 +349,7 @@ def test_a_driver_killed_again_and_again_loses_and_repeats_nothing():
             for _ in range(3):
                 run.at_work(2)
                 run.goes_on()
+                assert all(psutil.pid_exists(pid) for pid in run.service.pool.worker_pids())
                 drivers()[0].kill()
                 wait_until(lambda: run.error or run.metric("workers_alive") == 0, 60, "the loss is noticed")
             run.at_work(2)

@@ -186,5 +186,9 @@ def _serve(line: _Line, cluster: Cluster, backend: BackendConfig) -> None:
 
 def _beat(line: _Line, pool: RayPool) -> None:
     """Tell the learner how the pool is."""
-    incarnations = [slot.history.incarnation for slot in pool.slots]
-    line.send(Kind.HEARTBEAT, json.dumps({"metrics": pool.metrics(), "incarnations": incarnations}).encode())
+    told = {
+        "metrics": pool.metrics(),
+        "incarnations": [slot.history.incarnation for slot in pool.slots],
+        "pids": pool.worker_pids(),
+    }
+    line.send(Kind.HEARTBEAT, json.dumps(told).encode())

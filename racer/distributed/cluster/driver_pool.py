@@ -172,6 +172,7 @@ class DriverPool:
         self._driver, self._working = driver, False
         self._parameters: bytearray | None = None
         self._told: dict[str, float] = {}
+        self._pids: list[int | None] = [None] * len(histories)
         self._earlier: Counter[str] = Counter()
         self._losses: deque[float] = deque()
         self._stopping = threading.Event()
@@ -223,6 +224,10 @@ class DriverPool:
         now = self._told
         counted = {name: now.get(name, 0.0) + self._earlier[short] for name, short in _COUNTED.items()}
         return {**self._supervision.metrics(0, 0), **now, **counted, "queue_depth": float(len(self._inbox))}
+
+    def worker_pids(self) -> list[int | None]:
+        """Return the process id of each worker on its machine, None for one that has no place, as last told."""
+        return list(self._pids)
 
     # Everything below runs on the pool's own thread.
 
@@ -282,7 +287,7 @@ class DriverPool:
             self._on_batch(batch_from_bytes(frame.body))
         elif frame.kind == Kind.HEARTBEAT and frame.body:
             found = json.loads(bytes(frame.body))
-            self._told = found["metrics"]
+            self._told, self._pids = found["metrics"], found["pids"]
             for record, incarnation in zip(self._records, found["incarnations"], strict=True):
                 record.history = replace(record.history, incarnation=max(incarnation, record.history.incarnation))
         elif frame.kind == Kind.LOG:
@@ -313,7 +318,7 @@ class DriverPool:
         for name, short in _COUNTED.items():
             self._earlier[short] += int(self._told.get(name, 0.0))
         self._earlier["failures"] += len(self._records)
-        self._told = {}
+        self._told, self._pids = {}, [None] * len(self._records)
         self._losses.append(now)
         while now - self._losses[0] > self.config.restart_window:
             self._losses.popleft()
