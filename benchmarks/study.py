@@ -114,7 +114,7 @@ def risk_rows() -> list[Row]:
         Row(name, given, 240_000, 240_000, also_at=(360_000,) if name == "cvar-0.25" else ())
         for name, given in flags.items()
     ]
-    house = Row("house", (f"{config}:house", "--num_envs=64", *common[1:]), 240_000, 240_000, levels=(0.25, 0.8))
+    house = Row("house", (f"{config}:house", "--num_envs=64", *common[1:]), 480_000, 480_000, levels=(0.25, 0.8))
     return [*rows, longer, house]
 
 
