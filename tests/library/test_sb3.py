@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,6 @@ def test_the_examples_learn(script, words, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines()[::-1] if "before" in line or "first 100" in line)
-    numbers = [float(word.strip(",;")) for word in line.replace("episodes:", "").split() if word[:1].isdigit()
-               and "." in word]  # fmt: skip
+    numbers = [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
     before, after = (numbers[0], numbers[1]) if "before" in line else (numbers[1], numbers[0])
     assert after > before + 5.0, done.stdout
