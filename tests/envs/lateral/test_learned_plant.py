@@ -111,6 +111,7 @@ def test_rollouts_are_onnxruntimes_on_99_of_100_routes(session):
 
 @needs_plant
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_pid_costs_on_generated_routes_what_it_costs_on_recorded_ones():
     routes = [generate_route(0, "test", i) for i in range(1000)]
     # Ten salted seed sets in turn, as benchmarks/lateral.py deals them out.
