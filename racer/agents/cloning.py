@@ -63,10 +63,10 @@ def clone_actions(
 
 def with_policy(learner: Any, params: Any) -> Any:
     """Return the learner with these parameters of its policy."""
-    arrays = learner.state_arrays()
-    kept = {name for name in arrays if not name.startswith("actor/average/")}
+    # Without the mean of the weights before, where one is kept: it begins at these.
+    others = {name: x for name, x in learner.state_arrays().items() if not name.startswith("actor/average/")}
     trained = {f"actor/params/{name}": np.asarray(value) for name, value in params.items()}
-    return learner.with_components({**{name: arrays[name] for name in kept}, **trained})
+    return learner.with_components({**others, **trained})
 
 
 def _checked(learner: Any, observations: Any, actions: Any) -> tuple[jax.Array, jax.Array]:

@@ -273,9 +273,10 @@ class BaseLearner:
         Random key and counts, and with them schedules, stay this agent's own. A mean of the weights that this agent
         keeps and the other one did not begins at the other's weights.
         """
-        means = {name: name.replace("/average/", "/params/", 1) for name in self.state_arrays() if "/average/" in name}
-        missing = {name: arrays[own] for name, own in means.items() if name not in arrays and own in arrays}
-        known = {**arrays, **missing}
+        known = dict(arrays)
+        if self.state.actor.average is not None:
+            trained = {name: x for name, x in arrays.items() if name.startswith("actor/params/")}
+            known = {**{name.replace("/params/", "/average/", 1): x for name, x in trained.items()}, **known}
         return self._with(replaced_components(self.state, restore_state(self.state, known), self.components))
 
     def _with(self, state: Any) -> Self:

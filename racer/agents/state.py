@@ -69,7 +69,6 @@ class Trainable(NamedTuple):
         stepped = self._replace(params=params, opt_state=opt_state)
         return jax.tree.map(lambda new, old: jnp.where(accept, new, old), stepped, self)
 
-
     def averaged(self, share: jax.Array) -> Trainable:
         """Return this with ``share`` (in [0, 1]) of the way from the mean to the parameters gone.
 
