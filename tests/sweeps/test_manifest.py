@@ -220,3 +220,8 @@ def test_write_jobs_as_it_is_typed(tmp_path: Path) -> None:
     wrong = run("nowhere.py")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "nowhere.py" in wrong.stderr
+    (tmp_path / "wrong.py").write_text("hparams = {'args': [{'agent': 'ppo', 'world': 'tmaze_10', 'lr': '1e-3 fast'}]}\n")
+    refused = run("wrong.py", "--runs", "refused")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "wrong.py:1" in refused.stderr
+    assert not (tmp_path / "refused").exists()
