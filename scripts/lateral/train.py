@@ -91,9 +91,15 @@ def tag(name: str) -> str:
 
 def prepare(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
     """Return the state of an agent that has learnt from demonstrations, or in a model of the plant, or both."""
-    from racer.envs.lateral.world import lateral_spaces
+    from racer.envs.lateral.config import lateral_config
+    from racer.envs.lateral.plants import make_plant
+    from racer.envs.lateral.world import lateral_spaces, make_routes
     from racer.training.run_spec import create_agent
 
+    # Files that cannot be read are an error before anything is learnt, not after.
+    config = lateral_config(spec.env_config)
+    make_plant(config.plant)
+    make_routes(config)
     agent = create_agent(spec, *lateral_spaces())
     if settings.warm_start.source != "none":
         agent = cloned(agent, spec, settings.warm_start)

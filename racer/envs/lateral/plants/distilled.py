@@ -25,8 +25,9 @@ __all__ = ["errors", "fit", "initial", "predict"]
 Params = Mapping[str, Any]
 
 _WIDTH = 128
-_LIMIT = 8.0
-"""Of the inputs, which are of about one."""
+_LINEAR = 8.0
+"""Inputs are of about one; greater ones than this are compressed. Cut off, they would leave the model no gradient where
+the car is lost, which is where the policy needs one."""
 
 _MEAN_SCALE = 0.1
 _TYPICAL_DEVIATION = 0.08
@@ -60,7 +61,7 @@ def initial(key: Any) -> dict[str, Any]:
 
 def predict(params: Params, states: Any, lataccels: Any) -> tuple[Any, Any]:
     """Return mean and deviation (m/s^2) of the next lateral accelerations, ``[N]`` each (JAX, pure)."""
-    x = jnp.clip(_inputs(states, lataccels), -_LIMIT, _LIMIT)
+    x = _LINEAR * jnp.arcsinh(_inputs(states, lataccels) / _LINEAR)
     hidden = x
     for layer in ("hidden_0", "hidden_1"):
         hidden = jax.nn.swish(hidden @ params[f"{layer}/kernel"] + params[f"{layer}/bias"])
