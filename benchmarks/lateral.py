@@ -258,8 +258,9 @@ def main() -> int:
     found = {"controllers": controllers, "policies": policies, "speed": speed}[args.what](args)
     kept = json.loads(args.output.read_text()) if args.output.is_file() else {}
     kind = "synthetic" if args.plant == "synthetic" else "learned"
+    routes = "" if args.what == "speed" or args.routes == 1000 else f", {args.routes} routes"
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, {**kept, f"{args.what} {kind}": found})
+    write_json(args.output, {**kept, f"{args.what} {kind}{routes}": found})
     return 0
 
 

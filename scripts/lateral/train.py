@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def tag(name: str) -> str:
     return EPISODE_TAGS.get(name, f"train/{name.removeprefix('agent/')}" if name.startswith("agent/") else name)
 
 
-def prepare(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
+def prepare(spec: RunSpec, learnt: Mapping[str, Any] | None, *, settings: Settings) -> dict[str, Any]:
     """Return the state of an agent that has learnt from demonstrations, or in a model of the plant, or both."""
     from racer.envs.lateral.config import lateral_config
     from racer.envs.lateral.plants import make_plant
@@ -100,7 +101,7 @@ def prepare(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
     config = lateral_config(spec.env_config)
     make_plant(config.plant)
     make_routes(config)
-    agent = create_agent(spec, *lateral_spaces())
+    agent = create_agent(spec, *lateral_spaces(), learnt=learnt)
     if settings.warm_start.source != "none":
         agent = cloned(agent, spec, settings.warm_start)
     if settings.imagination.rounds:

@@ -18,7 +18,7 @@ import optax
 
 from racer.envs.lateral.generator import steady_gain
 from racer.envs.lateral.plants.recorder import Seen
-from racer.envs.lateral.rules import CONTEXT
+from racer.envs.lateral.rules import CONTEXT, MAX_CHANGE
 
 __all__ = ["errors", "fit", "initial", "predict"]
 
@@ -36,6 +36,9 @@ _LEAST, _GREATEST = -5.0, 0.0
 
 _PRECISION = 0.03
 """Error of the mean (m/s^2) that weighs as much as one of 1 in the deviation's logarithm."""
+
+_REACH = 2.0 * MAX_CHANGE
+"""Changes that the plant expects (m/s^2) are learnt up to this one; what is greater leads to the same."""
 
 _OUTLIER = 3.0
 """Errors of more than so many precisions count linearly (Huber 1964): histories that no car has."""
@@ -103,7 +106,9 @@ def _epoch(update: Any, state: Any, seen: Seen, order: Any) -> Any:
 
 def _loss(params: Params, seen: Seen) -> Any:
     means, deviations = predict(params, seen.states, seen.lataccels)
-    mean = 2.0 * jnp.mean(optax.huber_loss(means, seen.means, delta=_OUTLIER * _PRECISION)) / _PRECISION**2
+    now = seen.lataccels[:, -1]
+    said = jnp.clip(seen.means, now - _REACH, now + _REACH)
+    mean = 2.0 * jnp.mean(optax.huber_loss(means, said, delta=_OUTLIER * _PRECISION)) / _PRECISION**2
     return mean + jnp.mean(jnp.square(jnp.log(deviations) - _logarithms(seen.deviations)))
 
 
