@@ -122,7 +122,7 @@ def highway_rows() -> list[Row]:
     """PPO on the default highway with 50 vehicles, where speed is paid for between 30 and 45 m/s.
 
     The second row goes on from the first where a crash costs 15 and nothing above 36 m/s is paid for, the third from
-    the second where it costs 40.
+    the second where it costs 40. The last one chooses targets and attends to the cars, and its noise falls.
     """
     ppo = (
         f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=16", "--config.lr_decay_transitions=4_000_000",
@@ -135,10 +135,16 @@ def highway_rows() -> list[Row]:
         *slower, "--config.critic_lr=2e-4", "--config.env.collision_reward=-40", "--config.env.offroad_penalty=-40.0",
         "--config.lr_decay_transitions=2_000_000",
     )  # fmt: skip
+    targets = (
+        f"--config={CONFIGS / 'highway_ppo_config.py'}", "--num_envs=64", "--config.num_minibatches=16",
+        "--config.controller=targets", '--config.encoder={"kind": "attention"}', "--config.action_scale={}",
+        '--config.initial_action={"target_speed": 0.5}', "--config.initial_std=0.15", "--config.final_std=0.02",
+    )  # fmt: skip
     return [
         Row("ppo", ppo, 8_000_000, 2_000_000),
         Row("ppo-careful", (*ppo, *careful), 4_000_000, 2_000_000, REWARD, "ppo"),
         Row("ppo-cautious", (*ppo, *cautious), 4_000_000, 2_000_000, REWARD, "ppo-careful"),
+        Row("ppo-targets", targets, 3_000_000, 1_500_000),
     ]
 
 

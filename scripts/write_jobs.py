@@ -29,14 +29,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     file = read_hyperfile(arguments.file)
-    lines = command_lines(file, arguments.study_name, arguments.entry)
+    entry = file.entry if arguments.entry is None else arguments.entry
+    lines = command_lines(file, arguments.study_name, entry)
+    # Planned before anything is written: a file that is refused leaves no list behind.
+    ours = entry.startswith(OWN_ENTRY) or "env" in file.args[0].values
+    jobs = plan_jobs(file, arguments.study_name) if ours else []
     arguments.runs.mkdir(parents=True, exist_ok=True)
     path = arguments.runs / file.file_name
     replace_file(path, "".join(f"{line}\n" for line in lines).encode())
     print(f"{path}: {len(lines)} jobs")
-    entry = file.entry if arguments.entry is None else arguments.entry
-    if entry.startswith(OWN_ENTRY) or "env" in file.args[0].values:
-        jobs = plan_jobs(file, arguments.study_name)
+    if jobs:
         manifest = arguments.runs / f"{jobs[0].study}.jsonl"
         write_manifest(manifest, jobs)
         print(f"{manifest}: {len(jobs)} jobs, {sum(len(job.members) for job in jobs)} members")

@@ -271,12 +271,15 @@ class BaseLearner:
         """Return this agent with the components of ``arrays``: what another one of its kind learnt.
 
         Random key and counts, and with them schedules, stay this agent's own. A mean of the weights that this agent
-        keeps and the other one did not begins at the other's weights.
+        keeps and the other one did not begins at the other's weights; one that only the other kept is what it drove
+        with, and this agent's actor begins there.
         """
+        means = {name: name.replace("/params/", "/average/", 1) for name in arrays if name.startswith("actor/params/")}
         known = dict(arrays)
         if self.state.actor.average is not None:
-            trained = {name: x for name, x in arrays.items() if name.startswith("actor/params/")}
-            known = {**{name.replace("/params/", "/average/", 1): x for name, x in trained.items()}, **known}
+            known = {**{mean: arrays[name] for name, mean in means.items()}, **known}
+        else:
+            known |= {name: known.pop(mean) for name, mean in means.items() if mean in known}
         return self._with(replaced_components(self.state, restore_state(self.state, known), self.components))
 
     def _with(self, state: Any) -> Self:

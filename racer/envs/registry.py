@@ -129,7 +129,8 @@ class Metric:
         if self.kind in ("step_mean", "share"):
             return float(values @ lengths / lengths.sum()) if lengths.sum() > 0 else math.nan
         if self.kind == "rate":
-            values = values > 0
+            # However often it happened; a part is the share of an environment's egos to which it did.
+            values = np.where(values > 0, np.minimum(values, 1.0), 0.0)
         elif self.kind == "finite_mean":
             values = values[np.isfinite(values)]
         return float(values.mean()) if values.size else math.nan
@@ -265,11 +266,15 @@ class World:
     Attributes:
         name: by which it is found.
         resolve: completes overrides to a whole configuration and checks it.
-        make: builds ``num_envs`` environments, which reset within the step, from a whole configuration.
+        make: builds ``num_envs`` environments, which reset within the step, from a whole configuration; where an
+            environment has several egos, rows, each an ego.
+        egos_for: the egos of one environment, from a whole configuration; those of an environment stand side by side
+            in ``make``'s rows, and their episodes end together.
+        egos: the same, in the world that :meth:`fitted` gives.
         metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` first, in the order of tables.
         metrics_for: the same for a whole configuration, where it depends on it; see :meth:`fitted`.
         title: heading of its tables; made of its name where empty.
-        success_log: what an evaluation's ``per_agent_success_log`` says of an episode, from its metrics.
+        success_log: what an evaluation's ``per_agent_success_log`` says of an ego's episode, from its metrics.
         action_names: names of the components of an action, empty where they have none.
         end_reason: why an episode ended, from its metrics and whether it terminated.
         base_keys: keys that the defaults of the others depend on.
@@ -303,6 +308,8 @@ class World:
     make: Callable[[Config, int], VectorEnv]
     metrics: tuple[Metric, ...] = BASE_METRICS
     metrics_for: Callable[[Config], tuple[Metric, ...]] | None = None
+    egos_for: Callable[[Config], int] = lambda config: 1
+    egos: int = 1
     title: str = ""
     success_log: Callable[[Mapping[str, float]], Mapping[str, Any]] | None = None
     action_names: Callable[[Config], tuple[str, ...]] = lambda config: ()
@@ -334,8 +341,14 @@ class World:
         return self.name.replace(":", "-").replace("/", "-")
 
     def fitted(self, config: Config) -> World:
-        """Return the world with the metrics that a whole configuration has."""
-        return self if self.metrics_for is None else replace(self, metrics=self.metrics_for(config))
+        """Return the world with the metrics and the egos that a whole configuration has."""
+        metrics = self.metrics if self.metrics_for is None else self.metrics_for(config)
+        egos = self.egos_for(config)
+        return self if metrics is self.metrics and egos == self.egos else replace(self, metrics=metrics, egos=egos)
+
+    def make_one(self, config: Config) -> VectorEnv:
+        """Build one environment with all its egos."""
+        return self.make(config, self.egos_for(config))
 
     def defaults(self, config: Config) -> dict[str, Any]:
         """Return the whole default configuration that ``config`` differs from."""

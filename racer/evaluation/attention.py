@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from racer.evaluation.checkpoints import TrainedPolicy
-from racer.evaluation.episodes import check_spaces
+from racer.evaluation.episodes import check_spaces, kept, row_seeds
+from racer.evaluation.rows import RowGenerators
 
 __all__ = ["AttentionEpisode", "record_attention"]
 
@@ -42,7 +43,8 @@ class AttentionEpisode:
 def record_attention(trained: TrainedPolicy, config: Mapping[str, Any], seed: int) -> AttentionEpisode:
     """Drive the episode of ``seed`` and ask every step what it reads.
 
-    Where the world keeps the ego in limbo after the episode, those steps belong to the record.
+    Where the world keeps the ego in limbo after the episode, those steps belong to the record. Of several egos it is
+    the first one's.
 
     Args:
         trained: its policy remembers with a transformer.
@@ -53,12 +55,13 @@ def record_attention(trained: TrainedPolicy, config: Mapping[str, Any], seed: in
         UsageError: the policy does not fit the world, or has no cache to read.
     """
     policy: Any = trained.policy
-    env = trained.world.make(config, 1)
+    env = trained.world.make_one(config)
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        rng = np.random.default_rng(seed)
+        egos = trained.world.egos_for(config)
+        rng = RowGenerators(row_seeds([seed], egos))
         observations, _ = env.reset(seed=seed)
-        memory, ended = policy.initial_memory(1), False
+        memory, ended = policy.initial_memory(egos), False
         steps: list[tuple[np.ndarray, np.ndarray, int, bool]] = []
         # The step that each slot of the cache holds, -1 where it holds none.
         held = np.full(policy.attention(trained.params, observations, memory).shape[-1], -1)
@@ -67,19 +70,19 @@ def record_attention(trained: TrainedPolicy, config: Mapping[str, Any], seed: in
             actions, after, _ = policy.act(trained.params, observations, memory, rng, True)
             slot = int(memory["position"][0]) % len(held)
             observations, _, terminated, truncated, infos = env.step(actions)
-            removed = "limbo" in infos and bool(infos["limbo"][0])
+            limbo = np.asarray(infos.get("limbo", np.zeros(egos)), bool)
+            removed = bool(limbo[0])
             if ended and not removed:
                 break
             trial = int(infos["trial"][0]) if "trial" in infos else 0
             own = held.copy()
             own[slot] = len(steps)
             steps.append((weights, own, trial, removed))
-            if not removed:
-                memory, held = after, own
+            memory, held = kept(memory, after, limbo), held if removed else own
             ended = ended or bool(terminated[0] or truncated[0])
             if bool(terminated[0] or truncated[0]):
                 # A finished episode leaves nothing to read.
-                memory, held = policy.initial_memory(1), np.full(len(held), -1)
+                memory, held = policy.initial_memory(egos), np.full(len(held), -1)
     finally:
         env.close()
     return _assembled(trained.name, seed, steps)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from racer.evaluation.drivers import DriverPolicy, bound
 from racer.evaluation.memory_controls import MemoryControl
 from racer.evaluation.rows import RowGenerators
 from racer.evaluation.summary import aggregate_episodes, check_cvar_level
-from racer.networks.memory import cleared
+from racer.networks.memory import Memory, cleared, merged
 from racer.networks.policy import ActingPolicy
 
 __all__ = [
@@ -35,6 +35,8 @@ __all__ = [
     "check_spaces",
     "evaluate_policy",
     "evaluation_seeds",
+    "kept",
+    "row_seeds",
     "run_episode",
 ]
 
@@ -54,11 +56,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One finished episode: its seed, why it ended, and the environment's ``episode_metrics``."""
+    """One finished episode.
+
+    Attributes:
+        seed: of the episode.
+        end_reason: why it ended.
+        metrics: the environment's ``episode_metrics``; of several egos, their means.
+        agents: the metrics of every ego, where there are several; see :attr:`egos`.
+    """
 
     seed: int
     end_reason: str
     metrics: Mapping[str, float]
+    agents: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def egos(self) -> tuple[Mapping[str, float], ...]:
+        """The metrics of every ego."""
+        return self.agents or (self.metrics,)
 
 
 @dataclass(frozen=True)
@@ -194,7 +209,7 @@ def evaluate_policy(
         raise UsageError(f"an evaluation needs seeds and environments, got {len(seeds)} and {num_envs}")
     env_config = world.resolve(env_config)
     world = world.fitted(env_config)
-    env = world.make(env_config, min(num_envs, len(seeds)))
+    env = world.make(env_config, world.egos * min(num_envs, len(seeds)))
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
         episodes = _run_seeds(bound(policy, env), params, world, env, seeds, deterministic, on_episode, control)
@@ -227,40 +242,71 @@ def _run_seeds(
 ) -> list[EpisodeResult]:
     """Run one episode per seed; an environment that ends goes on with the next seed, and idles when none is left.
 
-    There are at least as many seeds as environments. An idle environment is stepped with the others and ignored.
+    There are at least as many seeds as environments. An idle environment is stepped with the others and ignored. The
+    egos of an environment are rows side by side, whose episodes end together.
     """
+    egos, none = world.egos, np.zeros(env.num_envs, bool)
     results: dict[int, EpisodeResult] = {}
-    waiting = iter(seeds[env.num_envs :])
-    running: list[int | None] = list(seeds[: env.num_envs])  # the seed that each environment runs
-    key, memory = RowGenerators(running), policy.initial_memory(env.num_envs)
-    observations, _ = env.reset(seed=list(running))  # type: ignore[arg-type]  # a list is documented
+    slots = env.num_envs // egos
+    waiting = iter(seeds[slots:])
+    running: list[int | None] = list(seeds[:slots])  # the seed that each environment runs
+    key, memory = RowGenerators(row_seeds(running, egos)), policy.initial_memory(env.num_envs)
+    observations, _ = env.reset(seed=_repeated(running, egos))  # type: ignore[arg-type]  # a list is documented
     while any(seed is not None for seed in running):
-        rows = np.asarray(observations, np.float32)
+        rows, before = np.asarray(observations, np.float32), memory
         actions, memory, _ = policy.act(params, rows, memory, key, deterministic)
         observations, _, terminated, truncated, infos = env.step(actions)
+        memory = kept(before, memory, np.asarray(infos.get("limbo", none), bool))
         if control is not None:
-            ends = np.asarray(infos.get("trial_end", np.zeros(env.num_envs)), bool) & ~(terminated | truncated)
+            ends = np.asarray(infos.get("trial_end", none), bool) & ~(terminated | truncated)
             if ends.any():
-                memory = control.between(running, memory, ends, infos)
-        starting = np.zeros(env.num_envs, bool)
-        for i in np.flatnonzero(terminated | truncated):
+                memory = control.between(_row_names(running, egos), memory, ends, infos)
+        starting = np.zeros(slots, bool)
+        for i in np.flatnonzero((terminated | truncated).reshape(slots, egos).all(axis=1)):
             seed = running[i]
             if seed is None:
                 continue
-            metrics = infos["final_info"]["episode_metrics"]
-            values = {metric.key: float(metrics[metric.key][i]) for metric in world.metrics}
-            results[seed] = _episode_result(world, seed, values, bool(terminated[i]))
+            values = _row_metrics(world, infos["final_info"]["episode_metrics"], range(i * egos, (i + 1) * egos))
+            results[seed] = _episode_result(world, seed, values, bool(terminated[i * egos]))
             on_episode(results[seed])
             running[i] = next(waiting, None)
-            key.restart(int(i), running[i])
+            for ego, row_seed in enumerate(row_seeds([running[i]], egos)):
+                key.restart(int(i * egos + ego), row_seed)
             starting[i] = running[i] is not None
         if starting.any():
             began = [seed if start else None for seed, start in zip(running, starting, strict=True)]
-            observations, _ = env.reset(seed=began, options={"reset_mask": starting})  # type: ignore[arg-type]
-            memory = cleared(memory, starting)
+            mask = np.repeat(starting, egos)
+            seeded = _repeated(began, egos)
+            observations, _ = env.reset(seed=seeded, options={"reset_mask": mask})  # type: ignore[arg-type]
+            memory = cleared(memory, mask)
     if control is not None:
         control.finish()
     return [results[seed] for seed in seeds]
+
+
+def _repeated(seeds: Sequence[int | None], egos: int) -> list[int | None]:
+    """Return the seed of every row's environment."""
+    return [seed for seed in seeds for _ in range(egos)]
+
+
+def _row_names(seeds: Sequence[int | None], egos: int) -> list[tuple[int, int] | None]:
+    """Return seed and ego of every row; None for those of idle environments."""
+    return [None if seed is None else (seed, ego) for seed in seeds for ego in range(egos)]
+
+
+def row_seeds(seeds: Sequence[int | None], egos: int) -> list[int | list[int] | None]:
+    """Return what every row's draws are seeded with: the episode's seed, for a later ego with its number."""
+    return [name and (name[0] if name[1] == 0 else list(name)) for name in _row_names(seeds, egos)]
+
+
+def kept(before: Memory, after: Memory, limbo: np.ndarray) -> dict[str, Any]:
+    """Return the memory after a step; that before it where the ego was off the road."""
+    return merged(~limbo, after, before) if limbo.any() else dict(after)
+
+
+def _row_metrics(world: World, metrics: Mapping[str, Any], rows: Iterable[int]) -> list[dict[str, float]]:
+    """Return the metrics of such rows."""
+    return [{metric.key: float(metrics[metric.key][row]) for metric in world.metrics} for row in rows]
 
 
 def run_episode(
@@ -274,25 +320,45 @@ def run_episode(
 ) -> Iterator[EvaluationStep]:
     """Step one episode of a single environment: the same numbers as :func:`evaluate_policy` for that seed.
 
-    The environment is reset before the first step is taken; the caller closes it.
+    The environment is reset before the first step is taken; the caller closes it. Of several egos the steps show what
+    the first sees and does, and their mean reward.
     """
-    acting = bound(policy, env)
-    rng, memory = np.random.default_rng(seed), acting.initial_memory(1)
+    acting, egos = bound(policy, env), world.egos
+    rng, memory = RowGenerators(row_seeds([seed], egos)), acting.initial_memory(egos)
     observation, _ = env.reset(seed=seed)
     total, index, result = 0.0, 0, None
     while result is None:
         seen = np.asarray(observation, np.float32)
-        actions, memory, extras = acting.act(params, seen[None], memory, rng, deterministic)
+        rows, before = seen if egos > 1 else seen[None], memory
+        actions, memory, extras = acting.act(params, rows, memory, rng, deterministic)
         chosen = extras.get("policy_actions", actions)[0]
-        observation, reward, terminated, truncated, info = env.step(actions[0])
+        observation, reward, terminated, truncated, info = env.step(actions if egos > 1 else actions[0])
+        infos = info["egos"] if egos > 1 else (info,)
+        memory = kept(before, memory, np.array([bool(one.get("limbo", False)) for one in infos]))
         total, index = total + float(reward), index + 1
         if terminated or truncated:
-            values = {metric.key: float(info["episode_metrics"][metric.key]) for metric in world.metrics}
+            values = [_of_one(world, one["episode_metrics"]) for one in infos]
             result = _episode_result(world, seed, values, bool(terminated))
-        yield EvaluationStep(index, seen, actions[0], float(reward), total, info, chosen, result)
+        yield EvaluationStep(index, rows[0], actions[0], float(reward), total, info, chosen, result)
 
 
-def _episode_result(world: World, seed: int, metrics: Mapping[str, float], terminated: bool) -> EpisodeResult:
+def _of_one(world: World, metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {metric.key: float(metrics[metric.key]) for metric in world.metrics}
+
+
+def _episode_result(
+    world: World, seed: int, agents: Sequence[Mapping[str, float]], terminated: bool
+) -> EpisodeResult:
+    """Return the episode of one or several egos with such metrics."""
+    metrics = agents[0]
+    if len(agents) > 1:
+        # Of a rate, the share of the egos; of everything else, their mean.
+        ones = np.ones(1)
+        metrics = {
+            metric.key: float(np.mean([metric.average(ones * each[metric.key], ones) for each in agents]))
+            for metric in world.metrics
+        }
     if not math.isfinite(metrics["return"]):
         logger.warning("episode of seed %d has a return that is not finite: %r", seed, metrics["return"])
-    return EpisodeResult(seed, world.end_reason(metrics, terminated), metrics)
+    end = world.end_reason(metrics, terminated)
+    return EpisodeResult(seed, end, metrics, tuple(agents) if len(agents) > 1 else ())

@@ -19,8 +19,9 @@ from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.command import add_world
 from racer.evaluation.critic import restore_agent
 from racer.evaluation.drivers import PREFIX
-from racer.evaluation.episodes import FIRST_EVALUATION_SEED, check_spaces
+from racer.evaluation.episodes import FIRST_EVALUATION_SEED, check_spaces, kept, row_seeds
 from racer.evaluation.program import merge_config
+from racer.evaluation.rows import RowGenerators
 
 __all__ = ["add_arguments", "inspect", "trace"]
 
@@ -59,10 +60,11 @@ def inspect(arguments: argparse.Namespace) -> list[Path]:
 def trace(
     trained: TrainedPolicy, config: Mapping[str, Any], seed: int, *, deterministic: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Drive one episode, and yield of every step, JSON-able:
+    """Drive one episode, and yield of every step, an object for each ego, JSON-able:
 
-    ``tick`` counts steps from 0; ``trial``, where the world has trials; ``removed``, whether the ego was off the road
-    during the step; ``truncation``, whether a trial or a time limit ended in it, ``terminal``, whether the episode did;
+    ``ego`` numbers the egos of an environment from 0; ``tick`` counts steps from 0; ``trial``, where the world has
+    trials; ``removed``, whether the ego was off the road during the step; ``truncation``, whether a trial ended for it
+    or a time limit in it, ``terminal``, whether the episode did;
     ``cache_position``, the tokens of the episode in a transformer's memory before the step, and ``masked_slots``, the
     slots of its cache that nothing may read then (None without a cache); ``memory_norm``, the Euclidean norm of all
     that is remembered; ``action``; ``value``, the return that was expected from the step on (None where the agent has
@@ -78,44 +80,48 @@ def trace(
         UsageError: the policy does not fit the world.
     """
     policy: Any = trained.policy
-    rng = np.random.default_rng(seed)
-    env = trained.world.make(config, 1)
+    egos = trained.world.egos_for(config)
+    rng = RowGenerators(row_seeds([seed], egos))
+    env = trained.world.make_one(config)
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
         agent = restore_agent(trained, env.single_observation_space, env.single_action_space)
         observations, _ = env.reset(seed=seed)
-        memory, tick, ended = policy.initial_memory(1), 0, False
+        memory, tick, ended = policy.initial_memory(egos), 0, False
         while not ended:
             before = memory
             actions, after, _ = policy.act(trained.params, observations, before, rng, deterministic)
-            value = float(agent.values(observations, before)[0]) if hasattr(agent, "values") else None
+            values = agent.values(observations, before) if hasattr(agent, "values") else None
             observations, rewards, terminated, truncated, infos = env.step(actions)
-            ended, removed = bool(terminated[0] or truncated[0]), _flag(infos, "limbo")
-            memory = before if removed else after
-            yield {
-                "tick": tick,
-                "trial": int(infos["trial"][0]) if "trial" in infos else None,
-                "removed": removed,
-                "truncation": _flag(infos, "trial_end") or bool(truncated[0]),
-                "terminal": bool(terminated[0]),
-                **_cache(before),
-                "memory_norm": float(np.sqrt(sum(np.square(value).sum() for value in before.values()))),
-                "action": np.asarray(actions[0]).tolist(),
-                "value": value,
-                "reward": float(rewards[0]),
-            }
+            ended, limbo = bool(terminated[0] or truncated[0]), np.asarray(infos.get("limbo", np.zeros(egos)), bool)
+            memory = kept(before, after, limbo)
+            for ego in range(egos):
+                removed = bool(limbo[ego])
+                yield {
+                    "tick": tick,
+                    "ego": ego,
+                    "trial": int(infos["trial"][ego]) if "trial" in infos else None,
+                    "removed": removed,
+                    "truncation": (_flag(infos, "trial_end", ego) and not removed) or bool(truncated[ego]),
+                    "terminal": bool(terminated[ego]),
+                    **_cache(before, ego),
+                    "memory_norm": float(np.sqrt(sum(np.square(value[ego]).sum() for value in before.values()))),
+                    "action": np.asarray(actions[ego]).tolist(),
+                    "value": None if values is None else float(values[ego]),
+                    "reward": float(rewards[ego]),
+                }
             tick += 1
     finally:
         env.close()
 
 
-def _flag(infos: Mapping[str, Any], name: str) -> bool:
-    return bool(infos[name][0]) if name in infos else False
+def _flag(infos: Mapping[str, Any], name: str, row: int) -> bool:
+    return bool(infos[name][row]) if name in infos else False
 
 
-def _cache(memory: Mapping[str, np.ndarray]) -> dict[str, int | None]:
-    """Return how full a transformer's cache is."""
+def _cache(memory: Mapping[str, np.ndarray], row: int) -> dict[str, int | None]:
+    """Return how full a row's cache is, where there is a transformer's."""
     if "position" not in memory:
         return {"cache_position": None, "masked_slots": None}
-    position, length = int(memory["position"][0]), memory["values"].shape[-2]
+    position, length = int(memory["position"][row]), memory["values"].shape[-2]
     return {"cache_position": position, "masked_slots": max(length - position, 0)}

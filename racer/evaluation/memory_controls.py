@@ -16,16 +16,20 @@ from racer.networks.memory import Memory, cleared
 
 __all__ = ["MemoryControl", "Recorder", "Swapped", "Wiped"]
 
+Name = tuple[int, int]
+"""An episode's seed and the number of an ego in it."""
+
+
 class MemoryControl(Protocol):
     """Changes memories between trials."""
 
     def between(
-        self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
+        self, names: Sequence[Name | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the memory ``[N, ...]`` with which the next trials begin.
 
         Args:
-            seeds: that each environment runs; None for one that idles.
+            names: what each runs, seed and ego; None for one that idles.
             memory: after the step.
             ends: bool ``[N]``, where a trial ended and its episode goes on.
             infos: of the step.
@@ -44,7 +48,7 @@ class Wiped:
         self.times = 0
 
     def between(
-        self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
+        self, names: Sequence[Name | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
     ) -> dict[str, Any]:
         wiped = cleared(memory, ends)
         self.times += int(ends.sum())
@@ -60,20 +64,20 @@ class Recorder:
     """Changes nothing, and keeps every memory at the end of a trial, with the trial's type."""
 
     def __init__(self) -> None:
-        self.memories: dict[tuple[int, int], dict[str, np.ndarray]] = {}
-        self.types: dict[int, Any] = {}
-        self._trials: dict[int, int] = {}
+        self.memories: dict[tuple[Name, int], dict[str, np.ndarray]] = {}
+        self.types: dict[Name, Any] = {}
+        self._trials: dict[Name, int] = {}
 
     def between(
-        self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
+        self, names: Sequence[Name | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
     ) -> dict[str, Any]:
         for i in np.flatnonzero(ends):
-            seed = seeds[int(i)]
-            if seed is None:
+            row = names[int(i)]
+            if row is None:
                 continue
-            self._trials[seed] = trial = self._trials.get(seed, -1) + 1
-            self.memories[seed, trial] = {name: np.array(value[i]) for name, value in memory.items()}
-            self.types[seed] = infos["trial_type"][i].item() if "trial_type" in infos else seed
+            self._trials[row] = trial = self._trials.get(row, -1) + 1
+            self.memories[row, trial] = {name: np.array(value[i]) for name, value in memory.items()}
+            self.types[row] = infos["trial_type"][i].item() if "trial_type" in infos else row[0]
         return dict(memory)
 
     def finish(self) -> None:
@@ -92,12 +96,12 @@ class Swapped:
 
     def __init__(self, recorded: Recorder) -> None:
         self._recorded = recorded
-        self._trials: dict[int, int] = {}
+        self._trials: dict[Name, int] = {}
         order = sorted(recorded.types)
-        self.donors = {seed: self._donor(order, place) for place, seed in enumerate(order)}
+        self.donors = {row: self._donor(order, place) for place, row in enumerate(order)}
 
-    def _donor(self, order: Sequence[int], place: int) -> int:
-        """Return the next seed in order whose type is another one."""
+    def _donor(self, order: Sequence[Name], place: int) -> Name:
+        """Return the next one in order whose type is another one."""
         types = self._recorded.types
         for step in range(1, len(order)):
             other = order[(place + step) % len(order)]
@@ -106,15 +110,15 @@ class Swapped:
         raise UsageError("no two episodes are of different types, so no memory can be swapped: run more episodes")
 
     def between(
-        self, seeds: Sequence[int | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
+        self, names: Sequence[Name | None], memory: Memory, ends: np.ndarray, infos: Mapping[str, Any]
     ) -> dict[str, Any]:
         swapped = {name: np.array(value) for name, value in memory.items()}
         for i in np.flatnonzero(ends):
-            seed = seeds[int(i)]
-            if seed is None:
+            row = names[int(i)]
+            if row is None:
                 continue
-            trial = self._trials[seed] = self._trials.get(seed, -1) + 1
-            for name, value in self._recorded.memories[self.donors[seed], trial].items():
+            trial = self._trials[row] = self._trials.get(row, -1) + 1
+            for name, value in self._recorded.memories[self.donors[row], trial].items():
                 swapped[name][i] = value
         return swapped
 

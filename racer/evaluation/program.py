@@ -267,7 +267,7 @@ def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
 
 def _action_space(trained: TrainedPolicy, env_config: Mapping[str, Any]) -> gymnasium.Space:
     """Build one environment to find wrong shapes; returns its action space."""
-    env = trained.world.make(env_config, 1)
+    env = trained.world.make_one(env_config)
     try:
         check_spaces(trained.policy, env.single_observation_space, env.single_action_space)
         return env.single_action_space

@@ -43,7 +43,9 @@ def evaluation_document(
     log = result.world.success_log
     if log is not None:
         document["per_agent_success_log"] = [
-            {"episode": i, "seed": episode.seed, **log(episode.metrics)} for i, episode in enumerate(result.episodes)
+            {"episode": i, "seed": episode.seed, "agent": agent, **log(metrics)}
+            for i, episode in enumerate(result.episodes)
+            for agent, metrics in enumerate(episode.egos)
         ]
     if comparisons:
         document["comparisons"] = {
@@ -79,9 +81,13 @@ def read_evaluation(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _episodes(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Flat, JSON-able form of each episode: what happened or did not as booleans, its length as an integer."""
-    kinds: dict[str, Callable[[float], Any]] = {m.key: bool for m in result.world.metrics if m.kind == "rate"}
-    kinds["length"] = int
+    """Flat, JSON-able form of each episode: what happened or did not as booleans, its length as an integer.
+
+    Of several egos both are means.
+    """
+    kinds: dict[str, Callable[[float], Any]] = {}
+    if result.world.egos == 1:
+        kinds = {m.key: bool for m in result.world.metrics if m.kind == "rate"} | {"length": int}
     return [
         {
             "episode": i,

@@ -17,13 +17,13 @@ class RowGenerators:
     a seed get zeros.
 
     Args:
-        seeds: one for each row, or None.
+        seeds: one for each row, a number or several, or None.
     """
 
-    def __init__(self, seeds: Sequence[int | None]) -> None:
+    def __init__(self, seeds: Sequence[int | Sequence[int] | None]) -> None:
         self._generators = [None if seed is None else np.random.default_rng(seed) for seed in seeds]
 
-    def restart(self, row: int, seed: int | None) -> None:
+    def restart(self, row: int, seed: int | Sequence[int] | None) -> None:
         """Begin a row anew, from another seed."""
         self._generators[row] = None if seed is None else np.random.default_rng(seed)
 

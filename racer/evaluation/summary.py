@@ -120,13 +120,21 @@ def aggregate_episodes(
         values, name = _column(episodes, metric.key), metric.aggregate
         summary[name] = metric.average(values, lengths)
         if metric.kind == "rate":
-            low, high = proportion_interval(int((values > 0).sum()), len(values), confidence)
+            low, high = _rate_interval(values, confidence)
         elif metric.kind == "mean" and metric.interval:
             low, high = mean_interval(values, confidence)
         else:
             continue
         summary |= {f"{name}_low": low, f"{name}_high": high}
     return summary
+
+
+def _rate_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the interval of a rate of episodes ``[N]``; those of several egos have shares, no counts."""
+    if ((values > 0.0) & (values < 1.0)).any():
+        low, high = mean_interval(np.clip(values, 0.0, 1.0), confidence)
+        return max(low, 0.0), min(high, 1.0)
+    return proportion_interval(int((values > 0).sum()), len(values), confidence)
 
 
 def _column(episodes: Sequence[Mapping[str, float]], key: str) -> np.ndarray:

@@ -26,6 +26,7 @@ Act = Callable[[np.ndarray, Memory], tuple[np.ndarray, Memory, Mapping[str, np.n
 """Observations ``[N, ...]`` and memory to actions ``[N, A]`` (choices ``[N]``), memory and extras ``[N, ...]``."""
 
 _RESET_TRIES = 3
+_MARKS = ("limbo", "trial_end", "removed")
 
 
 class EnvironmentFault(RacerError):
@@ -43,8 +44,9 @@ class Collector:
         env: a gymnasium vector environment that resets itself (SAME_STEP, or NEXT_STEP whose resetting steps are
             dropped). Where it knows the ``reset_mask`` option of gymnasium's own vector environments (others say so
             with ``metadata["reset_mask"] = True``), a value that is not finite resets its sub-environment only;
-            elsewhere all are reset, and the neighbours' episodes count as truncated. ``infos["trial_end"]`` and
-            ``infos["limbo"]``, bool ``[N]`` each, mark rows as :class:`racer.replay.experience.Experience` says.
+            elsewhere all are reset, and the neighbours' episodes count as truncated. ``infos["trial_end"]``,
+            ``infos["limbo"]`` and ``infos["removed"]`` (limbo follows), bool ``[N]`` each, mark rows as
+            :class:`racer.replay.experience.Experience` says.
         seed: seeds the first reset; sub-environment ``i`` gets ``seed + i``.
         memory: the policy's memory at an episode's start, zeros ``[N, ...]``; empty where it has none.
         max_nonfinite: rows that are not finite, without a finite one between, after which collecting raises.
@@ -127,7 +129,7 @@ class Collector:
         before, self._memory = self._memory, memory
         self._observations = rows.observations[t + 1]
         ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-        marked = any(np.any(infos[name]) for name in ("limbo", "trial_end") if name in infos)
+        marked = any(np.any(infos[name]) for name in _MARKS if name in infos)
         if not (marked or ended.any() or self._resetting.any()) and rows.finite(t):
             # Nothing ends, starts or breaks: most steps are of this kind.
             self._nonfinite_run = 0
@@ -149,7 +151,7 @@ class Collector:
             Which environments took a step that counts in their episode (in limbo or not), and in which a value was
             not finite, ``[N]`` each.
         """
-        limbo, trial_end = (np.asarray(infos.get(name, np.zeros_like(ended)), bool) for name in ("limbo", "trial_end"))
+        limbo, trial_end, removed = (np.asarray(infos.get(name, np.zeros_like(ended)), bool) for name in _MARKS)
         finals = {i: infos["final_obs"][i] for i in np.flatnonzero(ended)} if self._same_step else {}
         finite = _finite_rows(rows.observations[t + 1])
         for i, observation in finals.items():
@@ -159,8 +161,9 @@ class Collector:
         acted = finite & ~self._resetting
         valid = acted & ~limbo
         rows.valid[t] = valid
-        rows.bootstrap[t] = valid & ~terminated & ~trial_end
-        rows.cut[t] = ended | trial_end | ~valid
+        stop = trial_end | removed
+        rows.bootstrap[t] = valid & ~terminated & ~stop
+        rows.cut[t] = ended | stop | ~valid
         rows.forget[t] = ended | ~finite
         for i, observation in finals.items():
             if valid[i]:

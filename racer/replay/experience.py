@@ -22,8 +22,11 @@ class Experience:
     terminated     0          1      1         1
     time limit     1          1      1         1
     trial end      0          1      0         1
+    off the road   0          1      0         1
     limbo          0          1      0         0
     =============  =========  =====  ========  =======
+
+    "Off the road" is the row in which an ego leaves it while others of its environment drive on; limbo follows.
 
     Attributes:
         observations: ``[T + 1, N, ...]`` float32, what the policy saw; row ``T`` is what it sees next.

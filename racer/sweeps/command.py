@@ -133,6 +133,7 @@ def _run_all(arguments: argparse.Namespace, jobs: Sequence[Job]) -> int:
     from racer.sweeps.study import MANIFEST_FILE
 
     need_pyarrow()
+    _check_launcher(arguments)
     check_version(jobs[0])
     indices = _part(arguments, len(jobs))
     folder = check_writable(arguments.results / jobs[0].study, "results folder")
@@ -159,6 +160,16 @@ def _run_all(arguments: argparse.Namespace, jobs: Sequence[Job]) -> int:
     for index, reason in outcome.skipped.items():
         sys.stdout.write(f"job {index} ({jobs[index].id}) was not run: {reason}\n")
     return outcome.exit_code
+
+
+def _check_launcher(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where a flag is given that the launcher would not look at."""
+    if arguments.launcher == "ray":
+        local = {"early_by": None, "oversub": None, "devices": "auto"}
+        for name in [name for name, default in local.items() if getattr(arguments, name) != default]:
+            raise UsageError(f"--{name} is of --launcher local; Ray gives each job a CPU and --ray_gpus")
+    elif arguments.ray_gpus:
+        raise UsageError("--ray_gpus is of --launcher ray")
 
 
 def _part(arguments: argparse.Namespace, count: int) -> list[int]:

@@ -118,7 +118,7 @@ def _harvest(job: Job, folder: Path, world: World, agent: Any, result: Populatio
     """Write every member as a run, evaluate it, and return the rows of the table."""
     states = [jax.tree.map(lambda leaf, k=m.index: np.asarray(leaf)[k], result.states) for m in job.members]
     seeds = evaluation_seeds(int(job.options.get("eval_episodes", 10)))
-    env = world.make(job.config["env"], 1)
+    env = world.make_one(job.config["env"])
     spaces = env.single_observation_space, env.single_action_space
     env.close()
     curves = _curves(job, world, result)

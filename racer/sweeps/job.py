@@ -258,7 +258,7 @@ def _outline(spec: RunSpec, agent: Any) -> Any:
 
 @lru_cache(maxsize=8)
 def _spaces(world: str, env_config: str) -> tuple[Any, Any]:
-    env = get_world(world).make(json.loads(env_config), 1)
+    env = get_world(world).make_one(json.loads(env_config))
     try:
         return env.single_observation_space, env.single_action_space
     finally:

@@ -79,9 +79,10 @@ class TrainingRun:
     ) -> None:
         self.spec, self.setup, self.world = spec, setup, get_world(spec.world).fitted(spec.env_config)
         # Built here once: a wrong configuration is an error of this process, before any worker starts.
-        env = self.world.make(spec.env_config, 1)
+        env = self.world.make_one(spec.env_config)
         spaces = env.single_observation_space, env.single_action_space
         env.close()
+        _check_rows(self.world, setup)
         agent_seed, replay_seed = (int(s) for s in np.random.SeedSequence([spec.seed, 1]).generate_state(2))
         agent = create_agent(spec, *spaces, seed=agent_seed, learnt=learnt)
         if agent.policy.spec["kind"] == "foreign" and not setup.inline:
@@ -197,6 +198,16 @@ def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
         log.warning("the memory of %s is of no use in %s: %s", spec.agent_name, world.name, words)
 
 
+def _check_rows(world: World, setup: Setup) -> None:
+    """Raise UsageError unless the rows that are stepped side by side make whole environments."""
+    if setup.envs_per_worker % world.egos:
+        name = "num_envs" if setup.inline else "envs_per_worker"
+        raise UsageError(
+            f"{name} = {setup.envs_per_worker} rows do not make environments of {world.egos} egos each: choose a "
+            "multiple"
+        )
+
+
 def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
     """Return a function of (step, agent) that evaluates the deterministic policy on held-out seeds.
 
@@ -207,7 +218,7 @@ def make_evaluation(spec: RunSpec, num_episodes: int) -> Evaluate:
     config = world.held_out(spec.env_config)
     if config != spec.env_config:
         # What is held out may be missing, which is to be said before the training and not in the middle of it.
-        world.make(config, 1).close()
+        world.make_one(config).close()
 
     def evaluate(step: int, agent: Any) -> Mapping[str, float]:
         return evaluate_policy(agent.policy, agent.policy_params, world, config, seeds).scalars()

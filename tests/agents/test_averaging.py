@@ -79,6 +79,15 @@ def test_a_mean_begins_at_the_weights_of_a_run_that_kept_none(make_agent: Make, 
         np.testing.assert_array_equal(weights(fresh, "average")[key], value)
 
 
+def test_a_run_without_a_mean_begins_where_one_with_a_mean_drove(make_agent: Make, make_batch: Make) -> None:
+    taught = make_agent("SACLearner", average_actor=True, average_begin=0)
+    for seed in range(3):
+        taught, _ = taught.update(make_batch(seed), 2)
+    fresh = make_agent("SACLearner").with_components(taught.state_arrays())
+    observations = make_batch()["observations"]
+    np.testing.assert_array_equal(fresh.eval_actions(observations), taught.eval_actions(observations))
+
+
 def test_programs_fit_the_mean_to_the_length_of_the_run() -> None:
     found = fitted_settings("SACLearner", agent_settings("SACLearner", {}), 1000, 500)
     assert found["average_begin"] == 400

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +24,9 @@ pytest.importorskip("ray", reason="LOUD: Ray is not installed: pip install -e '.
 from ray import cluster_utils  # noqa: E402 - only once the environment is prepared
 
 STORE = {"object_store_memory": 100 << 20}
+MARK = "RACER_TEST_NODES"
+# Whatever this process starts has it, and so have the actors of its clusters, also once their raylet is dead.
+os.environ[MARK] = secrets.token_hex(8)
 
 
 class Nodes:
@@ -59,11 +64,13 @@ class Nodes:
 
 
 def actors() -> list[psutil.Process]:
-    """Every worker of ours in any Ray cluster on this machine."""
+    """Every worker of ours in a Ray cluster that this process, or a program that it started, began."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         if (process.info["cmdline"] or [""])[0].startswith("ray::ClusterWorker"):
-            found.append(process)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.environ().get(MARK) == os.environ[MARK]:
+                    found.append(process)
     return found
 
 

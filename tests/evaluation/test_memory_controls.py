@@ -75,7 +75,7 @@ def test_swapping_puts_in_the_memory_of_an_episode_of_another_type(num_envs):
         assert recorder.types[seed] != recorder.types[donor]
     seen = evaluated(swapped, num_envs)
     # The first environment runs the first seed first; from its second trial on it remembers what its donor was shown.
-    donor = swapped.donors[SEEDS[0]]
+    donor = swapped.donors[SEEDS[0], 0]
     for t in range(STEPS * TRIALS):
         expected = own[t]["first"][0] if t < STEPS else recorder.memories[donor, 0]["first"]
         assert seen[t]["first"][0] == expected

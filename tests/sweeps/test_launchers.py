@@ -10,10 +10,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from racer.__main__ import main
 from racer.core.errors import UsageError
 from racer.sweeps.execute import BUSY
 from racer.sweeps.job import Job
@@ -211,10 +213,17 @@ def test_shell_scripts_say_how_they_are_used(script: str) -> None:
 
 
 class FakeRay:
-    """Runs a task where it is asked for it, with the calls of Ray that the launcher makes."""
+    """Runs a task where it is asked for it, with the calls of Ray that the launcher makes.
 
-    def __init__(self) -> None:
+    Args:
+        losing: which of the tasks is lost with its machine, from 0; None for none.
+    """
+
+    def __init__(self, losing: int | None = None) -> None:
         self.options_seen: dict[str, Any] = {}
+        self.exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+        self.lost: Any = None
+        self._losing, self._given = losing, 0
 
     def is_initialized(self) -> bool:
         return True
@@ -228,15 +237,24 @@ class FakeRay:
                 return self
 
             def remote(self, *arguments: Any) -> Any:
-                return (lambda: function(*arguments), len(arguments[0]), arguments[1])
+                reference = (lambda: function(*arguments), len(arguments[0]), arguments[1])
+                if owner._given == owner._losing:
+                    owner.lost = reference
+                owner._given += 1
+                return reference
 
         return Task()
 
-    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
         return references[:1], references[1:]
 
     def get(self, reference: Any) -> int:
+        if self.lost == reference:
+            raise self.exceptions.RayError
         return reference[0]()
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
 
 
 def test_ray_tasks_run_the_same_command(tmp_path: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +265,46 @@ def test_ray_tasks_run_the_same_command(tmp_path: Path, jobs: list[Job], monkeyp
     assert (outcome.exit_code, outcome.failed, outcome.finished) == (1, {1: "error: it is broken"}, {0, 2})
     assert fake.options_seen["max_retries"] == 0
     assert len(ran(log)) == 2
+
+
+def test_a_ray_task_that_is_lost_is_told_and_one_that_somebody_else_runs_is_asked_for_again(
+    tmp_path: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, log = stand_in(tmp_path, jobs[:3], 0.0)
+    monkeypatch.setenv("BUSY", "0")
+    arguments = (plan.manifest, jobs[:3], plan.results, [0, 1, 2])
+    outcome = launch_on_ray(*arguments, ray=FakeRay(losing=1), command=plan.command)
+    assert (outcome.exit_code, outcome.finished) == (1, {0, 2})
+    assert outcome.failed == {1: "its Ray task was lost (RayError); run it again to go on"}
+    assert launch_on_ray(*arguments, ray=FakeRay(), command=plan.command).exit_code == 0
+    assert sorted(line["index"] for line in ran(log)) == [0, 1, 2]
+
+
+def test_a_job_that_no_machine_of_the_cluster_has_room_for_is_refused(tmp_path: Path, jobs: list[Job]) -> None:
+    plan, _ = stand_in(tmp_path, jobs[:1], 0.0)
+    for gpus, words in ((0.5, "a job needs 0.5 GPUs, and the Ray cluster has 0"), (1.5, "fraction"), (-1.0, "fraction"),
+                        (float("nan"), "fraction")):  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            launch_on_ray(plan.manifest, jobs[:1], plan.results, [0], ray=FakeRay(), num_gpus=gpus)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--launcher", "ray", "--oversub", "2"], "--oversub is of --launcher local"),
+        (["--launcher", "ray", "--devices", "0"], "--devices is of --launcher local"),
+        (["--launcher", "ray", "--early_by", "lr"], "--early_by is of --launcher local"),
+        (["--ray_gpus", "0.5"], "--ray_gpus is of --launcher ray"),
+    ],
+)
+def test_flags_that_a_launcher_does_not_look_at_are_refused(
+    tmp_path: Path, jobs: list[Job], flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_manifest(tmp_path / "m.jsonl", jobs)
+    where = ["--manifest", str(tmp_path / "m.jsonl"), "--results", str(tmp_path / "results")]
+    assert main(["sweep", "run", *where, *flags]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path: Path, jobs: list[Job]) -> None:

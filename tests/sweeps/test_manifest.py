@@ -118,8 +118,10 @@ def test_markers_conditions_and_exclusions(tmp_path: Path) -> None:
 
 
 def test_words_of_this_house_survive_a_shell(tmp_path: Path) -> None:
-    args = "{**base, 'normalize_values': False, 'memory': {'kind': 'gru', 'size': 4}, 'hidden_dims': (8, 8), " \
+    args = (
+        "{**base, 'normalize_values': False, 'memory': {'kind': 'gru', 'size': 4}, 'hidden_dims': (8, 8), "
         "'actor_lr': vmapped(1e-3, 2e-3), 'seed': vmapped(1, 5), 'target_kl': None}"
+    )
     file = read_hyperfile(write(tmp_path, f"{HOUSE}hparams = {{'args': [{args}]}}\n"))
     (line,) = command_lines(file)
     assert [j.id for j in plan_jobs(file_from_words(shlex.split(line)[5:]), "study")] == [plan_jobs(file)[0].id]
@@ -220,3 +222,10 @@ def test_write_jobs_as_it_is_typed(tmp_path: Path) -> None:
     wrong = run("nowhere.py")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "nowhere.py" in wrong.stderr
+    (tmp_path / "wrong.py").write_text(
+        "hparams = {'args': [{'agent': 'ppo', 'world': 'tmaze_10', 'lr': '1e-3 fast'}]}\n"
+    )
+    refused = run("wrong.py", "--runs", "refused")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "wrong.py:1" in refused.stderr
+    assert not (tmp_path / "refused").exists()

@@ -11,7 +11,7 @@ from racer.core.config import check_fields, from_mapping, option
 from racer.core.errors import UsageError
 
 __all__ = [
-    "ACTIONS", "ARMS", "DECISIONS", "LENGTHS", "REDRAWS", "TrialsConfig", "memory_use", "resolve_config",
+    "ACTIONS", "ARMS", "CARS", "DECISIONS", "LENGTHS", "REDRAWS", "TrialsConfig", "memory_use", "resolve_config",
     "trials_config",
 ]  # fmt: skip
 
@@ -20,6 +20,9 @@ ARMS: Mapping[str, int] = {"hidden_lane": 4, "courteous": 8}
 
 LENGTHS: Mapping[str, int] = {"hidden_lane": 140, "courteous": 130}
 """Steps of a trial at the highest decision rate, by scene, where the configuration names no length."""
+
+CARS = 20
+"""Cars in every scene beside the first ego's."""
 
 DECISIONS = (1, 3, 5)
 """Hz at which an agent may decide; all divide the simulator's 15 Hz."""
@@ -58,6 +61,13 @@ class TrialsConfig:
         'what is drawn anew for every trial of an episode, as a control: "nothing"; "arm", the type of traffic, with '
         'the scene kept; "scene", all but the type',
         choices=REDRAWS,
+    )
+    egos: int = option(
+        1,
+        "agents of an environment, each a row of the vector environment with a memory of its own: the first car and "
+        "the next ones ahead of it; several need scene hidden_lane, choices and cars that are not recorded",
+        low=1,
+        high=8,
     )
     population: str = option(
         "idm",
@@ -144,6 +154,16 @@ class TrialsConfig:
                 )
         if self.population != "idm" and self.scene == "courteous":
             raise UsageError(f"scene 'courteous' is about IDM cars: population cannot be {self.population!r}")
+        for name, needed in (("scene", "hidden_lane"), ("actions", "choices")):
+            if self.egos > 1 and getattr(self, name) != needed:
+                raise UsageError(f"egos = {self.egos} need {name}={needed!r}, not {getattr(self, name)!r}")
+        if self.population == "partners" and self.egos + self.partner_count > CARS + 1:
+            raise UsageError(
+                f"egos = {self.egos} and partner_count = {self.partner_count} are more than the {CARS + 1} cars of a "
+                "scene"
+            )
+        if self.egos > 1 and self.population == "recorded":
+            raise UsageError(f"egos = {self.egos} cannot be in a recording, where an ego takes one car's place: set 1")
 
     @property
     def length(self) -> int:

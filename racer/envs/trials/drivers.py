@@ -54,7 +54,7 @@ class ScriptedDriver:
             raise UsageError("the scripted drivers choose among five actions: pass --env.actions=choices")
         self._world, self._told = world, told
         drive = _HiddenLane if world.config.scene == "hidden_lane" else _Courteous
-        self._drivers = [drive(world, i, told) for i in range(world.num_envs)]
+        self._drivers = [drive(world, i, told) for i in range(len(world.egos.envs))]
 
     def initial_memory(self, count: int) -> dict[str, NDArray[np.float32]]:
         """Return the memory of episodes that begin: none."""
@@ -73,7 +73,7 @@ class ScriptedDriver:
 
 
 class _Driver:
-    """What both scripts share: the scene as one environment has it, speeds and safe lane changes."""
+    """What both scripts share: the scene as one ego (row ``index``) has it, speeds and safe lane changes."""
 
     def __init__(self, world: TrialWorld, index: int, told: bool) -> None:
         self.world, self.index, self.told = world, index, told
@@ -89,11 +89,13 @@ class _Driver:
 
     def look(self) -> None:
         """Read the scene."""
-        scene = self.world.simulator.scene(self.index)
-        self.x, self.y, self.v = float(scene["x"][0]), float(scene["y"][0]), float(scene["speed"][0])
-        self.target = int(scene["target_lane"][0])
-        self.aim = float(scene["target_speed"][0])
-        self.dx, self.cars_y, self.cars_v = scene["x"][1:] - self.x, scene["y"][1:], scene["speed"][1:]
+        egos = self.world.egos
+        scene, own = self.world.simulator.scene(int(egos.envs[self.index])), int(egos.cars[self.index])
+        self.x, self.y, self.v = float(scene["x"][own]), float(scene["y"][own]), float(scene["speed"][own])
+        self.target = int(scene["target_lane"][own])
+        self.aim = float(scene["target_speed"][own])
+        others = (np.delete(scene[name], own) for name in ("x", "y", "speed"))
+        self.dx, self.cars_y, self.cars_v = next(others) - self.x, next(others), next(others)
         self.to_go = self.world.scene.distance - float(self.world.travelled[self.index])
 
     def start(self) -> None:

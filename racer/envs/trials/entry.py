@@ -22,6 +22,7 @@ WORLD = World(
     metrics=trial_metrics(4),
     metrics_for=lambda config: trial_metrics(int(config["k_scenarios"])),
     success_log=success_log,
+    egos_for=lambda config: int(config["egos"]),
     action_names=lambda config: () if config["actions"] == "choices" else ("acceleration", "steering"),
     end_reason=end_reason,
     drivers=DRIVERS,

@@ -7,10 +7,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from racer.core.errors import unknown_name
-from racer.envs.trials.config import resolve_config, trials_config
+from racer.envs.trials.config import TrialsConfig, resolve_config, trials_config
 from racer.envs.trials.drawing import DRAWING, overlaid
 from racer.envs.trials.world import TrialWorld, WorldStep, trial_spaces
 
@@ -19,6 +21,9 @@ __all__ = ["HighwayTrialsEnv"]
 
 class HighwayTrialsEnv(gymnasium.Env):
     """K attempts at one highway scene of a hidden type, in one episode.
+
+    With several ``egos``, A, observations are ``[A, D]``, actions one choice for each, the reward is their mean, and
+    ``info`` is the first ego's, with ``info["egos"]``, a mapping for each of them, beside it.
 
     Observation ``[D]`` float32, named by :func:`racer.envs.trials.observation.observation_names`. Actions: five
     choices, or ``[acceleration, steering]``. ``info`` says ``trial`` and ``trial_end``, and holds ``episode_metrics``
@@ -37,7 +42,7 @@ class HighwayTrialsEnv(gymnasium.Env):
             raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
         self.config = resolve_config(config)
         self.world = TrialWorld(trials_config(config), 1, DRAWING)
-        self.observation_space, self.action_space = trial_spaces(self.world.config)
+        self.observation_space, self.action_space = _spaces(self.world.config)
         self.render_mode = render_mode
         fps = 15 if render_mode == "rgb_array_list" else self.world.config.policy_frequency
         self.metadata = {**type(self).metadata, "render_fps": fps}
@@ -50,19 +55,19 @@ class HighwayTrialsEnv(gymnasium.Env):
         self.world.begin([0], [self.np_random])
         self._frames = []
         self._film()
-        return self.world.observe()[0], {"trial": 0}
+        return self._one(self.world.observe()), {"trial": 0}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         filming = self.render_mode == "rgb_array_list"
-        step: WorldStep = self.world.step(np.asarray(action)[None], self._film if filming else None)
+        alone = self.world.config.egos == 1
+        actions = np.asarray(action)
+        step: WorldStep = self.world.step(actions[None] if alone else actions, self._film if filming else None)
         self._film()
-        info: dict[str, Any] = {name: value[0].item() for name, value in step.info.items()}
-        info |= {"trial_end": bool(step.truncations[0]), "limbo": bool(step.limbo[0])}
+        infos = [_info(step, row) for row in range(len(step.rewards))]
         ended = bool(step.terminals[0])
-        if ended:
-            info["episode_metrics"] = {name: float(value[0]) for name, value in step.metrics.items()}
         shown = step.final_observations if ended else step.observations
-        return shown[0], float(step.rewards[0]), ended, False, info
+        info = infos[0] if alone else {**infos[0], "egos": tuple(infos)}
+        return self._one(shown), float(step.rewards.mean()), ended, False, info
 
     def render(self) -> Any:
         if self.render_mode == "rgb_array":
@@ -79,10 +84,14 @@ class HighwayTrialsEnv(gymnasium.Env):
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return to :meth:`get_state` exactly; returns the observation there."""
         self.world.set_state(state, [self.np_random])
-        return self.world.observe()[0]
+        return self._one(self.world.observe())
 
     def close(self) -> None:
         self.world.simulator.close()
+
+    def _one(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return observations ``[A, D]`` as this environment's observation."""
+        return rows[0] if self.world.config.egos == 1 else rows
 
     def _drawn(self) -> NDArray[np.uint8]:
         world = self.world
@@ -94,3 +103,20 @@ class HighwayTrialsEnv(gymnasium.Env):
     def _film(self) -> None:
         if self.render_mode == "rgb_array_list":
             self._frames.append(self._drawn())
+
+
+def _spaces(config: TrialsConfig) -> tuple[spaces.Space, spaces.Space]:
+    observations, actions = trial_spaces(config)
+    if config.egos == 1:
+        return observations, actions
+    return batch_space(observations, config.egos), batch_space(actions, config.egos)
+
+
+def _info(step: WorldStep, row: int) -> dict[str, Any]:
+    """Return what a step tells of one ego."""
+    info: dict[str, Any] = {name: value[row].item() for name, value in step.info.items()}
+    flags = {"trial_end": step.trial_ends, "limbo": step.limbo, "removed": step.removed}
+    info |= {name: bool(values[row]) for name, values in flags.items()}
+    if step.terminals[row]:
+        info["episode_metrics"] = {name: float(value[row]) for name, value in step.metrics.items()}
+    return info

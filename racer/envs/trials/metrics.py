@@ -75,6 +75,5 @@ def end_reason(metrics: Mapping[str, float], terminated: bool) -> str:
 
 
 def success_log(metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Return which trials the ego succeeded in: ``t0``, ``t1``, ..."""
-    trials = int(metrics["n_trials_completed"])
-    return {"agent": 0, **{f"t{k}": bool(metrics[score_key(k)]) for k in range(trials)}}
+    """Return which trials an ego succeeded in: ``t0``, ``t1``, ..."""
+    return {f"t{k}": bool(metrics[score_key(k)]) for k in range(int(metrics["n_trials_completed"]))}

@@ -19,11 +19,11 @@ from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.highway.simulator import layout as at
 from racer.envs.trials.chance import FoldedRows
 from racer.envs.trials.config import TrialsConfig, trials_config
+from racer.envs.trials.egos import obey, rows_around
 from racer.envs.trials.observation import observation_space, observe
 from racer.envs.trials.population import Population
-from racer.envs.trials.scenes import LANE_WIDTH, SPEEDS
 
-__all__ = ["Partners", "rows_around"]
+__all__ = ["Partners"]
 
 WORLD = "trials"
 
@@ -42,7 +42,7 @@ class Partners(Population):
 
     def __init__(self, config: TrialsConfig, num_envs: int, distance: float) -> None:
         self.config, self.num_envs, self.distance = config, num_envs, distance
-        self.cars = np.arange(1, config.partner_count + 1)
+        self.cars = config.egos + np.arange(config.partner_count)
         self.members = [_fitting(path, config) for path in config.partners]
         count = num_envs * len(self.cars)
         shape = (num_envs, len(self.cars))
@@ -88,7 +88,7 @@ class Partners(Population):
             if not len(rows):
                 continue
             chosen = self._decided(number, member, seen, simulator, clock, rows, envs[rows], cars[rows])
-            _obey(simulator, envs[rows], cars[rows], chosen)
+            obey(simulator, envs[rows], cars[rows], chosen)
 
     def _decided(
         self, number: int, member: FrozenPolicy, seen: TrialsConfig, simulator: HighwaySimulator,
@@ -112,55 +112,6 @@ class Partners(Population):
         for name, value in memory.items():
             value[rows] = after[name]
         return np.asarray(actions, np.int64)
-
-
-def rows_around(
-    simulator: HighwaySimulator, envs: NDArray[np.intp], cars: NDArray[np.int64], seen: int
-) -> NDArray[np.float32]:
-    """Return what ``cars`` ``[M]`` of ``envs`` ``[M]`` see, ``[M, 1 + seen, 5]``, as the simulator shows it to the ego.
-
-    The car's own row comes first and is absolute, then the nearest others by distance along the road: presence, x, y
-    (m), vx, vy (m/s). Rows of nobody are zero.
-    """
-    real, _ = simulator.packed
-    x, y = real[envs, at.X], real[envs, at.Y]
-    vx, vy = (real[envs, at.SPEED] * real[envs, way] for way in (at.COS, at.SIN))
-    rows = np.arange(len(envs))
-    own = [value[rows, cars] for value in (x, y, vx, vy)]
-    parts = [value - mine[:, None] for value, mine in zip((x, y, vx, vy), own, strict=True)]
-    near = np.sqrt(parts[0] ** 2 + parts[1] ** 2) < at.PERCEPTION_DISTANCE
-    near[rows, cars] = False
-    away = np.where(near, np.abs(parts[0]), np.inf)
-    order = np.argsort(away, axis=1, kind="stable")[:, :seen]
-    shown = np.zeros((len(envs), 1 + seen, 5), np.float32)
-    shown[:, 0, 0] = 1.0
-    present = np.take_along_axis(near, order, axis=1)
-    shown[:, 1 : 1 + order.shape[1], 0] = present
-    for column, (mine, others) in enumerate(zip(own, parts, strict=True), 1):
-        shown[:, 0, column] = mine
-        shown[:, 1 : 1 + order.shape[1], column] = np.where(present, np.take_along_axis(others, order, axis=1), 0.0)
-    return shown
-
-
-def _obey(
-    simulator: HighwaySimulator, envs: NDArray[np.intp], cars: NDArray[np.int64], chosen: NDArray[np.int64]
-) -> None:
-    """Turn choices ``[M]`` into targets, as the simulator does for the ego."""
-    real, whole = simulator.packed
-    speeds = np.array(SPEEDS)
-    # Of equal steps: the closest one, halves to even.
-    share = (real[envs, at.SPEED, cars] - speeds[0]) / (speeds[-1] - speeds[0])
-    index = np.clip(np.rint(share * (len(speeds) - 1)), 0, len(speeds) - 1).astype(np.int64)
-    index = np.clip(index + (chosen == at.FASTER) - (chosen == at.SLOWER), 0, len(speeds) - 1)
-    faster = np.isin(chosen, (at.FASTER, at.SLOWER))
-    real[envs[faster], at.TARGET_SPEED, cars[faster]] = speeds[index[faster]]
-    lanes = int(simulator.parameters.wholes[at.LANES])
-    lane = whole[envs, at.TARGET_LANE, cars] + (chosen == at.LANE_RIGHT) - (chosen == at.LANE_LEFT)
-    lane = np.clip(lane, 0, lanes - 1)
-    # A lane is reachable from at most two of its widths away (highway_env/road/lane.py).
-    away = np.abs(real[envs, at.Y, cars] - LANE_WIDTH * lane)
-    reachable = (away <= 2.0 * LANE_WIDTH) & (real[envs, at.X, cars] >= 0.0)
-    whole[envs, at.TARGET_LANE, cars] = np.where(reachable, lane, whole[envs, at.TARGET_LANE, cars])
 
 
 def _fitting(path: str, config: TrialsConfig) -> tuple[FrozenPolicy, TrialsConfig]:

@@ -22,7 +22,7 @@ from racer.envs.highway.simulator import HighwaySimulator
 from racer.envs.highway.simulator import layout as at
 from racer.envs.trials.config import TrialsConfig
 from racer.envs.trials.population import Population
-from racer.envs.trials.scenes import CARS, LANE_WIDTH, make_simulator
+from racer.envs.trials.scenes import CARS, LANE_WIDTH, PARKED, make_simulator
 
 __all__ = ["COLUMNS", "FRAME", "Recorded", "Tracks", "read_tracks", "record_traffic"]
 
@@ -30,9 +30,6 @@ COLUMNS = ("t", "id", "x", "y", "heading", "speed")
 
 FRAME = 1.0 / 15.0
 """s between two frames of a recording as it is replayed."""
-
-PARKED = -3000.0
-"""m from the ego's start, where cars stand that the recording does not have."""
 
 _MOST_LINES = 5_000_000
 

@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from racer.envs.highway.config import highway_config
 from racer.envs.highway.config import resolve_config as resolve_highway
 from racer.envs.highway.simulator import HighwaySimulator
-from racer.envs.trials.config import TrialsConfig
+from racer.envs.trials.config import CARS, TrialsConfig
 
 __all__ = [
-    "CARS", "HOLD", "LANES", "LANE_HALF", "LANE_WIDTH", "SPEEDS", "START_SPEED", "Scene", "make_scene",
+    "CARS", "HOLD", "LANES", "LANE_HALF", "LANE_WIDTH", "PARKED", "SPEEDS", "START_SPEED", "Scene", "make_scene",
     "make_simulator",
 ]  # fmt: skip
-
-CARS = 20
-"""Other cars in every scene."""
 
 LANES, LANE_WIDTH = 4, 4.0
 LANE_HALF = 1.5
 """m from the centre of the goal's lane within which the ego is in it."""
+
+PARKED = -3000.0
+"""m along the road, where cars stand that are not to be met."""
 
 HOLD = 60.0
 """m before the goal over which the ego must be in its lane."""

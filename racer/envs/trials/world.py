@@ -1,8 +1,9 @@
 """The rules of trial mode: trials, limbo, rewards, metrics and exact states, for both gymnasium faces.
 
-A trial ends when the ego is off the road (it reached the goal, crashed or missed the lane) or its clock has run out.
-While trials remain the next one begins within the step, from the same start. The last one ends the episode, and the ego
-stays in limbo until the window of K * L steps is over.
+An ego that reached the goal, crashed or missed the lane is off the road, in limbo, for what is left of the trial. A
+trial ends when all egos of the environment are, or its clock has run out. While trials remain the next one begins
+within the step, from the same start. The last one ends the episode, and its egos stay in limbo until the window of
+K * L steps is over.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from racer.core.errors import UsageError
 from racer.envs.highway.simulator import layout as at
 from racer.envs.trials.config import TrialsConfig
+from racer.envs.trials.egos import Egos
 from racer.envs.trials.metrics import episode_metrics
 from racer.envs.trials.observation import observation_space, observe
 from racer.envs.trials.partners import Partners
@@ -28,21 +30,22 @@ from racer.envs.trials.scenes import HOLD, LANE_HALF, LANE_WIDTH, make_scene, ma
 __all__ = ["ENDS", "TrialWorld", "WorldStep", "trial_spaces"]
 
 ENDS = ("goal_reached", "crashed", "timed_out", "missed")
-"""How a trial ends."""
+"""How a trial ends for an ego."""
 
 _MOST_SEED = 2**31
 
 
 class WorldStep(NamedTuple):
-    """What a step led to; ``[N]`` each.
+    """What a step led to; ``[N]`` each, a row an ego.
 
     Attributes:
         observations: ``[N, D]``, after any reset: a step that ends a trial shows the first moment of the next.
-        final_observations: ``[N, D]``, before it.
+        final_observations: ``[N, D]``, before it where an episode ended; else the same.
         rewards: of the step; 0 in limbo.
         terminals: whether the episode ended.
-        truncations: whether a trial ended.
+        trial_ends: whether the environment's trial ended.
         limbo: whether the ego was off the road during the step.
+        removed: whether it is after the step.
         window_ends: whether the window is over, so that the next episode is to be begun.
         info: of the step.
         metrics: of the episodes, where they ended; empty where none did.
@@ -52,8 +55,9 @@ class WorldStep(NamedTuple):
     final_observations: NDArray[np.float32]
     rewards: NDArray[np.float64]
     terminals: NDArray[np.bool_]
-    truncations: NDArray[np.bool_]
+    trial_ends: NDArray[np.bool_]
     limbo: NDArray[np.bool_]
+    removed: NDArray[np.bool_]
     window_ends: NDArray[np.bool_]
     info: dict[str, NDArray[Any]]
     metrics: dict[str, NDArray[np.float64]]
@@ -66,11 +70,11 @@ def trial_spaces(config: TrialsConfig) -> tuple[spaces.Box, spaces.Space]:
 
 
 class TrialWorld:
-    """N environments, each with one ego.
+    """E environments of A egos each; N = E * A rows, ego j of environment e in row e * A + j.
 
     Args:
         config: checked.
-        num_envs: N.
+        num_envs: E.
         drawing: keys of the highway that only concern pictures.
 
     Attributes:
@@ -82,15 +86,17 @@ class TrialWorld:
         self.scene = make_scene(config)
         self.simulator = make_simulator(config, num_envs, drawing)
         self.simulator.reset([0] * num_envs)
+        self.egos = Egos(self.simulator, config.egos, config.vehicles_seen)
         self.population = _population(config, num_envs, self.scene.distance)
-        k = config.k_scenarios
+        k, rows = config.k_scenarios, num_envs * config.egos
         self._arms = np.array(config.arms or range(config.arm_count), np.int64)
-        self._counts = {
-            name: np.zeros(num_envs, np.int64)
-            for name in ("trial", "clock", "window", "removed", "steps", *(f"ends/{name}" for name in ENDS))
+        self._counts = {name: np.zeros(num_envs, np.int64) for name in ("trial", "clock", "window")}
+        self._counts |= {
+            name: np.zeros(rows, np.int64) for name in ("removed", "steps", *(f"ends/{name}" for name in ENDS))
         }
-        self._drawn = {name: np.zeros((num_envs, k), np.int64) for name in ("seeds", "arms", "scores")}
-        self._reals = {name: np.zeros(num_envs) for name in ("start", "reward", "return")}
+        self._drawn = {name: np.zeros((num_envs, k), np.int64) for name in ("seeds", "arms")}
+        self._drawn["scores"] = np.zeros((rows, k), np.int64)
+        self._reals = {name: np.zeros(rows) for name in ("start", "reward", "return")}
         self.before_next: Callable[[], None] = lambda: None
         self._begin_trials(np.arange(num_envs))
 
@@ -99,12 +105,12 @@ class TrialWorld:
     @property
     def trial(self) -> NDArray[np.int64]:
         """``[N]``, the running trial, counted from 0."""
-        return self._counts["trial"]
+        return self._counts["trial"][self.egos.envs]
 
     @property
     def clock(self) -> NDArray[np.int64]:
         """``[N]``, steps of the running trial."""
-        return self._counts["clock"]
+        return self._counts["clock"][self.egos.envs]
 
     @property
     def removed(self) -> NDArray[np.bool_]:
@@ -114,7 +120,7 @@ class TrialWorld:
     @property
     def arm(self) -> NDArray[np.int64]:
         """``[N]``, the type of the running trial."""
-        return self._drawn["arms"][np.arange(self.num_envs), self.trial]
+        return self._drawn["arms"][self.egos.envs, self.trial]
 
     @property
     def goal_lane(self) -> NDArray[np.int64]:
@@ -124,28 +130,28 @@ class TrialWorld:
     @property
     def travelled(self) -> NDArray[np.float64]:
         """``[N]`` m from the start."""
-        return self.simulator.ego_position[:, 0] - self._reals["start"]
+        return self.egos.real(at.X) - self._reals["start"]
 
     def begin(self, indices: Sequence[int] | NDArray[np.intp], generators: Sequence[np.random.Generator]) -> None:
-        """Begin episodes at ``indices`` ``[M]``; scene and type come from each one's generator ``[M]``."""
+        """Begin episodes in environments ``indices`` ``[M]``; scene and type come from each one's generator ``[M]``."""
         k, chosen = self.config.k_scenarios, np.asarray(indices, np.int64)
         for i, generator in zip(chosen, generators, strict=True):
             # All is drawn whatever is used, so that controls meet the same scenes and types in their first trials.
             seeds, arms = generator.integers(_MOST_SEED, size=k), generator.integers(len(self._arms), size=k)
             self._drawn["seeds"][i] = seeds if self.config.redraw == "scene" else seeds[0]
             self._drawn["arms"][i] = self._arms[arms if self.config.redraw == "arm" else arms[0]]
-            self._drawn["scores"][i] = 0
+        rows = np.isin(self.egos.envs, chosen)
+        self._drawn["scores"][rows] = 0
         for values in (*self._counts.values(), self._reals["return"], self._reals["reward"]):
-            values[chosen] = 0
+            values[chosen if len(values) == self.num_envs else rows] = 0
         self._begin_trials(chosen)
 
     def observe(self) -> NDArray[np.float32]:
         """Return observations ``[N, D]``; zeros in limbo."""
-        simulator, config = self.simulator, self.config
-        real, whole = simulator.ego_rows
-        target_lane = whole[at.TARGET_LANE] if config.actions == "choices" else whole[at.LANE]
+        egos, config = self.egos, self.config
+        target_lane = egos.whole(at.TARGET_LANE if config.actions == "choices" else at.LANE)
         shown = observe(
-            config, simulator.shown, 1.0 - self.travelled / self.scene.distance, target_lane, real[at.TARGET_SPEED],
+            config, egos.shown(), 1.0 - self.travelled / self.scene.distance, target_lane, egos.real(at.TARGET_SPEED),
             self.clock, self.arm, self._reals["reward"],
         )  # fmt: skip
         shown[self.removed] = 0.0
@@ -157,34 +163,51 @@ class TrialWorld:
         Raises:
             UsageError: actions of another shape or out of range.
         """
-        limbo, counts = self.removed, self._counts
-        before = self.travelled.copy()
-        self._advance(self._safe(np.asarray(actions), limbo), on_frame)
-        counts["clock"] += ~limbo
+        limbo, counts, envs = self.removed, self._counts, self.egos.envs
+        waiting = self._all(limbo)
+        before = self.travelled
+        self._advance(self.egos.choose(self._safe(np.asarray(actions), limbo)), on_frame)
+        counts["clock"] += ~waiting
         counts["steps"] += ~limbo
         counts["window"] += 1
         ends = self._ends(limbo)
         done = np.logical_or.reduce(list(ends.values()))
         rewards = self._rewards(ends, before, limbo)
         self._reals["return"] += rewards
-        self._reals["reward"][:] = rewards
+        # What an ego was paid last is what its next trial shows it, however long it was in limbo.
+        self._reals["reward"][~limbo] = rewards[~limbo]
         for name, happened in ends.items():
             counts[f"ends/{name}"] += happened
         self._drawn["scores"][ends["goal_reached"], self.trial[ends["goal_reached"]]] = 1
-        over = done & (self.trial == self.config.k_scenarios - 1)
+        ended = self._all(limbo | done) & ~waiting
+        over = ended & (counts["trial"] == self.config.k_scenarios - 1)
         info = self._info(ends)
-        metrics = self._metrics() if over.any() else {}
-        final = self.observe()
-        counts["removed"][over] = 1
-        again = np.flatnonzero(done & ~over)
-        if len(again):
-            if not self.config.carry_reward:
-                self._reals["reward"][again] = 0.0
-            self.before_next()
-            counts["trial"][again] += 1
-            self._begin_trials(again)
+        metrics, final = (self._metrics(), self.observe()) if over.any() else ({}, None)
+        counts["removed"][done] = 1
+        self.egos.remove(np.flatnonzero(done & ~ended[envs]))
+        self._go_on(ended & ~over)
         window_ends = counts["window"] >= self.config.window if self.config.fill_window else over
-        return WorldStep(self.observe(), final, rewards, over, done, limbo, window_ends, info, metrics)
+        shown = self.observe()
+        return WorldStep(
+            shown, shown if final is None else final, rewards, over[envs], ended[envs], limbo, self.removed,
+            window_ends[envs], info, metrics,
+        )  # fmt: skip
+
+    def _go_on(self, again: NDArray[np.bool_]) -> None:
+        """Begin the next trial in environments ``again`` ``[E]``."""
+        if not again.any():
+            return
+        rows = again[self.egos.envs]
+        if not self.config.carry_reward:
+            self._reals["reward"][rows] = 0.0
+        self.before_next()
+        self._counts["trial"][again] += 1
+        self._counts["removed"][rows] = 0
+        self._begin_trials(np.flatnonzero(again))
+
+    def _all(self, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return for each environment ``[E]`` whether it holds for all of its rows ``[N]``."""
+        return np.asarray(rows if self.config.egos == 1 else rows.reshape(self.num_envs, -1).all(axis=1), bool)
 
     def get_state(self, generators: Sequence[np.random.Generator]) -> dict[str, NDArray[Any]]:
         """Return everything that decides how the environments go on, as flat named arrays."""
@@ -212,11 +235,11 @@ class TrialWorld:
     def _advance(self, actions: NDArray[Any], on_frame: Callable[[], None] | None) -> None:
         """Let everybody drive for a step."""
         simulator, population = self.simulator, self.population
-        population.choose(simulator, self.clock)
+        population.choose(simulator, self._counts["clock"])
         if not population.moves:
             simulator.step(actions, on_frame)
             return
-        frames = self.clock * int(simulator.parameters.wholes[at.FRAMES])
+        frames = self._counts["clock"] * int(simulator.parameters.wholes[at.FRAMES])
 
         def move() -> None:
             frames[:] += 1
@@ -245,22 +268,24 @@ class TrialWorld:
                 raise UsageError(f"the state's {name!r} holds {values[~sound][0]}, which no episode reaches")
 
     def _begin_trials(self, indices: NDArray[np.int64]) -> None:
-        """Begin the running trial's scene in ``indices``: the one routine for the first trial and every later one."""
-        simulator, arms, trial = self.simulator, self.arm, self.trial
+        """Begin the running trial's scene in environments ``indices``: the one routine for first and later trials."""
+        simulator, trial = self.simulator, self._counts["trial"]
         simulator.reset([int(self._drawn["seeds"][i, trial[i]]) for i in indices], indices)
         for i in indices:
             seed = int(self._drawn["seeds"][i, trial[i]])
-            self.scene.begin(simulator, int(i), seed, int(arms[i]))
+            self.scene.begin(simulator, int(i), seed, int(self._drawn["arms"][i, trial[i]]))
+            self.egos.begin(int(i))
             self.population.begin(simulator, int(i), seed, int(trial[i]))
         simulator.show(indices)
         self._counts["clock"][indices] = 0
-        self._reals["start"][indices] = simulator.ego_position[indices, 0]
+        rows = np.isin(self.egos.envs, indices)
+        self._reals["start"][rows] = self.egos.real(at.X)[rows]
 
     def _ends(self, limbo: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
-        """Return in which environments the trial ended, by how; at most one of them each."""
-        simulator, travelled = self.simulator, self.travelled
-        inside = np.abs(simulator.ego_position[:, 1] - LANE_WIDTH * self.goal_lane) < LANE_HALF
-        crashed = (simulator.ego_crashed | ~simulator.ego_on_road) & ~limbo
+        """Return for which egos the trial ended, by how; at most one of them each."""
+        egos, travelled = self.egos, self.travelled
+        inside = np.abs(egos.real(at.Y) - LANE_WIDTH * self.goal_lane) < LANE_HALF
+        crashed = ((egos.whole(at.CRASHED) != 0) | ~egos.on_road) & ~limbo
         missed = (travelled >= self.scene.distance - HOLD) & ~inside & ~crashed & ~limbo
         reached = (travelled >= self.scene.distance) & inside & ~crashed & ~limbo
         timed_out = (self.clock >= self.config.length) & ~(crashed | missed | reached | limbo)
@@ -280,9 +305,9 @@ class TrialWorld:
 
     def _info(self, ends: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[Any]]:
         return {
-            "trial": self.trial.copy(),
+            "trial": self.trial,
             "trial_type": self.arm,
-            "speed": self.simulator.ego_speed.copy(),
+            "speed": self.egos.real(at.SPEED),
             **{name: values.copy() for name, values in ends.items()},
         }
 
@@ -295,8 +320,8 @@ class TrialWorld:
     def _safe(self, actions: NDArray[Any], limbo: NDArray[np.bool_]) -> NDArray[Any]:
         """Return actions with those of egos in limbo set to doing nothing."""
         if self.config.actions == "choices":
-            if actions.shape != (self.num_envs,):
-                raise UsageError(f"actions must have the shape {(self.num_envs,)}, got {actions.shape}")
+            if actions.shape != limbo.shape:
+                raise UsageError(f"actions must have the shape {limbo.shape}, got {actions.shape}")
             return np.where(limbo, at.IDLE, actions)
         if actions.shape != (self.num_envs, 2) or not np.isfinite(actions).all():
             raise UsageError(f"actions must be finite numbers [{self.num_envs}, 2], got shape {list(actions.shape)}")

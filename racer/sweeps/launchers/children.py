@@ -17,11 +17,11 @@ from typing import BinaryIO
 from racer.core.errors import RacerError
 from racer.sweeps.launchers.devices import Device
 
-__all__ = ["LOG_FILE", "Child", "die_with_parent", "job_command", "last_line", "progress_of", "start_child"]
+__all__ = ["LOG_FILE", "PARENT", "Child", "die_with_parent", "job_command", "last_line", "progress_of", "start_child"]
 
 LOG_FILE = "log.txt"
 
-_PARENT = "RACER_SWEEP_PARENT"
+PARENT = "RACER_SWEEP_PARENT"
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 1 << 13
 _SHARE = re.compile(rb"^job [0-9a-f]{12}: +(\d{1,3})%", re.MULTILINE)
@@ -69,7 +69,7 @@ def start_child(
     Raises:
         RacerError: the log cannot be written, or no process can be started.
     """
-    own = {**environment, **device.environment, _PARENT: str(os.getpid())}
+    own = {**environment, **device.environment, PARENT: str(os.getpid())}
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         handle = log.open("ab")
@@ -83,7 +83,7 @@ def start_child(
 
 def die_with_parent() -> None:
     """Let this process get SIGTERM when the launcher that started it ends, however it ends (Linux)."""
-    parent = os.environ.pop(_PARENT, "")
+    parent = os.environ.pop(PARENT, "")
     if not parent.isdecimal() or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)

@@ -17,13 +17,13 @@ from racer.sweeps.launchers.devices import DevicePool
 from racer.sweeps.results import finished, job_folder
 from racer.training.signals import StopSignals
 
-__all__ = ["Launch", "Outcome", "launch"]
+__all__ = ["BUSY_SECONDS", "GRACE_SECONDS", "Launch", "Outcome", "launch"]
 
 _POLL = 0.1
 _TELL_SECONDS = 2.0
 _QUIET_TELL_SECONDS = 30.0
-_BUSY_SECONDS = 3.0
-_GRACE_SECONDS = 60.0
+BUSY_SECONDS = 3.0
+GRACE_SECONDS = 60.0
 
 Decide = Callable[[Collection[int]], dict[int, str]]
 """From the finished jobs' indices to those that need not run, with the reason."""
@@ -123,7 +123,7 @@ def _collect(
         if finished(plan.folder(child.index)):
             outcome.finished.add(child.index)
         elif code == BUSY:
-            later = [*later, (time.monotonic() + _BUSY_SECONDS, child.index)]
+            later = [*later, (time.monotonic() + BUSY_SECONDS, child.index)]
         else:
             outcome.failed[child.index] = last_line(child.log) or f"ended with code {code}"
             _line(f"job {child.index} failed: {outcome.failed[child.index]}")
@@ -143,7 +143,7 @@ def _end(plan: Launch, outcome: Outcome, running: list[Child]) -> None:
     """Let children save and end; who does not within a minute is killed."""
     for child in running:
         child.end(signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_SECONDS
+    deadline = time.monotonic() + GRACE_SECONDS
     for child in running:
         while child.process.poll() is None and time.monotonic() < deadline:
             time.sleep(_POLL)

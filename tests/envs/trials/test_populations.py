@@ -15,7 +15,7 @@ from racer.envs.highway.simulator import layout as at
 from racer.envs.registry import get_world
 from racer.envs.trials.chance import FoldedRows
 from racer.envs.trials.config import TrialsConfig
-from racer.envs.trials.partners import _obey, rows_around
+from racer.envs.trials.egos import obey, rows_around
 from racer.envs.trials.recorded import FRAME, read_tracks, record_traffic
 from racer.envs.trials.scenes import make_simulator
 from racer.envs.trials.vector import HighwayTrialsVectorEnv
@@ -91,7 +91,7 @@ def test_a_choice_means_for_a_partner_what_it_means_for_the_ego():
         actions = rng.integers(5, size=4)
         real, whole = simulator.packed
         before = real[:, at.TARGET_SPEED, 0].copy(), whole[:, at.TARGET_LANE, 0].copy()
-        _obey(simulator, envs, ego, actions)
+        obey(simulator, envs, ego, actions)
         ours = real[:, at.TARGET_SPEED, 0].copy(), whole[:, at.TARGET_LANE, 0].copy()
         real[:, at.TARGET_SPEED, 0], whole[:, at.TARGET_LANE, 0] = before
         simulator.step(actions)
