@@ -10,6 +10,7 @@ kit's program claims was not kept.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="that they are drawn from (default: 0)")
     parser.add_argument("--results", default=None, help="JSON-lines file (default: faults-<name of the kit>.jsonl)")
     parser.add_argument("--seconds", type=float, default=None, help="begin no schedule after this time")
+    parser.add_argument("--cache", default=None, help="folder of the kit's {cache}, kept for the next call")
     parser.add_argument("--keep", default=None, help="a folder for the runs that were not survived")
 
 
@@ -53,8 +55,11 @@ def faults(arguments: argparse.Namespace) -> list[Path]:
     path = Path(arguments.results or f"faults-{kit.name}.jsonl")
     check_writable(path.parent, "folder of the results")
     keep = None if arguments.keep is None else check_writable(Path(arguments.keep), "--keep folder")
+    cache = None if arguments.cache is None else check_writable(Path(arguments.cache), "--cache folder").resolve()
     lines = read_results(path)
-    run_schedules(kit, arguments.seed, arguments.schedules, lines, path, seconds=arguments.seconds, keep=keep)
+    run_schedules(
+        kit, arguments.seed, arguments.schedules, lines, path, seconds=arguments.seconds, keep=keep, cache=cache
+    )
     write_line(table(lines, kit))
     bad = broken([line for line in lines if line["kit"] == kit.name], kit)
     if bad:
@@ -65,7 +70,7 @@ def faults(arguments: argparse.Namespace) -> list[Path]:
 
 def run_schedules(
     kit: Kit, seed: int, count: int, lines: list[dict[str, Any]], path: Path, *,
-    seconds: float | None = None, keep: Path | None = None,
+    seconds: float | None = None, keep: Path | None = None, cache: Path | None = None,
 ) -> None:  # fmt: skip
     """Run those of the first ``count`` schedules that ``lines`` does not hold; adds them there and to the file.
 
@@ -75,14 +80,16 @@ def run_schedules(
         RacerError: that one failed, so the kit does not fit the program.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="racer-faults-cache-") as cache:
+    with contextlib.ExitStack() as held:
+        if cache is None:
+            cache = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="racer-faults-cache-")))
         for schedule in [calm(), *(draw(kit, seed, number) for number in range(1, count + 1))]:
             if any(same_schedule(line, kit, seed, schedule) for line in lines):
                 continue
             if seconds is not None and time.monotonic() - start >= seconds:
                 write_line(f"{seconds:g} s are over: go on with the same command")
                 break
-            outcome = run_trial(kit, schedule, Path(cache), keep)
+            outcome = run_trial(kit, schedule, cache, keep)
             line = result_line(kit, seed, schedule, outcome)
             if not schedule.number and outcome.verdict != SURVIVED:
                 raise RacerError(f"{kit.name} fails without any fault: {_sentence(line)}")

@@ -140,12 +140,12 @@ def test_fewer_nodes_than_the_run_needs_end_it(nodes):
     found = nodes(1, 1)
     with connect(found.address) as cluster:
         service = make_service(
-            SLOW, pool=ray_pool(cluster, min_workers=2), num_workers=2, **{**PATIENT, "startup_timeout": 20.0}
+            SLOW, pool=ray_pool(cluster, min_workers=2), num_workers=2, **{**PATIENT, "startup_timeout": 60.0}
         )
         run = Conductor(service)
         run.at_work(2)
         found.kill(found.added[0])
-        wait_until(lambda: run.error is not None, 120, "the run ends")
+        wait_until(lambda: run.error is not None, 180, "the run ends")
         assert isinstance(run.error, ClusterTooSmall)
         assert "1 workers of the 2" in str(run.error)
         assert "has 1 CPUs" in str(run.error)

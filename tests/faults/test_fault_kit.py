@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kits import TOY, toy_kit
+from kits import GOAL, TOY, toy_kit
 
 from racer.__main__ import main
 from racer.faults.evidence import Line, compare
@@ -162,6 +162,17 @@ def test_the_command_goes_on_where_it_stopped(tmp_path: Path, capsys) -> None:
     assert str(results) in out
 
 
+def test_a_cache_is_shared_with_the_next_call(tmp_path: Path) -> None:
+    """The toy writes into {cache} how often it was begun."""
+    words = ["/bin/sh", "-c", 'echo begun >>"{cache}/begun"; exec "$0" "$@"', "{python}", "-I", "-S", str(TOY)]
+    kit = toy_kit(tmp_path, command=[*words, "begin", "{folder}", str(GOAL), "none"], faults=["stop_worker"])
+    for number in (1, 2):
+        flags = ["--results", tmp_path / "results.jsonl", "--cache", tmp_path / "cache", "--schedules", number]
+        assert faults(kit, *flags) == 0
+    # Without a fault, and schedules 1 and 2.
+    assert (tmp_path / "cache" / "begun").read_text().splitlines() == ["begun"] * 3
+
+
 def test_what_is_not_claimed_is_marked_and_does_not_fail(tmp_path: Path, capsys) -> None:
     changes = {"faults": ["kill_learner"], "limits": {"grace": 2}}
     kit, results = toy_kit(tmp_path, "duplicate", **changes), tmp_path / "results.jsonl"
@@ -252,6 +263,7 @@ WRONG = [
     ({}, ["--seed", "-1"], "--seed must be at least 0"),
     ({}, ["--shedules", "1"], "did you mean '--schedules'?"),
     ({}, ["--results", "/proc/none/results"], "cannot be written"),
+    ({}, ["--cache", "/proc/none/cache"], "--cache folder '/proc/none/cache' cannot be written"),
 ]
 
 
