@@ -146,8 +146,9 @@ def policies(args: argparse.Namespace) -> dict[str, Any]:
                       f"streams, better on {(less > 0).mean():.0%} of them", flush=True)  # fmt: skip
         found[path] = {"seed": trained.seed, "step": trained.step, "rows": rows}
     means = [one["rows"]["salted"]["total"] for one in found.values()]
-    low, high = mean_interval(means)
-    print(f"mean over {len(means)} training seeds: {np.mean(means):.2f} [{low:.2f}, {high:.2f}], "
+    # One seed says nothing of how seeds differ.
+    interval = "" if len(means) == 1 else " [{:.2f}, {:.2f}]".format(*mean_interval(means))
+    print(f"mean over {len(means)} training seeds: {np.mean(means):.2f}{interval}, "
           f"{np.mean(means) - FLOOR:.2f} above the cost's floor of {FLOOR}")  # fmt: skip
     return {"routes": args.routes, "salts": args.salts, "feed-forward": base, "policies": found, "mean": np.mean(means)}
 
@@ -258,8 +259,9 @@ def main() -> int:
     found = {"controllers": controllers, "policies": policies, "speed": speed}[args.what](args)
     kept = json.loads(args.output.read_text()) if args.output.is_file() else {}
     kind = "synthetic" if args.plant == "synthetic" else "learned"
+    routes = "" if args.what == "speed" or args.routes == 1000 else f", {args.routes} routes"
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, {**kept, f"{args.what} {kind}": found})
+    write_json(args.output, {**kept, f"{args.what} {kind}{routes}": found})
     return 0
 
 

@@ -130,12 +130,12 @@ def layer_norm(params: Params, name: str, inputs: Array) -> Array:
 
 
 def writable(array: Array) -> Array:
-    """Return what :func:`written` may be called on: a copy of a NumPy array, a device's array as it is."""
-    return array.copy() if isinstance(array, np.ndarray) else array
+    """Return what :func:`written` may be called on: the array itself, or a copy of a NumPy array that is read-only."""
+    return array.copy() if isinstance(array, np.ndarray) and not array.flags.writeable else array
 
 
 def written(array: Array, index: Any, values: Array) -> Array:
-    """Return ``array`` with ``values`` at ``index``; a NumPy array from :func:`writable` is changed in place."""
+    """Return ``array`` with ``values`` at ``index``; a NumPy array is changed in place."""
     if isinstance(array, np.ndarray):
         array[index] = values
         return array

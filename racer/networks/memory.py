@@ -49,7 +49,11 @@ class Core(Protocol):
         ...
 
     def step(self, params: Params, inputs: Array, memory: Memory) -> tuple[Array, dict[str, Array]]:
-        """Read ``[N, D]``; return outputs ``[N, H]`` and the memory after it."""
+        """Read ``[N, D]``; return outputs ``[N, H]`` and the memory after it.
+
+        A cache among NumPy arrays may be written into where nothing reads before the next step has written there: the
+        memory before a step stays as good as it was, until a step is taken from the one after it.
+        """
         ...
 
     def unroll(

@@ -177,7 +177,8 @@ class Policy:
             params: trained parameters, and for numbers the range ``action_low``, ``action_high`` ``[A]``: a learned
                 limit moves it during training, and a policy always acts inside the range it was published with.
             observations: ``[N, *observation_shape]``, or flattened.
-            memory: from the last call, :meth:`initial_memory` at first.
+            memory: from the last call, :meth:`initial_memory` at first. A cache among NumPy arrays is written into, so
+                copy it to go on from the same memory twice; the last call's own step may be taken again.
             key: a NumPy generator for NumPy arrays, a JAX key for JAX arrays.
             deterministic: take the mode instead of drawing.
 

@@ -38,6 +38,9 @@ from racer.networks.memory import Memory, Sequence
 __all__ = ["Transformer"]
 
 _MASKED = -1e9
+_BLOCK = 128
+"""Slots of a cache that acting reads at once."""
+
 _GATE_BIAS = 2.0
 """A gate begins almost closed: at first a layer hands its input on."""
 
@@ -140,15 +143,36 @@ class Transformer:
 
         The token that is read itself stands in slot ``position % length``.
         """
-        return namespace(inputs).stack(self._read(params, inputs, memory)[2], axis=1)
+        xp = namespace(inputs)
+        layers = [xp.concatenate(shares, axis=-1)[:, :, 0] for shares in self._read(params, inputs, memory)[2]]
+        read = xp.stack(layers, axis=1)
+        rest = self.length - read.shape[-1]
+        return xp.concatenate([read, xp.zeros((*read.shape[:-1], rest), read.dtype)], axis=-1)
 
-    def _read(self, params: Params, inputs: Array, memory: Memory) -> tuple[Array, dict[str, Array], list[Array]]:
-        """Return outputs, the memory after them, and every layer's weights ``[N, heads, length]``."""
+    def _filled(self, position: Array) -> list[slice]:
+        """Return the blocks of slots that are to be read.
+
+        Acting reads as far as the fullest of its rows. A row's bits do not depend on how far that is: what a block
+        holds is summed by itself, and blocks that a row has not reached add zeros.
+        """
+        if not isinstance(position, np.ndarray):
+            return [slice(0, self.length)]
+        end = min(self.length, int(position.max(initial=0.0)) + 1)
+        return [slice(start, min(start + _BLOCK, self.length)) for start in range(0, end, _BLOCK)]
+
+    def _read(
+        self, params: Params, inputs: Array, memory: Memory
+    ) -> tuple[Array, dict[str, Array], list[list[Array]]]:
+        """Return outputs, the memory after them, and every layer's weights, ``[N, heads, 1, slots]`` a block.
+
+        NumPy arrays of ``memory`` are written into: its next slot, which nothing reads before it is written again.
+        """
         xp = namespace(inputs)
         position = memory["position"]
         slot = (position % self.length).astype(int)
+        blocks = self._filled(position)
         # Once the cache has come round, every slot holds one of the last tokens.
-        unseen = (xp.arange(self.length) > position[:, None])[:, None, None]
+        unseen = [(xp.arange(b.start, b.stop) > position[:, None])[:, None, None] for b in blocks]
         x = dense(params, "memory/embed", inputs, self.embed) + self._sinusoids(position)
         rows, keys, values = xp.arange(inputs.shape[0]), writable(memory["keys"]), writable(memory["values"])
         read = []
@@ -157,10 +181,11 @@ class Transformer:
             query, key, value = (self._split(part) for part in self._project(params, name, x))
             keys = written(keys, (rows, layer, slice(None), slice(None), slot), key)
             values = written(values, (rows, layer, slice(None), slot), value)
-            scores = xp.matmul(query[:, :, None], keys[:, layer]) / math.sqrt(self._key_size)
-            shares = _softmax(xp.where(unseen, _MASKED, scores))
-            read.append(shares[:, :, 0])
-            mixed = xp.matmul(shares, values[:, layer])
+            query = query[:, :, None] / math.sqrt(self._key_size)
+            scores = [xp.matmul(query, keys[:, layer, :, :, block]) for block in blocks]
+            shares = _block_softmax([xp.where(mask, _MASKED, part) for mask, part in zip(unseen, scores, strict=True)])
+            read.append(shares)
+            mixed = sum(xp.matmul(part, values[:, layer, :, b]) for b, part in zip(blocks, shares, strict=True))
             x = self._finish(params, name, x, mixed.reshape(inputs.shape[0], -1))
         after = {"keys": keys, "values": values, "position": position + 1.0}
         return layer_norm(params, "memory/norm", x), after, read
@@ -286,6 +311,17 @@ def _softmax(scores: Array) -> Array:
     xp = namespace(scores)
     weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
     return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def _block_softmax(blocks: list[Array]) -> list[Array]:
+    """Return the softmax over all blocks ``[..., S]`` together, each summed by itself."""
+    xp = namespace(blocks[0])
+    largest = xp.max(blocks[0], axis=-1, keepdims=True)
+    for block in blocks[1:]:
+        largest = xp.maximum(largest, xp.max(block, axis=-1, keepdims=True))
+    weights = [xp.exp(block - largest) for block in blocks]
+    total = sum(xp.sum(block, axis=-1, keepdims=True) for block in weights)
+    return [block / total for block in weights]
 
 
 def _gate(params: Params, name: str, old: Array, new: Array) -> Array:

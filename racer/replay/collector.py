@@ -349,11 +349,12 @@ def _finite_rows(values: np.ndarray) -> np.ndarray:
 def _carried(before: Memory, after: Memory, valid: np.ndarray, forget: np.ndarray) -> Memory:
     """Return the memory after a row: ``before`` where it was no transition, zeros where it is to be forgotten."""
     if valid.all() and not forget.any():
-        # A trial that ends leaves all as it is, and a transformer's memory is large.
         return after
     carried = {}
     for name, value in after.items():
-        shape = (len(valid),) + (1,) * (np.ndim(value) - 1)
-        kept = np.where(valid.reshape(shape), value, before[name])
-        carried[name] = np.where(forget.reshape(shape), np.zeros_like(kept), kept)
+        # A transformer's memory is large, and its cache the same array before and after: only rows are written.
+        carried[name] = kept = value if value.flags.writeable else value.copy()
+        if kept is not before[name]:
+            kept[~valid] = before[name][~valid]
+        kept[forget] = 0.0
     return carried

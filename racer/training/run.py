@@ -231,13 +231,14 @@ class Extras:
     """What a program adds to a run.
 
     Attributes:
-        prepare: gives the state of the agent that a new run begins with.
+        prepare: gives the state of the agent that a new run begins with, from that of the run that it starts from
+            (None if there is none).
         tensorboard: folder of TensorBoard's files; the run's own where None.
         tags: names of numbers there, from their names in ``metrics.jsonl``.
         finish: called with the plan when metrics and checkpoints are written.
     """
 
-    prepare: Callable[[RunSpec], Mapping[str, np.ndarray]] | None = None
+    prepare: Callable[[RunSpec, Mapping[str, np.ndarray] | None], Mapping[str, np.ndarray]] | None = None
     tensorboard: Path | None = None
     tags: Callable[[str], str] = lambda name: name
     finish: Callable[[RunPlan], None] = lambda plan: None
@@ -252,10 +253,11 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
         if plan.resumed:
             folder = held.enter_context(plan.hold())
             checkpoint = resume_checkpoint(plan.folder, plan.spec)
-        elif plan.options.get("start_from") is not None:
-            learnt = learnt_arrays(plan.options["start_from"], plan.spec)
-        elif extras.prepare is not None:
-            learnt = extras.prepare(plan.spec)
+        else:
+            if plan.options.get("start_from") is not None:
+                learnt = learnt_arrays(plan.options["start_from"], plan.spec)
+            if extras.prepare is not None:
+                learnt = extras.prepare(plan.spec, learnt)
         backend, pool = plan.setup.backend, None
         if backend.backend == "ray":
             pool = held.enter_context(driven(backend, backend.min_workers or plan.setup.service.num_workers))

@@ -58,8 +58,9 @@ flags.DEFINE_string("output_dir", "./evaluation_results", "Folder for evaluation
 def main() -> int:
     """Score as the flags say."""
     trained = load(FLAGS.model_path)
-    if FLAGS.num_segments < 1 or FLAGS.num_salts < 1 or FLAGS.batch < 1 or min(FLAGS.salt, FLAGS.route_seed) < 0:
-        raise UsageError("--num_segments, --num_salts and --batch are at least 1, --salt and --route_seed at least 0")
+    for name, least in (("num_segments", 1), ("num_salts", 1), ("batch", 1), ("salt", 0), ("route_seed", 0)):
+        if FLAGS[name].value < least:
+            raise UsageError(f"--{name} is at least {least}, not {FLAGS[name].value}")
     choose_device("cpu")
     plant = make_plant(FLAGS.plant or str(trained.env_config["plant"]))
     routes, paths = find_routes()

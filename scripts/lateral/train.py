@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,18 @@ def tag(name: str) -> str:
     return EPISODE_TAGS.get(name, f"train/{name.removeprefix('agent/')}" if name.startswith("agent/") else name)
 
 
-def prepare(spec: RunSpec, *, settings: Settings) -> dict[str, Any]:
+def prepare(spec: RunSpec, learnt: Mapping[str, Any] | None, *, settings: Settings) -> dict[str, Any]:
     """Return the state of an agent that has learnt from demonstrations, or in a model of the plant, or both."""
-    from racer.envs.lateral.world import lateral_spaces
+    from racer.envs.lateral.config import lateral_config
+    from racer.envs.lateral.plants import make_plant
+    from racer.envs.lateral.world import lateral_spaces, make_routes
     from racer.training.run_spec import create_agent
 
-    agent = create_agent(spec, *lateral_spaces())
+    # Files that cannot be read are an error before anything is learnt, not after.
+    config = lateral_config(spec.env_config)
+    make_plant(config.plant)
+    make_routes(config)
+    agent = create_agent(spec, *lateral_spaces(), learnt=learnt)
     if settings.warm_start.source != "none":
         agent = cloned(agent, spec, settings.warm_start)
     if settings.imagination.rounds:

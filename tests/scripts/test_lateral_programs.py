@@ -206,7 +206,7 @@ WRONG = [
     ("eval.py", ["--model_path", "nowhere"], "nowhere"),
     ("eval.py", ["--model_path", "driver:lateral/pdi"], "did you mean 'pid'"),
     ("eval.py", ["--model_path", "driver:rules"], "not in 'lateral'"),
-    ("eval.py", ["--model_path", "driver:lateral/pid", "--num_segments", "0"], "--num_segments"),
+    ("eval.py", ["--model_path", "driver:lateral/pid", "--num_segments", "0"], "--num_segments is at least 1, not 0"),
     ("eval.py", ["--model_path", "driver:lateral/pid", "--plant", "no.onnx"], "'no.onnx' cannot be read"),
     ("eval.py", ["--model_path", "driver:lateral/pid", "--plant", CONFIG], "is not an ONNX file"),
     ("eval.py", ["--model_path", "driver:lateral/pid", "--data_path", "."], "holds no routes"),
@@ -222,6 +222,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, program, words, me
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from runs import AGENTS, make_setup, make_spec, train
@@ -10,7 +12,7 @@ from racer.core.errors import UsageError
 from racer.core.shipped import find_policy
 from racer.evaluation.checkpoints import load_policy
 from racer.training.past import upgraded_agent_config
-from racer.training.run import TrainingRun
+from racer.training.run import Extras, TrainingRun, run_training
 from racer.training.run_spec import RunSpec, read_run
 from racer.training.saving import learnt_arrays
 
@@ -43,6 +45,31 @@ def test_a_new_run_begins_with_what_the_other_learnt(finished, inline):
     assert any((drawn[key] != learnt[key]).any() for key in networks)
     for key in networks:
         np.testing.assert_array_equal(mine[key], learnt[key])
+
+
+class Told(Exception):
+    """What a run's preparation was given."""
+
+
+def test_what_prepares_a_run_goes_on_from_what_it_starts_from(finished):
+    name, other, folder = finished
+    options = {"start_from": str(folder)}
+    plan = SimpleNamespace(folder=folder, resumed=False, options=options, spec=make_spec(name, seed=2))
+
+    def prepare(spec, learnt):
+        raise Told(spec, learnt)
+
+    with pytest.raises(Told) as told:
+        run_training(plan, extras=Extras(prepare=prepare))
+    spec, learnt = told.value.args
+    assert spec is plan.spec
+    assert learnt.keys() == other.state_arrays().keys()
+    for key, value in other.state_arrays().items():
+        np.testing.assert_array_equal(learnt[key], value)
+    del options["start_from"]
+    with pytest.raises(Told) as told:
+        run_training(plan, extras=Extras(prepare=prepare))
+    assert told.value.args[1] is None
 
 
 def test_a_started_run_trains_and_leaves_the_other_alone(finished, tmp_path):

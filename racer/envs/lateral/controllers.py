@@ -54,7 +54,7 @@ class FeedForward:
         preview: weights of the targets now and in the steps to come; they sum to 1.
         gain: share of the settled steer.
         proportional: steer for an error of 1 m/s^2.
-        integral: steer for a sum of errors of 1 m/s^2.
+        integral: steer for a clamped sum of errors of 1 m/s^2.
     """
 
     preview: tuple[float, ...] = (0.05, 0.12, 0.21, 0.24, 0.21, 0.12, 0.05)
@@ -66,7 +66,7 @@ class FeedForward:
         future = signals.future[:, : len(self.preview)]
         settled = (future[..., 0] - future[..., 1]) / steady_gain(future[..., 2])
         ahead = self.gain * (settled @ np.array(self.preview))
-        return ahead + self.proportional * signals.error + self.integral * signals.integral
+        return ahead + self.proportional * signals.error + self.integral * signals.clamped_integral
 
 
 class PolicyController:

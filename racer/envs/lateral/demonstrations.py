@@ -14,7 +14,7 @@ from racer.envs.lateral.plants import Plant
 from racer.envs.lateral.plants.recorder import Recorder, Seen
 from racer.envs.lateral.routes import Route
 from racer.envs.lateral.rules import CONTEXT, DRAWS, FIRST_STEP, MAX_STEER, PLAN
-from racer.envs.lateral.simulation import Signals, Simulation
+from racer.envs.lateral.simulation import Signals, Simulation, clamped
 
 __all__ = ["LEVELS", "controller_steers", "logged_steers", "visited"]
 
@@ -106,8 +106,8 @@ def _logged_signals(route: Route, steps: NDArray[np.int64]) -> Signals:
     past = steps[:, None] + np.arange(-CONTEXT, 0)
     future = columns[np.minimum(steps[:, None] + np.arange(PLAN + 1), len(target) - 1)]
     lataccels, before = target[past], target[steps - 1] - target[steps - 2]
-    error = target[steps] - lataccels[:, -1]
+    error, integral = target[steps] - lataccels[:, -1], target[steps] - target[CONTEXT - 1]
     return Signals(
-        target[steps], lataccels[:, -1], error, target[steps] - target[CONTEXT - 1], before, before, future,
+        target[steps], lataccels[:, -1], error, integral, clamped(integral), before, before, future,
         np.clip(steer[past], -MAX_STEER, MAX_STEER), lataccels,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from racer.envs.lateral.actions import ActionMap
 from racer.envs.lateral.config import LateralConfig
 from racer.envs.lateral.controllers import PolicyController
 from racer.envs.lateral.demonstrations import LEVELS, visited
+from racer.envs.lateral.generator import steady_gain
 from racer.envs.lateral.observation import observe
 from racer.envs.lateral.plants import Plant, make_plant
 from racer.envs.lateral.plants.distilled import errors, fit, initial, predict
@@ -39,7 +40,7 @@ from racer.envs.lateral.rules import (
     STEP,
     STEPS,
 )
-from racer.envs.lateral.simulation import Signals, Simulation
+from racer.envs.lateral.simulation import Signals, Simulation, clamped
 from racer.envs.lateral.world import make_routes
 
 __all__ = ["Imaginer", "Lanes", "Roads", "begin", "hardest_first", "hardness", "imagined_cost", "places_drawn", "roads"]
@@ -50,8 +51,8 @@ _ROADS = 1500
 _POOL = 8192
 """Routes that are told apart by their hardness."""
 
-_FAST = 15.0
-"""Speed (m/s) that makes a route as hard as 1 m/s^2 more of lateral acceleration does."""
+_SOON = 5
+"""Steps over which a change is a sharp one."""
 
 
 class Roads(NamedTuple):
@@ -60,7 +61,7 @@ class Roads(NamedTuple):
     Attributes:
         columns: target, roll (m/s^2 each), speed (m/s), acceleration (m/s^2), ``[K, 550, 4]``.
         actions: the 20 steers before the first controlled step, ``[K, 20]``.
-        integral: sum of the errors until then, ``[K]``.
+        integral: clamped sum of the errors until then, ``[K]``.
         last_error: the latest of them, ``[K]``.
         weights: of their costs, so that the mean is that of routes which are drawn alike, ``[K]``.
     """
@@ -81,7 +82,7 @@ class Lanes(NamedTuple):
         end: step at which the episode is begun anew, ``[N]``.
         actions: last 20 steers, ``[N, 20]``.
         lataccels: last 20 lateral accelerations, ``[N, 20]``.
-        integral: sum of the errors so far, ``[N]``.
+        integral: clamped sum of the errors so far, ``[N]``.
         previous_error: of the last step, ``[N]``.
         change: of the lateral acceleration in the last step, ``[N]``.
     """
@@ -164,11 +165,17 @@ class Imaginer:
 
 
 def hardness(route: Route) -> float:
-    """Return how hard a route is to follow: its greatest target (m/s^2), and how fast it is; -inf if it ends early."""
+    """Return how hard a route is to follow, in steer; -inf if it ends early.
+
+    The sum of the greatest steer that would settle at its target, of the one that it begins with, as the car is not yet
+    controlled there, and of the greatest change within half a second.
+    """
     if len(route.target) < LAST_STEP:
         return -np.inf
     driven = slice(FIRST_STEP, LAST_STEP)
-    return float(np.abs(route.target[driven]).max() + route.speed[driven].max() / _FAST)
+    settled = (route.target - route.roll_lataccel)[driven] / steady_gain(route.speed[driven])
+    steers = np.abs(settled)
+    return float(steers.max() + steers[0] + np.abs(settled[_SOON:] - settled[:-_SOON]).max())
 
 
 def hardest_first(routes: Routes, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -207,7 +214,7 @@ def roads(plant: Plant, routes: Sequence[Route], weights: NDArray[np.float64] | 
     simulation.start(range(len(routes)), routes, np.zeros((len(routes), DRAWS)))
     state = simulation.get_state()
     given = np.ones(len(routes)) if weights is None else weights
-    arrays = (simulation.columns(), state["actions"], state["integral"], state["previous_error"], given)
+    arrays = (simulation.columns(), state["actions"], state["clamped_integral"], state["previous_error"], given)
     return Roads(*(jnp.asarray(array, jnp.float32) for array in arrays))
 
 
@@ -248,7 +255,7 @@ def imagined_cost(
         cost = LATACCEL_WEIGHT * lataccel + jnp.where(lanes.index > FIRST_STEP, jerk, 0.0)
         lataccels = jnp.concatenate([lanes.lataccels[:, 1:], after[:, None]], axis=1)
         moved = Lanes(
-            lanes.road, lanes.index + 1, lanes.end, actions, lataccels, signals.integral, signals.error, change
+            lanes.road, lanes.index + 1, lanes.end, actions, lataccels, signals.clamped_integral, signals.error, change
         )
         return moved, cost
 
@@ -273,8 +280,9 @@ def _told(known: Roads, lanes: Lanes) -> tuple[Signals, Any]:
     window = known.columns[lanes.road[:, None], places]
     future, lataccel = window[:, CONTEXT - 1 :], lanes.lataccels[:, -1]
     error = future[:, 0, 0] - lataccel
+    integral = clamped(lanes.integral + error)
     signals = Signals(
-        future[:, 0, 0], lataccel, error, lanes.integral + error, lanes.previous_error, lanes.change,
+        future[:, 0, 0], lataccel, error, integral, integral, lanes.previous_error, lanes.change,
         future, lanes.actions, lanes.lataccels,
     )  # fmt: skip
     return signals, window[:, :CONTEXT, 1:]

@@ -46,7 +46,7 @@ def observe(signals: Signals) -> Any:
         acceleration / _ACCELERATION,
         roll / _ROLL,
         s.actions[:, -1] / _STEER,
-        s.integral / _LATACCEL,
+        s.clamped_integral / _LATACCEL,
         (future[:, 1, 0] - s.target) / STEP / _LATACCEL,
         s.change / STEP / _LATACCEL,
         (s.error - s.previous_error) / STEP / _LATACCEL,

@@ -20,6 +20,7 @@ __all__ = [
     "LAST_STEP",
     "LATACCEL_WEIGHT",
     "MAX_CHANGE",
+    "MAX_INTEGRAL",
     "MAX_LATACCEL",
     "MAX_STEER",
     "PLAN",
@@ -62,6 +63,9 @@ MAX_CHANGE = 0.5
 """Greatest change of the lateral acceleration in a step (m/s^2)."""
 
 MAX_LATACCEL = 5.0
+MAX_INTEGRAL = 15.0
+"""Of the sum of errors that is clamped (m/s^2): beyond it the steer is at its limit, and the sum would only wind up."""
+
 TEMPERATURE = 0.8
 SEEDS = 10_000
 """Different random streams that the official scorer has."""

@@ -20,17 +20,18 @@ from racer.envs.lateral.rules import (
     FIRST_STEP,
     LAST_STEP,
     MAX_CHANGE,
+    MAX_INTEGRAL,
     MAX_STEER,
     PLAN,
     Costs,
     step_costs,
 )
 
-__all__ = ["Signals", "Simulation", "StepResult"]
+__all__ = ["Signals", "Simulation", "StepResult", "clamped"]
 
 _COLUMNS = ("target", "roll", "speed", "acceleration")
 _HISTORY = ("actions", "lataccels")
-_NUMBERS = ("index", "last", "integral", "previous_error", "change")
+_NUMBERS = ("index", "last", "integral", "clamped_integral", "previous_error", "change")
 
 
 class Signals(NamedTuple):
@@ -41,6 +42,8 @@ class Signals(NamedTuple):
         lataccel: the one after the last step (m/s^2), ``[N]``.
         error: target minus lataccel, ``[N]``.
         integral: sum of the errors from step 20 on, this one included (m/s^2), ``[N]``.
+        clamped_integral: the same, kept within :data:`racer.envs.lateral.rules.MAX_INTEGRAL` at every step, so that it
+            does not wind up while the target is out of reach, ``[N]``.
         previous_error: of the step before, ``[N]``.
         change: of the lateral acceleration in the last step (m/s^2), ``[N]``.
         future: ``[N, 50, 4]``, this step and the 49 after it: target, lateral acceleration of the road's roll
@@ -53,6 +56,7 @@ class Signals(NamedTuple):
     lataccel: NDArray[np.float64]
     error: NDArray[np.float64]
     integral: NDArray[np.float64]
+    clamped_integral: NDArray[np.float64]
     previous_error: NDArray[np.float64]
     change: NDArray[np.float64]
     future: NDArray[np.float64]
@@ -74,6 +78,11 @@ class StepResult(NamedTuple):
     ended: NDArray[np.bool_]
     lataccels: NDArray[np.float64]
     steers: NDArray[np.float64]
+
+
+def clamped(integral: Any) -> Any:
+    """Return sums of errors within their limits, on NumPy or JAX arrays."""
+    return integral.clip(-MAX_INTEGRAL, MAX_INTEGRAL)
 
 
 class Simulation:
@@ -128,7 +137,8 @@ class Simulation:
         target, lataccel = future[:, 0, 0], state["lataccels"][rows, -1]
         error = target - lataccel
         return Signals(
-            target, lataccel, error, state["integral"] + error, state["previous_error"].copy(),
+            target, lataccel, error, state["integral"] + error, clamped(state["clamped_integral"] + error),
+            state["previous_error"].copy(),
             np.where(index > FIRST_STEP, state["change"], lataccel - state["lataccels"][rows, -2]),
             future, state["actions"].copy(), state["lataccels"].copy(),
         )  # fmt: skip
@@ -147,6 +157,7 @@ class Simulation:
         after = np.clip(predicted, current - MAX_CHANGE, current + MAX_CHANGE)
         state["lataccels"] = np.concatenate([state["lataccels"][:, 1:], after[:, None]], axis=1)
         state["integral"] = state["integral"] + error
+        state["clamped_integral"] = clamped(state["clamped_integral"] + error)
         state["previous_error"], state["change"] = error, after - current
         costs = step_costs(target - after, after - current, self.steps, index == FIRST_STEP)
         # An episode that idles stands at its end.
@@ -204,6 +215,7 @@ class Simulation:
         # Until the first controlled step the lateral acceleration is the target, so the errors are its changes.
         changes = np.diff(target[CONTEXT - 1 : FIRST_STEP])
         state["integral"][place], state["previous_error"][place] = changes.sum(), changes[-1]
+        state["clamped_integral"][place] = clamped(changes.sum())
 
     def _window(self, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return target, roll, speed and acceleration ``[N, K, 4]`` at offsets ``[K]`` from each episode's step."""

@@ -80,7 +80,8 @@ def panel(canvas: Canvas, steps: Sequence[Step], full_episode: int, config: Mapp
 def _trial_rows(canvas: Canvas, box: tuple[float, float, float, float], steps: Sequence[Step], trials: int) -> None:
     """Write how the last trials went; as many as there is room for."""
     left, top, right, bottom = box
-    ended = [step for step in steps if step.info["trial_end"]]
+    # An ego's own ends: the trial of one that is done early ends later, in limbo.
+    ended = [step for step in steps if any(step.info[name] for name, _, _ in ENDS)]
     room = int((bottom - top - 60) // 32)
     first = max(0, min(len(ended) + 1, trials) - room)
     for row, k in enumerate(range(first, min(trials, first + room))):

@@ -57,7 +57,8 @@ class _RecordedTrials(HighwayTrialsEnv):
 
 def _facts(steps: Sequence[Step], moments: Sequence[Shapes], config: Mapping[str, Any]) -> dict[str, float]:
     """Say how the trials of an episode ended, and when the goal was first reached."""
-    ended = [step for step in steps if step.info["trial_end"]]
+    # An ego's own ends: the trial of one that is done early ends later, in limbo.
+    ended = [step for step in steps if any(step.info[name] for name in ENDS)]
     reached = [step.info["trial"] + 1.0 for step in ended if step.info["goal_reached"]]
     counts = {f"trials that {name}": float(sum(step.info[end] for step in ended)) for end, name in _ENDED.items()}
     speeds = [step.info["speed"] for step in steps if not step.info["limbo"]]

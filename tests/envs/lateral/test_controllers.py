@@ -12,6 +12,8 @@ from racer.envs.lateral.demonstrations import controller_steers, logged_steers
 from racer.envs.lateral.generator import generate_route
 from racer.envs.lateral.plants.synthetic import SyntheticPlant
 from racer.envs.lateral.predictive import ModelPredictive
+from racer.envs.lateral.routes import Route
+from racer.envs.lateral.rules import DRAWS, MAX_INTEGRAL
 from racer.envs.lateral.scoring import salted_draws
 from racer.envs.lateral.simulation import Simulation
 
@@ -56,6 +58,24 @@ def test_planning_leaves_the_episode_alone():
         for name, value in simulation.get_state().items():
             np.testing.assert_array_equal(value, before[name], err_msg=name)
         simulation.step(steers)
+
+
+def test_a_target_out_of_reach_leaves_no_debt():
+    """A second after it is over, the feed-forward steer is that of a car for which it never was (no wind-up)."""
+    rows = np.arange(600)
+    table = np.zeros((600, 6))
+    table[:, 1], table[:, 4] = 20.0, np.where((rows >= 120) & (rows < 220), 4.9, 0.0)
+    simulation = Simulation(SyntheticPlant(), 1)
+    simulation.start([0], [Route("wall.csv", table)], np.full((1, DRAWS), 0.5))
+    steers = []
+    for _ in range(160):
+        signals = simulation.signals()
+        steers.append(FeedForward()(signals)[0])
+        simulation.step(np.array([steers[-1]]))
+    assert max(steers[40:115]) > 2.0
+    assert signals.integral[0] > 5 * MAX_INTEGRAL
+    assert abs(signals.clamped_integral[0]) < MAX_INTEGRAL
+    assert abs(signals.lataccel[0]) < 0.3
 
 
 def test_an_unknown_controller_is_refused():

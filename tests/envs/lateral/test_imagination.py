@@ -27,7 +27,7 @@ from racer.envs.lateral.plants import make_plant
 from racer.envs.lateral.plants.distilled import errors, fit, initial, predict
 from racer.envs.lateral.plants.recorder import Recorder
 from racer.envs.lateral.routes import Route
-from racer.envs.lateral.rules import DRAWS, FIRST_STEP, STEPS
+from racer.envs.lateral.rules import DRAWS, FIRST_STEP, MAX_INTEGRAL, STEPS
 from racer.envs.lateral.simulation import Simulation
 from racer.training.settings import Imagination
 
@@ -74,11 +74,17 @@ def test_imagined_episodes_follow_the_rules_of_the_simulation(model):
     known, key = roads(make_plant("synthetic"), ROUTES, weights), jax.random.PRNGKey(3)
     lanes, params = begin(known, LANES, HORIZON, jax.random.PRNGKey(2)), jnp.array([0.5, -0.4, 0.3])
     noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (2 * HORIZON, LANES)), np.float64)
-    lanes = lanes._replace(end=jnp.full(LANES, FIRST_STEP + STEPS))
+    # Two have errors behind them that are as many as are counted.
+    lanes = lanes._replace(
+        end=jnp.full(LANES, FIRST_STEP + STEPS), integral=lanes.integral.at[:2].set([MAX_INTEGRAL, -MAX_INTEGRAL])
+    )
     cost, after = imagined_cost(act, model, known, 2 * HORIZON, params, lanes, key)
 
     simulation = Simulation(ModelPlant(model, noise), LANES)
     simulation.start(range(LANES), [ROUTES[int(road)] for road in lanes.road], np.zeros((LANES, DRAWS)))
+    begun = simulation.get_state()
+    begun["clamped_integral"][:2] = MAX_INTEGRAL, -MAX_INTEGRAL
+    simulation.set_state(begun, [ROUTES[int(road)] for road in lanes.road])
     total = 0.0
     for _ in range(2 * HORIZON):
         signals = simulation.signals()
@@ -88,7 +94,8 @@ def test_imagined_episodes_follow_the_rules_of_the_simulation(model):
     np.testing.assert_allclose(float(cost), total.mean() * STEPS / (2 * HORIZON), rtol=1e-3)
     state = simulation.get_state()
     np.testing.assert_array_equal(after.index, state["index"])
-    for name in ("actions", "lataccels", "integral", "previous_error", "change"):
+    np.testing.assert_allclose(after.integral, state["clamped_integral"], atol=2e-4)
+    for name in ("actions", "lataccels", "previous_error", "change"):
         np.testing.assert_allclose(getattr(after, name), state[name], atol=2e-4, err_msg=name)
 
 
@@ -157,8 +164,6 @@ def test_the_hardest_routes_come_first_and_short_ones_not_at_all():
     bend, straight = (next(r for r in ROUTES if hardness(r) == f(map(hardness, ROUTES))) for f in (max, min))
     numbers = hardest_first([straight, short, bend], 10, np.random.default_rng(0))
     np.testing.assert_array_equal(numbers, [2, 0])
-    faster = Route("f.csv", straight.table + np.array([0.0, 15.0, 0.0, 0.0, 0.0, 0.0]))
-    assert hardness(faster) == pytest.approx(hardness(straight) + 1.0)
     with pytest.raises(UsageError, match="none of the 1 routes lasts 500 rows"):
         hardest_first([short], 10, np.random.default_rng(0))
     # Of a split without end some are taken, and sorted too.
@@ -166,6 +171,23 @@ def test_the_hardest_routes_come_first_and_short_ones_not_at_all():
     some = [hardness(made[int(number)]) for number in hardest_first(made, 30, np.random.default_rng(0))]
     assert len(set(some)) == 30
     assert some == sorted(some, reverse=True)
+
+
+def test_a_route_is_as_hard_as_the_steer_that_it_asks_for():
+    def route(target, speed=20.0):
+        table = np.zeros((600, 6))
+        table[:, 1], table[:, 4] = speed, np.broadcast_to(target, 600)
+        return Route("made.csv", table)
+
+    gain, rows = 0.0093 * 20.0 + 1.34, np.arange(600)
+    assert hardness(route(0.0)) == 0.0
+    # A bend that is there at once counts once more, and so does one that comes within half a second.
+    assert hardness(route(gain)) == pytest.approx(2.0)
+    assert hardness(route(np.where(rows < 300, 0.0, -gain))) == pytest.approx(2.0)
+    assert hardness(route(gain * np.clip((rows - 200) / 100, 0.0, 1.0))) == pytest.approx(1.05)
+    assert hardness(route(gain, speed=1.0)) == pytest.approx(2.0 * gain / 1.3493)
+    # What comes before and after the controlled steps says nothing.
+    assert hardness(route(np.where((rows < 100) | (rows >= 500), gain, 0.0))) == 0.0
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 4.0])

@@ -116,6 +116,8 @@ def test_an_observation_holds_what_its_names_say():
     actual = [*route.target[20:100], *signals.lataccels[0, -3:]]
     errors = [route.target[20 + i] - ([route.target[19], *actual])[i] for i in range(84)]
     assert signals.integral[0] == pytest.approx(sum(errors))
+    assert signals.clamped_integral[0] == pytest.approx(sum(errors))
+    assert row["integral"] == pytest.approx(sum(errors) / 5, rel=1e-4)
     assert row["target"] == pytest.approx(route.target[103] / 5, rel=1e-5)
     assert row["error"] == pytest.approx(errors[-1], rel=1e-4)
     assert row["speed"] == pytest.approx(route.speed[103] / 40, rel=1e-5)

@@ -18,15 +18,16 @@ import optax
 
 from racer.envs.lateral.generator import steady_gain
 from racer.envs.lateral.plants.recorder import Seen
-from racer.envs.lateral.rules import CONTEXT
+from racer.envs.lateral.rules import CONTEXT, MAX_CHANGE
 
 __all__ = ["errors", "fit", "initial", "predict"]
 
 Params = Mapping[str, Any]
 
 _WIDTH = 128
-_LIMIT = 8.0
-"""Of the inputs, which are of about one."""
+_LINEAR = 8.0
+"""Inputs are of about one; greater ones than this are compressed. Cut off, they would leave the model no gradient where
+the car is lost, which is where the policy needs one."""
 
 _MEAN_SCALE = 0.1
 _TYPICAL_DEVIATION = 0.08
@@ -35,6 +36,9 @@ _LEAST, _GREATEST = -5.0, 0.0
 
 _PRECISION = 0.03
 """Error of the mean (m/s^2) that weighs as much as one of 1 in the deviation's logarithm."""
+
+_REACH = 2.0 * MAX_CHANGE
+"""Changes that the plant expects (m/s^2) are learnt up to this one; what is greater leads to the same."""
 
 _OUTLIER = 3.0
 """Errors of more than so many precisions count linearly (Huber 1964): histories that no car has."""
@@ -60,7 +64,7 @@ def initial(key: Any) -> dict[str, Any]:
 
 def predict(params: Params, states: Any, lataccels: Any) -> tuple[Any, Any]:
     """Return mean and deviation (m/s^2) of the next lateral accelerations, ``[N]`` each (JAX, pure)."""
-    x = jnp.clip(_inputs(states, lataccels), -_LIMIT, _LIMIT)
+    x = _LINEAR * jnp.arcsinh(_inputs(states, lataccels) / _LINEAR)
     hidden = x
     for layer in ("hidden_0", "hidden_1"):
         hidden = jax.nn.swish(hidden @ params[f"{layer}/kernel"] + params[f"{layer}/bias"])
@@ -102,7 +106,9 @@ def _epoch(update: Any, state: Any, seen: Seen, order: Any) -> Any:
 
 def _loss(params: Params, seen: Seen) -> Any:
     means, deviations = predict(params, seen.states, seen.lataccels)
-    mean = 2.0 * jnp.mean(optax.huber_loss(means, seen.means, delta=_OUTLIER * _PRECISION)) / _PRECISION**2
+    now = seen.lataccels[:, -1]
+    said = jnp.clip(seen.means, now - _REACH, now + _REACH)
+    mean = 2.0 * jnp.mean(optax.huber_loss(means, said, delta=_OUTLIER * _PRECISION)) / _PRECISION**2
     return mean + jnp.mean(jnp.square(jnp.log(deviations) - _logarithms(seen.deviations)))
 
 
