@@ -212,6 +212,7 @@ def test_a_stopped_actor_is_replaced(nodes):
         run = Conductor(make_service(SLOW, pool=ray_pool(cluster), num_workers=2, **{**PATIENT, "step_timeout": 5.0}))
         try:
             run.at_work(2)
+            assert {each.pid for each in actors()} == set(run.service.pool.worker_pids())
             os.kill(run.service.pool.worker_pids()[0], signal.SIGSTOP)
             wait_until(lambda: run.metric("worker_failures") >= 1, 60, "its silence is noticed")
             run.at_work(2)
