@@ -280,6 +280,34 @@ def test_a_learner_that_is_ended_leaves_no_actor_and_goes_on_from_its_checkpoint
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_time_limit_that_ends_every_process_leaves_a_checkpoint(tmp_path, nodes):
+    """SLURM sends SIGTERM to all of a step: to the learner, to Ray's driver, to the workers and to Ray itself."""
+    found = nodes(2)
+    program = begin(
+        command(tmp_path, "--ray_address", found.address, "--max_steps", "1000000", "--save_interval", "100000")
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    try:
+        wait_until(
+            lambda: program.poll() is not None or (metrics.exists() and len(metrics.read_text().splitlines()) >= 4),
+            200, "lines",
+        )  # fmt: skip
+        assert program.poll() is None, program.communicate()[1]
+        assert not list(tmp_path.glob("run/checkpoint_*"))
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, errors = program.communicate(timeout=120)
+    finally:
+        program.kill()
+    assert program.returncode == 143, errors
+    assert "Traceback" not in errors
+    wait_until(lambda: not actors(), ACTORS_GONE_WITHIN, "no actor left")
+    assert saved_step(tmp_path) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("lost", ["the head", "our node"])
 def test_a_lost_head_or_node_ends_the_run_in_order_and_it_goes_on_on_another_cluster(tmp_path, nodes, lost):
     first = nodes(2)
