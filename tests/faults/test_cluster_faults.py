@@ -212,6 +212,7 @@ def test_a_stopped_actor_is_replaced(nodes):
         run = Conductor(make_service(SLOW, pool=ray_pool(cluster), num_workers=2, **{**PATIENT, "step_timeout": 5.0}))
         try:
             run.at_work(2)
+            assert {each.pid for each in actors()} == set(run.service.pool.worker_pids())
             os.kill(run.service.pool.worker_pids()[0], signal.SIGSTOP)
             wait_until(lambda: run.metric("worker_failures") >= 1, 60, "its silence is noticed")
             run.at_work(2)
@@ -276,6 +277,34 @@ def test_a_learner_that_is_ended_leaves_no_actor_and_goes_on_from_its_checkpoint
     wait_until(lambda: not actors(), ACTORS_GONE_WITHIN, "no actor left")
     assert "Traceback" not in errors
     resumed(tmp_path, found.address, saved_step(tmp_path) + 300, "--num_workers", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_time_limit_that_ends_every_process_leaves_a_checkpoint(tmp_path, nodes):
+    """SLURM sends SIGTERM to all of a step: to the learner, to Ray's driver, to the workers and to Ray itself."""
+    found = nodes(2)
+    program = begin(
+        command(tmp_path, "--ray_address", found.address, "--max_steps", "1000000", "--save_interval", "100000")
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    try:
+        wait_until(
+            lambda: program.poll() is not None or (metrics.exists() and len(metrics.read_text().splitlines()) >= 4),
+            200, "lines",
+        )  # fmt: skip
+        assert program.poll() is None, program.communicate()[1]
+        assert not list(tmp_path.glob("run/checkpoint_*"))
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, errors = program.communicate(timeout=120)
+    finally:
+        program.kill()
+    assert program.returncode == 143, errors
+    assert "Traceback" not in errors
+    wait_until(lambda: not actors(), ACTORS_GONE_WITHIN, "no actor left")
+    assert saved_step(tmp_path) > 0
 
 
 @pytest.mark.slow
