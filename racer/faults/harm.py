@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -131,20 +132,26 @@ def half_open(process: Found) -> list[socket.socket]:
         handle = os.pidfd_open(process.pid)
         try:
             for number in numbers:
-                borrowed.append(_borrow(handle, number))
+                with contextlib.suppress(_Closed):
+                    borrowed.append(_borrow(handle, number))
         finally:
             os.close(handle)
     except ProcessLookupError:
-        numbers = [0]
+        _close(borrowed)
+        return []
     except OSError as error:
         _close(borrowed)
         raise NotPossible(f"connections cannot be made half-open here: {error.strerror or error}") from error
-    if not numbers:
+    if not borrowed:
         raise NotPossible("there is no TCP connection")
     if not process.signal(signal.SIGKILL):
         _close(borrowed)
         return []
     return borrowed
+
+
+class _Closed(OSError):
+    """The process has closed the connection since it was looked for."""
 
 
 def _close(sockets: list[socket.socket]) -> None:
@@ -156,5 +163,5 @@ def _borrow(handle: int, number: int) -> socket.socket:
     found = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, handle, number, 0)
     if found < 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise (_Closed if code == errno.EBADF else OSError)(code, os.strerror(code))
     return socket.socket(fileno=found)

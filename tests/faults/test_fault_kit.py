@@ -15,6 +15,7 @@ import pytest
 from kits import GOAL, TOY, toy_kit
 
 from racer.__main__ import main
+from racer.faults import harm
 from racer.faults.evidence import Line, compare
 from racer.faults.kit import KINDS, Counters, load_kit
 from racer.faults.processes import MARK
@@ -68,6 +69,15 @@ def test_a_whole_program_survives(tmp_path: Path, kind: str) -> None:
     assert (outcome.verdict, outcome.findings) == (SURVIVED, [])
     assert outcome.unbroken == (kind in UNBROKEN)
     assert not outcome.restarted
+
+
+def test_a_connection_that_is_closed_meanwhile_is_left_out(tmp_path: Path, monkeypatch) -> None:
+    found = harm.connections
+    monkeypatch.setattr(harm, "connections", lambda process: [4000, *found(process)])
+    outcome = trial(tmp_path, "none", "half_open_connection")
+    if outcome.status == SKIPPED and "Bad file descriptor" not in outcome.note:
+        pytest.skip(f"NOT TESTED: {outcome.note}")
+    assert (outcome.verdict, outcome.unbroken) == (SURVIVED, True)
 
 
 @pytest.mark.parametrize(("flaw", "kind", "verdict"), FLAWED)

@@ -175,7 +175,11 @@ class Simulation:
         return {**state, "uniforms": self._uniforms.copy(), **memory}
 
     def set_state(self, state: Mapping[str, NDArray[Any]], routes: Sequence[Route]) -> None:
-        """Return to :meth:`get_state`, with the routes of the N episodes then."""
+        """Return to :meth:`get_state`, with the routes of the N episodes then.
+
+        A state without a clamped sum of errors, as runs of earlier versions hold it, gets the limits of the plain one.
+        """
+        state = {"clamped_integral": clamped(np.asarray(state["integral"])), **state}
         for place, route in enumerate(routes):
             self._place(place, route)
         self._state = {name: np.array(state[name], value.dtype) for name, value in self._state.items()}

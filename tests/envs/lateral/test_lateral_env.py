@@ -96,6 +96,17 @@ def test_a_state_is_returned_to_bit_for_bit():
             np.testing.assert_array_equal(x, y)
 
 
+def test_a_state_of_an_earlier_version_gets_a_clamped_sum_of_its_own():
+    env = VectorizedLateralControlEnv(2, {"max_steps": 30})
+    env.reset(seed=5)
+    for _ in range(20):
+        env.step(np.full((2, 1), 0.1))
+    state = env.get_state()
+    earlier = {name: value for name, value in state.items() if "clamped_integral" not in name}
+    assert len(earlier) == len(state) - 1
+    np.testing.assert_array_equal(env.set_state(earlier), env.set_state(state))
+
+
 def test_a_state_of_other_environments_is_refused():
     env = VectorizedLateralControlEnv(2)
     env.reset(seed=5)
