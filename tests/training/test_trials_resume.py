@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -85,11 +86,11 @@ def test_a_trace_has_a_line_for_every_ego(whole, tmp_path):
     assert main(["inspect", str(folder), "--seed", "10001", *more]) == 0
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(row["tick"], row["ego"]) for row in rows] == [(t, e) for t in range(len(rows) // 2) for e in range(2)]
-    assert rows[-1]["terminal"] and rows[-2]["terminal"]
+    assert all(row["terminal"] for row in rows[-2:])
     assert any(row["removed"] for row in rows)
     for ego in range(2):
         own = rows[ego::2]
-        for row, following in zip(own, own[1:], strict=False):
+        for row, following in itertools.pairwise(own):
             # Limbo is not remembered, and ends no trial for its ego.
             if row["removed"]:
                 assert not row["truncation"]
