@@ -214,7 +214,9 @@ class PPOLearner(BaseLearner):
         """
         static, state, policy = self.static, self.state, self.policy
         seen = policy.viewed(policy.shaped(np.asarray(observations, np.float32)))
-        features, _ = policy.torso.step(state.actor.params, seen, memory)
+        # Copies, as a step writes into a cache.
+        own = {name: np.array(value) for name, value in memory.items()}
+        features, _ = policy.torso.step(state.actor.params, seen, own)
         normal = static.evaluate(state.critic.params, features, seen)[..., 0]
         return np.asarray(state.value_scale.raw(normal))
 

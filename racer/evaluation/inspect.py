@@ -89,8 +89,9 @@ def trace(
         observations, _ = env.reset(seed=seed)
         memory, tick, ended = policy.initial_memory(egos), 0, False
         while not ended:
-            before = memory
-            actions, after, _ = policy.act(trained.params, observations, before, rng, deterministic)
+            # Acting writes into a cache, and what was there before is to be told.
+            before = {name: np.array(value) for name, value in memory.items()}
+            actions, after, _ = policy.act(trained.params, observations, memory, rng, deterministic)
             values = agent.values(observations, before) if hasattr(agent, "values") else None
             observations, rewards, terminated, truncated, infos = env.step(actions)
             ended, limbo = bool(terminated[0] or truncated[0]), np.asarray(infos.get("limbo", np.zeros(egos)), bool)

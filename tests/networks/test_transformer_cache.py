@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from racer.networks.memory import Sequence
+from racer.networks.memory import Sequence, cleared
 from racer.networks.transformer import Transformer
 
 CORE = Transformer(embed=16, layers=2, heads=2, hidden=32, length=300)
@@ -102,3 +102,17 @@ def test_attention_has_no_weight_on_slots_that_hold_nothing(params):
     np.testing.assert_allclose(shares.sum(axis=-1), 1.0, atol=1e-5)
     alone = CORE.attention(params, tokens(1, rows=2, seed=3)[0][:1], copied(short))
     assert alone.tobytes() == shares[:1].tobytes()
+
+
+def test_one_rows_new_episode_leaves_the_others_alone(params):
+    """Positions are counted a row: the neighbour goes on, the row itself begins as anew."""
+    _, memory = driven(params, tokens(150, rows=2))
+    kept, following = copied(memory), tokens(30, rows=2, seed=6)
+    begun = cleared(memory, np.array([True, False]))
+    assert begun["position"].tolist() == [0.0, 150.0]
+    found, _ = driven(params, following, begun)
+    expected, _ = driven(params, following, kept)
+    anew, _ = driven(params, following[:, :1])
+    assert found[:, 1].tobytes() == expected[:, 1].tobytes()
+    assert found[:, 0].tobytes() == anew[:, 0].tobytes()
+    assert found[:, 0].tobytes() != expected[:, 0].tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -76,6 +77,26 @@ def test_a_trace_tells_trials_memory_and_value(whole, tmp_path):
         assert [row["masked_slots"] for row in rows] == [max(20 - t, 0) for t in range(len(rows))]
     else:
         assert {row["cache_position"] for row in rows} == {None}
+
+
+def test_a_trace_has_a_line_for_every_ego(whole, tmp_path):
+    _, folder = whole
+    output = tmp_path / "trace.jsonl"
+    more = ["--env.egos=2", "--env.scenario_length=60", "--env.fill_window=False", "--sample", f"--output={output}"]
+    assert main(["inspect", str(folder), "--seed", "10001", *more]) == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["tick"], row["ego"]) for row in rows] == [(t, e) for t in range(len(rows) // 2) for e in range(2)]
+    assert all(row["terminal"] for row in rows[-2:])
+    assert any(row["removed"] for row in rows)
+    for ego in range(2):
+        own = rows[ego::2]
+        for row, following in itertools.pairwise(own):
+            # Limbo is not remembered, and ends no trial for its ego.
+            if row["removed"]:
+                assert not row["truncation"]
+                assert following["memory_norm"] == row["memory_norm"]
+                assert row["reward"] == 0.0
+    assert [row["value"] for row in rows[:1]] != [row["value"] for row in rows[1:2]]
 
 
 def test_the_value_in_a_trace_is_the_one_that_training_unrolls(whole):
