@@ -44,8 +44,9 @@ def trace_picture(scores: Scores, reference: Scores, place: int, title: str) -> 
     upper.set_ylabel("lateral acceleration, m/s²")
     upper.set_title(title, loc="left")
     upper.legend(frameon=False, ncols=3, loc="upper right", bbox_to_anchor=(1.0, 1.14))
-    lower.plot(time, reference.steers[place], color=_REFERENCE, lw=1.0)
-    lower.plot(time, scores.steers[place], color=_STEER, lw=1.2)
+    lower.plot(time, reference.steers[place], color=_REFERENCE, lw=1.0, label="PID")
+    lower.plot(time, scores.steers[place], color=_STEER, lw=1.2, label="policy")
+    lower.legend(frameon=False, ncols=2, loc="upper right", bbox_to_anchor=(1.0, 1.22))
     lower.set(ylabel="steer", xlabel="time, s", xlim=(time[0], time[-1]))
     return _png(figure)
 
