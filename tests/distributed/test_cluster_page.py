@@ -56,7 +56,8 @@ def test_the_slurm_script_hands_every_word_on_and_the_program_takes_them(tmp_pat
     assert ended.stderr.count("\n") == 1
     seen = {name: (tmp_path / name).read_text().splitlines() for name in ("srun", "ray", "token", "python")}
     assert seen["srun"] == ["--kill-on-bad-exit=1"]
-    assert seen["ray"] == ["symmetric-run", "--address", "node-a:6379", "--min-nodes", "2", "--num-cpus", "32"]
+    sizes = ["--address", "node-a:6379", "--min-nodes", "2", "--num-cpus", "32"]
+    assert seen["ray"] == ["symmetric-run", *sizes, "--include-dashboard=false"]
     assert seen["token"] == ["token", f"{tmp_path}/.ray/auth_token"]
     assert f"{tmp_path}/policies" in seen["python"]
     directives = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
