@@ -63,3 +63,12 @@ def test_films_run_at_the_true_speed():
     assert len(env.render()) == round(6 * seconds * env.metadata["render_fps"]) + 1
     assert steps == 6
     env.close()
+
+
+def test_every_ego_has_the_colour_of_one():
+    env = HighwayTrialsEnv({"egos": 2, "k_scenarios": 2, "scenario_length": 8}, render_mode="rgb_array")
+    env.reset(seed=2)
+    green = (env.render()[OVERLAY:] == (50, 200, 0)).all(axis=-1)
+    columns = np.flatnonzero(green.any(axis=0))
+    assert (np.diff(columns) > 1).sum() == 1, "two cars, one behind the other"
+    env.close()

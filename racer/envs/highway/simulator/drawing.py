@@ -14,6 +14,7 @@ from highway_env.envs.common.graphics import EnvViewer
 from highway_env.road.road import Road, RoadNetwork
 from highway_env.utils import class_from_path
 from highway_env.vehicle.controller import MDPVehicle
+from highway_env.vehicle.graphics import VehicleGraphics
 from highway_env.vehicle.kinematics import Vehicle
 
 from racer.envs.headless import prepare_drawing
@@ -51,13 +52,19 @@ class SceneViewer:
         """The ego, which the window follows."""
         return self.road.vehicles[0]
 
-    def draw(self, scene: Mapping[str, Any]) -> np.ndarray:
-        """Return the frame ``[H, W, 3]`` uint8 of a scene from :meth:`HighwaySimulator.scene`."""
+    def draw(self, scene: Mapping[str, Any], egos: int = 1) -> np.ndarray:
+        """Return the frame ``[H, W, 3]`` uint8 of a scene from :meth:`HighwaySimulator.scene`.
+
+        Args:
+            scene: what is drawn.
+            egos: how many cars, from the first on, have an ego's colour.
+        """
         for i, vehicle in enumerate(self.road.vehicles):
             vehicle.position = np.array([scene["x"][i], scene["y"][i]])
             vehicle.heading = scene["heading"][i]
             vehicle.speed = scene["speed"][i]
             vehicle.crashed = bool(scene["crashed"][i])
+            vehicle.color = VehicleGraphics.EGO_COLOR if 0 < i < egos and not vehicle.crashed else None
             vehicle.action = {"steering": scene["steering"][i], "acceleration": scene["acceleration"][i]}
         if self._viewer is None:
             prepare_drawing()
