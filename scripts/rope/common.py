@@ -19,6 +19,9 @@ from racer.sweeps.study import Study
 COLUMNS = ("features", "lr", "epochs", "hidden_dim", "batch", "final_reward", "max_reward", "training_steps")
 """Of the published file of 162 rows."""
 
+OWN_NUMBERS = ("steps_to_thr", "reached_thr", "auc")
+"""Further columns of :func:`write_csv` that are numbers."""
+
 WINDOW = 10
 """Evaluations in avg_eval."""
 
@@ -74,7 +77,7 @@ def _scores(table: Table, member: int) -> dict[str, float]:
 def read_csv(path: Path) -> list[dict[str, Any]]:
     """Read the published format: features, lr, epochs, hidden_dim, batch, final_reward, max_reward, training_steps.
 
-    Further columns (condition, seed) are kept.
+    Further columns (condition, seed) are kept; those of :data:`OWN_NUMBERS` are numbers.
 
     Raises:
         UsageError: a missing column, or a value that is no number (``file:line``).
@@ -87,7 +90,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for found in reader:
         row: dict[str, Any] = {key: value for key, value in found.items() if key is not None}
-        for name in COLUMNS[1:]:
+        for name in (*COLUMNS[1:], *(name for name in OWN_NUMBERS if name in row)):
             try:
                 number = float(row[name])
                 whole = name in ("epochs", "hidden_dim", "batch")

@@ -121,6 +121,17 @@ def test_tables_of_the_published_format(tmp_path: Path, common: Any) -> None:
     assert common.read_csv(tmp_path / "again.csv") == rows
 
 
+@pytest.mark.parametrize(("name", "count", "conditions"), [("rope_pilot", 162, 1), ("rope_compare", 320, 6)])
+def test_tables_of_what_the_repository_keeps(tmp_path: Path, name: str, count: int, conditions: int) -> None:
+    done = run(tmp_path, "analysis.py", "--csv", str(ROOT / "benchmarks" / "results" / f"{name}.csv"))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert next(line for line in lines if line.startswith("all ")).split()[1] == str(count)
+    begin = lines.index("By condition") + 2
+    assert lines[begin:].index("") == conditions
+    assert any(line.startswith("Share of runs with an evaluation of at least 120") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("a,b\n1,2\n", ":1: columns are missing"),
