@@ -14,8 +14,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from racer.core.cli import OneLineParser
 from racer.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -26,20 +27,13 @@ __all__ = ["main"]
 DEFAULT_RESULTS = "results"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing its usage, so that wrong input is one line like everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``sweep`` say; returns the exit code."""
     if words and words[0] == "job":
         return _job(words[1:])
-    parser = _Parser(prog="python -m racer sweep", description=__doc__, allow_abbrev=False,
+    parser = OneLineParser(prog="python -m racer sweep", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
     for name, (define, function, sentence) in _COMMANDS.items():
         command = commands.add_parser(name, help=sentence, description=sentence, allow_abbrev=False)
         define(command)

@@ -33,15 +33,19 @@ def start(manifest: Path, results: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_somebody(parent: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    """SIGKILL the launcher or one of its jobs; says whether anybody was there."""
+def kill_somebody(parent: subprocess.Popen[bytes], rng: random.Random) -> str:
+    """SIGKILL the launcher, one time in four, or one of its jobs; says which, or nothing where nobody was there."""
+    kind = "launcher" if rng.random() < 0.25 else "job"
     try:
-        processes = [psutil.Process(parent.pid), *psutil.Process(parent.pid).children()]
-        victim = rng.choice(processes)
-        victim.send_signal(signal.SIGKILL)
+        launcher = psutil.Process(parent.pid)
+        alive = [child for child in launcher.children() if child.status() != psutil.STATUS_ZOMBIE]
+        victims = [launcher] if kind == "launcher" else alive
+        if not victims:
+            return ""
+        rng.choice(victims).send_signal(signal.SIGKILL)
     except psutil.NoSuchProcess:
-        return False
-    return True
+        return ""
+    return kind
 
 
 @pytest.mark.slow
@@ -52,23 +56,27 @@ def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     assert len(jobs) == JOBS
     manifest = tmp_path / "study.jsonl"
     write_manifest(manifest, jobs)
-    disturbed, calm, rng, kills = tmp_path / "disturbed", tmp_path / "calm", random.Random(0), 0
+    disturbed, calm, rng = tmp_path / "disturbed", tmp_path / "calm", random.Random(0)
+    killed: list[str] = []
     parent = start(manifest, disturbed)
     first_sums: dict[str, bytes] = {}
     while True:
-        time.sleep(rng.uniform(1.0, 5.0))
+        time.sleep(rng.uniform(0.3, 3.0))
         for job in jobs:
             folder = job_folder(disturbed, job)
             if finished(folder):
                 # What is finished is never written again.
                 assert first_sums.setdefault(job.id, (folder / "DONE").read_bytes()) == (folder / "DONE").read_bytes()
-        if kills < KILLS:
-            kills += kill_somebody(parent, rng)
+        # Spread over the sweep, so that jobs are hit in all their stages.
+        if len(killed) < KILLS and len(first_sums) >= 2 * len(killed):
+            killed += filter(None, [kill_somebody(parent, rng)])
         if parent.poll() is not None:
             if parent.returncode == 0 and len(first_sums) == JOBS:
                 break
             parent = start(manifest, disturbed)
-    assert kills == KILLS
+    print({kind: killed.count(kind) for kind in ("launcher", "job")})
+    assert len(killed) == KILLS
+    assert set(killed) == {"launcher", "job"}
     assert start(manifest, calm).wait(timeout=1800) == 0
     assert len(read_manifest(disturbed / "study" / "manifest.jsonl")) == JOBS
     for job in jobs:

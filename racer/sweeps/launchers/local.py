@@ -165,7 +165,9 @@ class _Progress:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60.0)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{max(round(seconds), 1)} s"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes >= 2 else f"{max(round(seconds), 1)} s"
 
 
 def _line(text: str) -> None:
