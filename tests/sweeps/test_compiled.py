@@ -30,9 +30,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return found
 
 
-def test_an_interrupted_job_goes_on_where_it_was(
-    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_job_goes_on_where_it_was(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet = threading.Event()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
