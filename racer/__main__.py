@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.core.errors import UsageError, shown, unknown_name
 
 
@@ -43,13 +43,6 @@ COMMANDS = {
     "export": Command("racer.evaluation.export", "make a policy to give away, with a card"),
     "faults": Command("racer.faults.command", "break an actor-learner program on purpose and see what is left"),
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing its usage, so that wrong input is one line like everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,8 +73,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _overview() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m racer", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = OneLineParser(prog="python -m racer", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
     commands.add_parser("train", help="train an agent in any world")
     commands.add_parser("sweep", help="many trainings from one file, on this machine or on a cluster")
     for name, command in COMMANDS.items():
@@ -92,7 +85,7 @@ def _overview() -> argparse.ArgumentParser:
 def _run(name: str, words: Sequence[str]) -> int:
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    parser = _Parser(prog=f"python -m racer {name}", description=module.__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog=f"python -m racer {name}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     prefix = command.overrides
     own = [word for word in words if prefix is None or not word.startswith(prefix)]

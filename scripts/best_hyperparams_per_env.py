@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.core.errors import UsageError
 from racer.sweeps.analysis.tensor import MEASURES, best_settings, write_pickle
 from racer.sweeps.study import load_study_folder
@@ -32,7 +32,7 @@ def newest(results: Path) -> Path:
 
 def main() -> None:
     """Read the command line, choose and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", default=None, help="parsed scores, or a study's folder")
     parser.add_argument("--measure", choices=MEASURES, default="auc", help="mean over training, or the end's")
     parser.add_argument("--discounted", action="store_true", help="discounted returns, where a folder is given")

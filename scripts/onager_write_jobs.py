@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.core.errors import RacerError
 from racer.sweeps.launchers.onager import prelaunch_words
 from racer.sweeps.manifest import plan_jobs, write_manifest
@@ -24,7 +24,7 @@ from racer.sweeps.reader import read_hyperfile
 
 def main() -> None:
     """Read the command line, plan, and prelaunch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="hyperparameter file")
     parser.add_argument("--study_name", default=None, help="name of the study (default: the file's)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the manifest (default: runs)")

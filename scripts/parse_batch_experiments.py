@@ -14,14 +14,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.sweeps.analysis.tensor import parsed_study, write_pickle
 from racer.sweeps.study import load_study_folder
 
 
 def main() -> None:
     """Read the command line, parse and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of a study's results")
     parser.add_argument("--discounted", action="store_true", help="discounted returns")
     parser.add_argument("--allow_missing", action="store_true", help="go on without jobs that are not finished")

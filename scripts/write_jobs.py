@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.core.files import replace_file
 from racer.sweeps.commands import OWN_ENTRY, command_lines
 from racer.sweeps.manifest import plan_jobs, write_manifest
@@ -21,7 +21,7 @@ from racer.sweeps.reader import read_hyperfile
 
 def main() -> None:
     """Read the command line and write both lists."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="hyperparameter file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the lists (default: runs)")
     parser.add_argument("--study_name", default=None, help="name of the study (default: the file's)")

@@ -7,6 +7,7 @@ output that goes away ends nothing.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -14,7 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
@@ -24,13 +25,20 @@ from racer.core.errors import RacerError, UsageError, shown, unknown_name
 from racer.core.files import open_regular
 from racer.core.terminal import outlived_streams, write_line
 
-__all__ = ["EXIT_USAGE", "guarded", "parse_bool_tokens", "run_program", "unknown_config_key"]
+__all__ = ["EXIT_USAGE", "OneLineParser", "guarded", "parse_bool_tokens", "run_program", "unknown_config_key"]
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
 
 _CONFIG_BYTES = 1 << 20
 _WORD, _LINE = 400, 2_000
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Raises UsageError instead of printing its usage, so that wrong input is one line like everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
 
 
 def run_program(

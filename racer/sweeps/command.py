@@ -14,8 +14,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from racer.core.cli import OneLineParser
 from racer.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -26,20 +27,13 @@ __all__ = ["main"]
 DEFAULT_RESULTS = "results"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing its usage, so that wrong input is one line like everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``sweep`` say; returns the exit code."""
     if words and words[0] == "job":
         return _job(words[1:])
-    parser = _Parser(prog="python -m racer sweep", description=__doc__, allow_abbrev=False,
+    parser = OneLineParser(prog="python -m racer sweep", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
     for name, (define, function, sentence) in _COMMANDS.items():
         command = commands.add_parser(name, help=sentence, description=sentence, allow_abbrev=False)
         define(command)
@@ -244,12 +238,14 @@ def _define_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from racer.sweeps.manifest import read_manifest
+    from racer.sweeps.manifest import check_version, read_manifest
     from racer.sweeps.study import load_study, verify_rows
 
     if arguments.rows < 1:
         raise UsageError(f"--rows must be at least 1, not {arguments.rows}")
-    study = load_study(read_manifest(arguments.manifest), arguments.results, allow_missing=True)
+    jobs = read_manifest(arguments.manifest)
+    check_version(jobs[0])
+    study = load_study(jobs, arguments.results, allow_missing=True)
     found = verify_rows(study, arguments.rows, arguments.seed)
     for job, member, difference in found:
         words = difference or "equal bit for bit"

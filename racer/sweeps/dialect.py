@@ -162,7 +162,8 @@ def _short_names(values: dict[str, Any], entry: str, seeds: tuple[Any, ...] | No
         raise UsageError("key 'ld_weight' compares two value heads: give 'double_critic': True, or an ld_weight of 0")
     meaning.agent_config = config
     meaning.origin = {ours: theirs for theirs, ours in _RENAMED.items()}
-    meaning.origin |= {"max_steps": "total_steps", "updates_per_point": "update_log_freq"}
+    meaning.origin |= dict.fromkeys(("max_steps", "lr_decay_transitions"), "total_steps")
+    meaning.origin["updates_per_point"] = "update_log_freq"
     meaning.origin |= dict.fromkeys(("actor_lr", "critic_lr"), "lr")
     meaning.origin |= dict.fromkeys(("hidden_dims", "value_hidden_dims", "memory"), "hidden_size")
     return meaning

@@ -35,21 +35,22 @@ def plan_jobs(file: HyperFile, study: str | None = None) -> list[Job]:
         try:
             job = make_job(found, name, file.entry, version)
         except UsageError as error:
-            raise UsageError(f"{file.where(_line(found, file, str(error)))}: {error}") from error
+            raise UsageError(_placed(found, file, str(error))) from error
         jobs.setdefault(job.id, job)
     return list(jobs.values())
 
 
-def _line(found: Expanded, file: HyperFile, message: str) -> int:
-    """Return the line of the key that a message is about, or of the job's first."""
+def _placed(found: Expanded, file: HyperFile, message: str) -> str:
+    """Return a message with the line of the key that it is about, and that key where the agent calls it otherwise."""
     names = {key: key for key in found.lines}
     with contextlib.suppress(UsageError):
         names |= understand({**found.fixed, **found.settings[0]}, file.entry).origin
     for pattern in ("'{}'", r"\b{}\b"):
         for name, key in names.items():
             if key in found.lines and re.search(pattern.format(re.escape(name)), message):
-                return found.lines[key]
-    return min(found.lines.values(), default=file.line)
+                named = "" if name == key else f" (key {key!r})"
+                return f"{file.where(found.lines[key])}: {message}{named}"
+    return f"{file.where(min(found.lines.values(), default=file.line))}: {message}"
 
 
 def write_manifest(path: Path, jobs: Sequence[Job]) -> None:

@@ -12,7 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -156,34 +156,33 @@ def train_population(
     sizes = _Sizes(len(members), num_envs, length, chunk)
     start, advance = _compiled(cast(Any, agent), static, functional, sizes, jax.tree.structure(hyper))
     compiled = time.monotonic()
-    run = start(hyper, keys)
-    history: list[Any] = []
-    first = 0
-    if saved is not None:
-        run, first = restore_state(run, saved.run), saved.chunks
-        history.append(_history(saved.history))
-
-    def state() -> SavedPopulation:
-        return SavedPopulation(index + 1, flatten_state(run), _named(_joined(history)))
-
-    for index in range(first, num_chunks):
+    done, run, history = _begun(start(hyper, keys), saved)
+    while done < num_chunks:
         run, episodes = advance(hyper, run)
         history.append(jax.tree.map(lambda value: np.asarray(value, np.float64), episodes))
+        done += 1
         if on_chunk is not None:
-            on_chunk((index + 1) * chunk * rows, time.monotonic() - started, _means(history[-1]))
+            on_chunk(done * chunk * rows, time.monotonic() - started, _means(history[-1]))
         if on_state is not None:
-            on_state((index + 1) * chunk * rows, state)
+            on_state(done * chunk * rows, partial(_saved, done, run, history))
     ended = time.monotonic()
     joined = _joined(history)
+    transitions = np.arange(1, num_chunks * chunk + 1) * rows
     return PopulationResult(
-        members=members,
-        transitions=np.arange(1, num_chunks * chunk + 1) * rows,
-        episodes=joined.ended,
-        sums=joined.sums,
-        states=run.learner,
-        compile_seconds=compiled - started,
-        train_seconds=ended - compiled,
-    )
+        members, transitions, joined.ended, joined.sums, run.learner,
+        compile_seconds=compiled - started, train_seconds=ended - compiled,
+    )  # fmt: skip
+
+
+def _begun(run: _Run, saved: SavedPopulation | None) -> tuple[int, _Run, list[Any]]:
+    """Return the chunks that are trained, the population after them and its episodes so far."""
+    if saved is None:
+        return 0, run, []
+    return saved.chunks, restore_state(run, saved.run), [_history(saved.history)]
+
+
+def _saved(chunks: int, run: _Run, history: Sequence[Any]) -> SavedPopulation:
+    return SavedPopulation(chunks, flatten_state(run), _named(_joined(history)))
 
 
 def _prepared(

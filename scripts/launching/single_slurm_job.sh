@@ -18,7 +18,11 @@ if [ $# -lt 1 ] || [ ! -f "$1" ]; then
 fi
 cd "${SLURM_SUBMIT_DIR:-.}"
 if [[ $1 == *.jsonl ]]; then
-    exec "${PYTHON:-python}" -m racer sweep run --manifest "$1" --index "${2:?the index of a job is missing}"
+    if [ $# -lt 2 ]; then
+        echo "error: which job of $1? usage: sbatch $0 MANIFEST.jsonl INDEX" >&2
+        exit 2
+    fi
+    exec "${PYTHON:-python}" -m racer sweep run --manifest "$1" --index "$2"
 fi
 line=$(sed -n "${2:-1}p" "$1")
 if [ -z "$line" ]; then

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.sweeps.analysis.tables import by_key, comparison, overall
 from racer.sweeps.early import read_decisions
 from racer.sweeps.study import load_study_folder
@@ -57,7 +57,7 @@ def tables(rows: list[dict[str, Any]], value: str) -> str:
 
 def main() -> None:
     """Read the command line and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, nargs="?", default=Path("results/rope_pilot"), help="folder of results")
     parser.add_argument("--csv", type=Path, default=None, help="read rows in the published format instead")
     parser.add_argument("--metric", default="final_reward", help="column (default: final_reward)")

@@ -52,9 +52,18 @@ def scores(steps: np.ndarray, returns: np.ndarray) -> dict[str, float]:
 
 
 def study_rows(study: Study) -> list[dict[str, Any]]:
-    """Return a row for every finished run of a study."""
+    """Return a row for every finished run of a study.
+
+    Raises:
+        UsageError: a study of another world or agent, or without evaluations.
+    """
     rows = []
     for job, table in study.finished:
+        if job.config["world"] != "highway" or job.config["agent"] != "PPOLearner":
+            raise UsageError(
+                f"study {str(study.folder)!r} is of {job.config['agent']} in {job.config['world']!r}, not of "
+                "positional encodings on the highway: python -m racer sweep analyse prints its tables"
+            )
         for member in job.members:
             values = job.values(member)
             config = {**job.config["agent_config"], **job.config["settings"][member.setting]}

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from racer.core.cli import guarded
+from racer.core.cli import OneLineParser, guarded
 from racer.core.errors import UsageError
 from racer.networks.encodings import VARIANTS
 from racer.sweeps.command import main as sweep
@@ -34,7 +34,7 @@ FILES = Path(__file__).parent / "hyperparams"
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", choices=STUDIES, default="pilot")
     parser.add_argument("--variant", choices=VARIANTS, default="corrected", help="how positions are encoded")
     parser.add_argument("--steps", type=int, default=None, help="transitions of every run (default: 243,000)")
@@ -103,6 +103,15 @@ def counts(arguments: argparse.Namespace) -> None:
         print(f"{study}: {rows} rows, {runs} distinct trainings in {len(jobs)} jobs")
 
 
+def slurm_array(arguments: argparse.Namespace) -> SlurmArray:
+    """Return what the command line asks SLURM for."""
+    return SlurmArray(
+        gpus=arguments.slurm_gpus, partition=arguments.slurm_partition, time=arguments.slurm_time,
+        cpus=arguments.slurm_cpus, memory=arguments.slurm_mem, at_once=arguments.slurm_max_parallel,
+        jobs_per_task=arguments.n_jobs_per_task,
+    )  # fmt: skip
+
+
 def main() -> int:
     """Plan, and run or write a SLURM array."""
     arguments = parse()
@@ -111,16 +120,12 @@ def main() -> int:
         return 0
     file = adjusted(read_hyperfile(FILES / f"rope_{arguments.study}.py"), arguments)
     suffix = "" if arguments.variant == "corrected" else f"_{arguments.variant}"
+    array = slurm_array(arguments) if arguments.generate_slurm else None
     jobs = plan_jobs(file, f"rope_{arguments.study}{suffix}")
     manifest = arguments.runs / f"{jobs[0].study}.jsonl"
     write_manifest(manifest, jobs)
     print(f"{manifest}: {len(jobs)} jobs, {sum(len(job.members) for job in jobs)} runs")
-    if arguments.generate_slurm:
-        array = SlurmArray(
-            gpus=arguments.slurm_gpus, partition=arguments.slurm_partition, time=arguments.slurm_time,
-            cpus=arguments.slurm_cpus, memory=arguments.slurm_mem, at_once=arguments.slurm_max_parallel,
-            jobs_per_task=arguments.n_jobs_per_task,
-        )  # fmt: skip
+    if array is not None:
         write_array(arguments.slurm_output, array, jobs[0].study, manifest, arguments.results, len(jobs))
         print(f"{arguments.slurm_output}: sbatch {arguments.slurm_output}")
         return 0

@@ -25,6 +25,7 @@ from ray import cluster_utils  # noqa: E402 - only once the environment is prepa
 
 STORE = {"object_store_memory": 100 << 20}
 MARK = "RACER_TEST_NODES"
+ACTORS_GONE_WITHIN = 5.0
 # Whatever this process starts has it, and so have the actors of its clusters, also once their raylet is dead.
 os.environ[MARK] = secrets.token_hex(8)
 

@@ -1,24 +1,20 @@
-"""Workers on a Ray cluster: the bits of the other pools, counts, bad input, and who may reach what."""
+"""Workers on a Ray cluster: the bits of the other pools, counts, and what ends a run."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import socket
 import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
 from cluster_kit import actors, drivers, ray_pool, wait_until
 from service_kit import make_service
 from test_service import assert_same, lock_step, rollouts
 from toy_agent import RolloutAgent, ToyAgent
-from toy_envs import FaultyEnv, NoJaxEnv, toy_vector
+from toy_envs import FaultyEnv, NoJaxEnv, slow_to_build, toy_vector
 
 from racer.core.errors import UsageError
 from racer.distributed.cluster import connection
@@ -159,6 +155,18 @@ def test_a_hanging_step_is_ended_at_the_step_timeout(cluster):
     assert service.learner.transitions == len(service.consumer.buffer)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_start_that_is_slow_for_want_of_a_core_is_waited_for_and_one_that_hangs_is_not(cluster):
+    limits = {"startup_timeout": 30.0, "max_start_failures": 1}
+    slow = make_service(functools.partial(slow_to_build, 40.0, 0.1), pool=ray_pool(cluster), **limits)
+    assert slow.run(200)
+    assert slow.metrics()["training/worker_failures"] == 0
+    hangs = make_service(functools.partial(slow_to_build, 1000.0, 0.0), pool=ray_pool(cluster), **limits)
+    with pytest.raises(WorkerCrashLoop, match=r"no sign of life for 30 s at its start \(startup_timeout\)$"):
+        hangs.run(200)
+
+
 def test_a_wrong_environment_setting_is_reported_as_the_callers(cluster):
     def wrong():
         raise UsageError("unknown environment config key 'lane_cuont'; did you mean 'lanes_count'?")
@@ -167,90 +175,10 @@ def test_a_wrong_environment_setting_is_reported_as_the_callers(cluster):
         make_service(wrong, pool=ray_pool(cluster)).run(100)
 
 
-def test_everything_of_a_cluster_of_our_own_listens_on_loopback(cluster):
-    """Raylet, its agents, the head's server and this process; and there is no dashboard."""
-    listening = set()
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        # Ray starts and ends idle workers as it likes.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            sockets = [found for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN]
-            listening |= {(process.name(), found.laddr.ip, found.laddr.port) for found in sockets}
-    assert {"raylet", "gcs_server"} <= {name for name, _, _ in listening}
-    assert {ip.removeprefix("::ffff:") for _, ip, _ in listening} == {"127.0.0.1"}
-    assert 8265 not in {port for _, _, port in listening}
-
-
-def test_more_cpus_than_the_cluster_has(cluster):
-    total = os.cpu_count()
-    with pytest.raises(UsageError, match=rf"cluster at local has {total}; --num_workers {total}, "):
-        cluster.require(1000, 1.0)
-    cluster.require(1000, total / 1000)
-
-
 def test_a_cluster_that_never_had_room_ends_the_run_and_says_what_there_is(cluster):
     service = make_service(pool=ray_pool(cluster, worker_cpus=500.0), startup_timeout=2.0)
     with pytest.raises(Exception, match=r"0 workers of the 1 .* has \d+ CPUs, \d+ of them free"):
         service.run(100)
-
-
-def test_without_ray_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install -e '\.\[ray\]'"), connect("local"):
-        pass
-
-
-def test_an_unknown_backend_names_the_nearest():
-    with pytest.raises(UsageError, match="'ray'"):
-        BackendConfig("rey")
-
-
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [("lokal", "'local'"), ("auot", "'auto'"), ("ray://somewhere", "HOST:PORT"), ("host:port", "HOST:PORT")],
-)
-def test_an_address_that_is_none(address, words):
-    with pytest.raises(UsageError, match=words), connect(address):
-        pass
-
-
-def test_an_address_where_nothing_answers():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-    for form in (address, f"ray://{address}"):
-        with pytest.raises(UsageError, match=f"no Ray cluster answers at {form}.*refused"), connect(form):
-            pass
-
-
-def test_a_cluster_on_a_network_is_refused_without_a_token(cluster, monkeypatch):
-    address = cluster.ray.get_runtime_context().gcs_address
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr(connection, "_is_loopback", lambda host: False)
-    with pytest.raises(UsageError, match="whoever reaches it runs code; set RAY_AUTH_MODE=token"), connect(address):
-        pass
-
-
-def test_nodes_on_a_network_are_not_joined_through_loopback_without_a_token(cluster, monkeypatch):
-    port = cluster.ray.get_runtime_context().gcs_address.rpartition(":")[2]
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr(connection, "_is_loopback", lambda host: host == "localhost")
-    with pytest.raises(UsageError, match="whoever reaches it runs code"), connect(f"localhost:{port}"):
-        pass
-    assert cluster.ray.is_initialized()
-
-
-def test_a_machine_that_asks_for_no_token_is_refused_on_a_network(cluster):
-    on_network = Cluster(cluster.ray, "10.0.0.1:6379", (), loopback=False)
-    on_network.check_token("node", True)
-    with pytest.raises(UsageError, match=r"machine node .* asks for no token"):
-        on_network.check_token("node", False)
-    cluster.check_token("node", False)
-
-
-def test_a_ray_that_knows_no_token_is_refused_on_a_network():
-    old = SimpleNamespace(exceptions=SimpleNamespace(), __version__="2.40.0")
-    with pytest.raises(UsageError, match=r"Ray 2\.40\.0 knows no token"):
-        connection._require_token(old, "10.0.0.1:6379")
 
 
 def test_a_head_that_does_not_answer_any_more_ends_the_run(cluster, monkeypatch):

@@ -125,6 +125,17 @@ def toy_vector(
     return vector([lambda: cls(**kwargs)] * num_envs, autoreset_mode=mode)
 
 
+def slow_to_build(seconds: float, share: float) -> SyncVectorEnv:
+    """Build two environments as on a machine that leaves them a share of a core: 0 is one that hangs, 1 a free one."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        begun = time.process_time()
+        while time.process_time() - begun < 0.1 * share:
+            pass
+        time.sleep(0.1 * (1.0 - share))
+    return toy_vector(2)
+
+
 class NoJaxEnv(ToyEnv):
     """Raises where JAX is loaded or more than one BLAS thread is allowed."""
 

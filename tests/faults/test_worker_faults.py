@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from service_kit import QUICK, children, make_consumer, make_service
 from toy_agent import ToyAgent
-from toy_envs import FaultOnceEnv, FaultyEnv, StatefulVectorEnv, ToyEnv, toy_vector
+from toy_envs import FaultOnceEnv, FaultyEnv, StatefulVectorEnv, ToyEnv, slow_to_build, toy_vector
 
 from racer.distributed.processes.frames import BrokenFrame
 from racer.distributed.processes.supervisor import ProcessPool
@@ -135,6 +136,21 @@ def test_a_stopped_process_is_silent_and_replaced():
     service.run(10**9, periodic=[Periodic(300, freeze), until_restarted(service, done)], stop_event=done)
     assert stopped
     assert not psutil.pid_exists(stopped[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's time is read in /proc")
+def test_a_worker_that_compiles_on_a_machine_without_time_is_not_taken_for_one_that_hangs():
+    service = make_service(functools.partial(slow_to_build, 6.0, 0.1), startup_timeout=4.0)
+    assert service.run(200)
+    assert service.metrics()["training/worker_failures"] == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["waits", "loops"])
+def test_a_start_that_hangs_is_ended_at_the_startup_timeout(share):
+    service = make_service(functools.partial(slow_to_build, 1000.0, share), startup_timeout=4.0, max_start_failures=1)
+    with pytest.raises(WorkerCrashLoop, match=r"no sign of life for 4 s at its start \(startup_timeout\)$"):
+        service.run(200)
+    assert children() == []
 
 
 def test_every_worker_failing_at_reset_ends_with_the_root_cause():

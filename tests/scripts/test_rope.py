@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 
 from racer.core.errors import UsageError
-from racer.sweeps.manifest import read_manifest
+from racer.core.files import write_json
+from racer.sweeps.manifest import plan_jobs, read_manifest
+from racer.sweeps.reader import read_hyperfile
+from racer.sweeps.results import Row, job_folder, write_results
 
 ROOT = Path(__file__).parents[2]
 HEADER = "features,lr,epochs,hidden_dim,batch,final_reward,max_reward,training_steps"
@@ -61,6 +64,13 @@ def test_the_slurm_command_as_it_is_typed(tmp_path: Path) -> None:
     assert f"#SBATCH --array=0-{math.ceil(len(jobs) / 64) - 1}\n" in text
     assert "None" not in text
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+
+
+def test_what_slurm_would_not_take_leaves_no_manifest(tmp_path: Path) -> None:
+    done = run(tmp_path, "main.py", "--generate-slurm", "--slurm-partition", "G PU")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "'partition' cannot be 'G PU'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_as_run_never_shuffles_and_measures_as_it_did(tmp_path: Path) -> None:
@@ -121,7 +131,7 @@ def test_tables_of_the_published_format(tmp_path: Path, common: Any) -> None:
     assert common.read_csv(tmp_path / "again.csv") == rows
 
 
-@pytest.mark.parametrize(("name", "count", "conditions"), [("rope_pilot", 162, 1), ("rope_compare", 320, 6)])
+@pytest.mark.parametrize(("name", "count", "conditions"), [("rope_pilot", 162, 1), ("rope_compare", 360, 6)])
 def test_tables_of_what_the_repository_keeps(tmp_path: Path, name: str, count: int, conditions: int) -> None:
     done = run(tmp_path, "analysis.py", "--csv", str(ROOT / "benchmarks" / "results" / f"{name}.csv"))
     assert done.returncode == 0, done.stderr
@@ -130,6 +140,19 @@ def test_tables_of_what_the_repository_keeps(tmp_path: Path, name: str, count: i
     begin = lines.index("By condition") + 2
     assert lines[begin:].index("") == conditions
     assert any(line.startswith("Share of runs with an evaluation of at least 120") for line in lines)
+
+
+def test_another_study_is_refused(tmp_path: Path) -> None:
+    args = {"agent": "ppo", "world": "tmaze_2", "max_steps": 100}
+    (tmp_path / "other.py").write_text(f"hparams = {{'args': [{args!r}]}}")
+    (job,) = plan_jobs(read_hyperfile(tmp_path / "other.py"))
+    folder = job_folder(tmp_path / "results", job)
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", job.record)
+    write_results(folder, job, [Row(job.members[0], 1, "evaluation/return", 1.0)])
+    done = run(tmp_path, "analysis.py", "results/other")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "not of positional encodings" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,14 @@ def test_shell_scripts_say_how_they_are_used(script: str) -> None:
     assert "usage:" in done.stderr
 
 
+def test_a_slurm_job_without_its_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("{}\n")
+    script = ROOT / "scripts" / "launching" / "single_slurm_job.sh"
+    done = subprocess.run([str(script), "m.jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "which job of m.jsonl?" in done.stderr
+
+
 class FakeRay:
     """Runs a task where it is asked for it, with the calls of Ray that the launcher makes.
 

@@ -105,6 +105,15 @@ def test_the_stock_files_and_their_command_lines_are_the_same_jobs(name: str, jo
         assert [found.id for found in plan_jobs(file_from_words(words[5:]), name)] == [job.id]
 
 
+def test_the_four_memories_differ_in_their_memory() -> None:
+    jobs = plan_jobs(read_hyperfile(STOCK / "tmaze_10_memories.py"))
+    kinds = {job.arguments["tag.memory"]: (job.config["agent_config"]["memory"] or {}).get("kind") for job in jobs}
+    assert kinds == {"none": None, "perfect": None, "GRU": "gru", "transformer": "transformer"}
+    assert [job.config["env"]["observation"] for job in jobs][:2] != [jobs[0].config["env"]["observation"]] * 2
+    # As many transitions an update in every arm.
+    assert {job.num_envs * job.config["agent_config"]["rollout_length"] for job in jobs} == {2048}
+
+
 def test_markers_conditions_and_exclusions(tmp_path: Path) -> None:
     args = """{**base, 'memory': jobs(None, 'gru'), 'num_minibatches': jobs(4, 2, only_if={'memory': 'gru'}),
     'actor_lr': vmapped(1e-3, 1e-4), 'tag.kind': 'x', 'seed': vmapped(42, 1042, 2042)}"""
@@ -138,6 +147,8 @@ def test_words_of_this_house_survive_a_shell(tmp_path: Path) -> None:
         ("{**base,\n 'actor_lrr': 1}", 3, "unknown key 'actor_lrr'; did you mean 'actor_lr'"),
         ("{**base,\n 'actor_lr': 'fast'}", 3, "'actor_lr' must be a finite number"),
         ("{'env': 'tmaze_5',\n 'lr': '2.5e-3 x'}", 3, "'actor_lr' must be"),
+        ("{'env': 'tmaze_5',\n 'lr': 'fast'}", 3, "'actor_lr' must be.* \\(key 'lr'\\)"),
+        ("{'env': 'tmaze_5',\n 'total_steps': 'many'}", 3, "must be a whole number.* \\(key 'total_steps'\\)"),
         ("{'env': 'tmaze_5', 'alpha': 0.5}", 2, "'alpha' must be 1"),
         ("{'env': 'tmaze_5', 'ld_weight': '0 0.5'}", 2, "'ld_weight' compares two value heads"),
         ("{'env': 'tmase_5'}", 2, "unknown world 'tmase_5'; did you mean"),
@@ -222,6 +233,8 @@ def test_write_jobs_as_it_is_typed(tmp_path: Path) -> None:
     wrong = run("nowhere.py")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "nowhere.py" in wrong.stderr
+    unknown = run(str(STOCK / "tmaze_10_ppo.py"), "--nope")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     (tmp_path / "wrong.py").write_text(
         "hparams = {'args': [{'agent': 'ppo', 'world': 'tmaze_10', 'lr': '1e-3 fast'}]}\n"
     )

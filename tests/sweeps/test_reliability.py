@@ -33,12 +33,15 @@ def start(manifest: Path, results: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_somebody(parent: subprocess.Popen[bytes], rng: random.Random) -> bool:
+def kill_somebody(parent: subprocess.Popen[bytes], kind: str, rng: random.Random) -> bool:
     """SIGKILL the launcher or one of its jobs; says whether anybody was there."""
     try:
-        processes = [psutil.Process(parent.pid), *psutil.Process(parent.pid).children()]
-        victim = rng.choice(processes)
-        victim.send_signal(signal.SIGKILL)
+        launcher = psutil.Process(parent.pid)
+        alive = [child for child in launcher.children() if child.status() != psutil.STATUS_ZOMBIE]
+        victims = [launcher] if kind == "launcher" else alive
+        if not victims:
+            return False
+        rng.choice(victims).send_signal(signal.SIGKILL)
     except psutil.NoSuchProcess:
         return False
     return True
@@ -52,23 +55,26 @@ def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     assert len(jobs) == JOBS
     manifest = tmp_path / "study.jsonl"
     write_manifest(manifest, jobs)
-    disturbed, calm, rng, kills = tmp_path / "disturbed", tmp_path / "calm", random.Random(0), 0
+    disturbed, calm, rng = tmp_path / "disturbed", tmp_path / "calm", random.Random(0)
+    killed: list[str] = []
     parent = start(manifest, disturbed)
     first_sums: dict[str, bytes] = {}
     while True:
-        time.sleep(rng.uniform(1.0, 5.0))
+        time.sleep(rng.uniform(0.3, 3.0))
         for job in jobs:
             folder = job_folder(disturbed, job)
             if finished(folder):
                 # What is finished is never written again.
                 assert first_sums.setdefault(job.id, (folder / "DONE").read_bytes()) == (folder / "DONE").read_bytes()
-        if kills < KILLS:
-            kills += kill_somebody(parent, rng)
+        # Spread over the sweep, so that jobs are hit in all their stages.
+        if len(killed) < KILLS and len(first_sums) >= 2 * len(killed):
+            kind = "launcher" if len(killed) % 4 == 3 else "job"
+            killed += [kind] if kill_somebody(parent, kind, rng) else []
         if parent.poll() is not None:
             if parent.returncode == 0 and len(first_sums) == JOBS:
                 break
             parent = start(manifest, disturbed)
-    assert kills == KILLS
+    assert (killed.count("launcher"), killed.count("job")) == (KILLS // 4, KILLS - KILLS // 4)
     assert start(manifest, calm).wait(timeout=1800) == 0
     assert len(read_manifest(disturbed / "study" / "manifest.jsonl")) == JOBS
     for job in jobs:

@@ -8,6 +8,7 @@ from scipy import stats
 
 from racer.core.errors import UsageError
 from racer.sweeps.analysis.statistics import bootstrap, improvement, interquartile_mean, paired_difference
+from racer.sweeps.analysis.tables import comparison
 
 
 def test_the_interquartile_mean_is_the_trimmed_mean_where_quarters_are_whole() -> None:
@@ -54,3 +55,27 @@ def test_the_chance_of_improvement_is_mann_whitneys() -> None:
     assert estimate.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / (25 * 31))
     assert estimate.low < estimate.value < estimate.high
     assert improvement(np.array([1.0, 1.0]), np.array([1.0])).value == 0.5
+
+
+@pytest.mark.parametrize(("scale", "shown"), [(100.0, "-50.0 [-50.0, -50.0]"), (1.0, "-0.500 [-0.500, -0.500]")])
+def test_comparisons_show_figures_at_the_scale_of_the_results(scale: float, shown: str) -> None:
+    values = [(arm, value * scale, seed) for seed in range(4) for arm, value in (("a", 1.0), ("b", 1.5))]
+    rows = [{"arm": arm, "x": value, "seed": seed} for arm, value, seed in values]
+    line = next(line for line in comparison(rows, "arm", "x", ["seed"]).splitlines() if line.startswith("a - b"))
+    assert line.count(shown) == 2
+    assert line.endswith("  separable")
+
+
+def test_a_difference_that_many_comparisons_would_find_is_told_apart_from_one_that_holds_for_all() -> None:
+    rng = np.random.default_rng(4)
+    arms = {arm: rng.normal(size=40) for arm in "ab"}
+    noise = rng.normal(size=40)
+    noise = (noise - noise.mean()) / noise.std()
+    # Student's t of these pairs: between the 97.5 % point, 1.96, and that for six comparisons, 2.64.
+    arms["c"] = arms["a"] + noise + 2.3 / np.sqrt(40)
+    arms["d"] = arms["a"] + noise + 3.3 / np.sqrt(40)
+    rows = [{"arm": arm, "seed": i, "x": x} for arm, values in arms.items() for i, x in enumerate(values)]
+    lines = {line[:5]: line for line in comparison(rows, "arm", "x", ["seed"]).splitlines()}
+    assert lines["a - b"].endswith("  not separable")
+    assert lines["a - c"].endswith("  separable")
+    assert lines["a - d"].endswith("  separable, also at 95 % for all 6")

@@ -18,6 +18,7 @@ import racer
 from racer.core.errors import RacerError
 from racer.distributed.pool import Parameters
 from racer.distributed.processes.messages import batch_to_bytes, parameters_from_bytes
+from racer.distributed.progress import Progress, of_this_thread
 from racer.distributed.supervision import ErrorReport, describe_error
 from racer.distributed.worker import EnvironmentWorker, WorkerTask
 
@@ -53,7 +54,8 @@ class Pulse:
 
     Attributes:
         ready: whether it has taken its first step.
-        busy: seconds since it last began a step or began to build its environments; 0 while it waits for something.
+        busy: seconds since it last began a step or, at its start, was last seen to compute; 0 while it waits for
+            something.
     """
 
     ready: bool
@@ -77,6 +79,7 @@ class ClusterWorker:
         self._steps = 0
         self._ready = False
         self._busy_since: float | None = None
+        self._progress: Progress | None = None
 
     def hello(self) -> Identity:
         """Say who answers: the actor has its place in the cluster."""
@@ -90,8 +93,9 @@ class ClusterWorker:
             with self._arrived:
                 self._parameters = parameters
                 self._arrived.notify_all()
-        since = self._busy_since
-        return Pulse(self._ready, 0.0 if since is None else time.monotonic() - since)
+        since, progress = self._busy_since, self._progress
+        busy = 0.0 if since is None else time.monotonic() - since
+        return Pulse(self._ready, busy if self._ready or progress is None else min(busy, progress.silent()))
 
     def collect(self) -> np.ndarray | ErrorReport | None:
         """Collect a batch and return its message form; a report of what went wrong; or None once asked to stop."""
@@ -119,6 +123,7 @@ class ClusterWorker:
         self._busy_since = time.monotonic()
         if self._worker is None:
             task: WorkerTask = cloudpickle.loads(self._task)
+            self._progress = of_this_thread(task.pool.config.startup_timeout)
             self._worker = EnvironmentWorker(task)
         worker = self._worker
         self._busy_since = None

@@ -249,7 +249,7 @@ class ProcessPool:
         limit = self.config.step_timeout if slot.ready else self.config.startup_timeout
         if slot.sock is None:
             limit = min(limit, _EXIT_GRACE)
-        if now - slot.last_heard > limit and not slot.has_input():
+        if slot.silent(now) > limit and not slot.has_input():
             slot.cause = slot.cause or silence(limit, slot.ready)
             kill_process(slot.process)
 
@@ -263,7 +263,7 @@ class ProcessPool:
         except OSError as error:
             self._on_failure(slot, f"cannot be started: {error}", time.monotonic())
             return
-        slot.begin(process, sock, self._task.max_batch_bytes)
+        slot.begin(process, sock, self._task.max_batch_bytes, self.config.startup_timeout)
         slot.watched = selectors.EVENT_READ
         self._selector.register(sock, selectors.EVENT_READ, slot)
         self._supervision.on_start(slot)

@@ -74,6 +74,7 @@ def paired_arms(
 def comparison(rows: Rows, key: str, value: str, paired_by: Sequence[str]) -> str:
     """Return arms with means and IQMs, and every two of them with paired differences and chances to be better."""
     arms = arms_of(rows, key, value, paired_by)
+    digits = _digits(arms)
     shared = ", ".join(name.removeprefix("arg.") for name in paired_by)
     lines = [f"Arms by {key.removeprefix('arg.')}, {value}; pairs share {shared}; 95 % bootstrap intervals",
              f"{'arm':<34}{'runs':>6}{'mean':>26}{'IQM':>26}"]  # fmt: skip
@@ -83,10 +84,11 @@ def comparison(rows: Rows, key: str, value: str, paired_by: Sequence[str]) -> st
             lines.append(f"{label[:33]:<34}{0:>6}")
             continue
         estimates = bootstrap(data), bootstrap(data, interquartile_mean)
-        lines.append(f"{label[:33]:<34}{data.size:>6}" + "".join(f"{_interval(e):>26}" for e in estimates))
+        lines.append(f"{label[:33]:<34}{data.size:>6}" + "".join(f"{_interval(e, digits):>26}" for e in estimates))
     columns = f"{'pairs':>6}{'mean difference':>26}{'IQM difference':>26}{'P(first better)':>22}"
     lines.append(f"{'first less second':<34}{columns}")
-    for first, second in itertools.combinations(arms, 2):
+    pairs = list(itertools.combinations(arms, 2))
+    for first, second in pairs:
         a, b = paired_arms(arms[first], arms[second])
         label = f"{first} - {second}"[:33]
         if a.size == 0:
@@ -94,13 +96,26 @@ def comparison(rows: Rows, key: str, value: str, paired_by: Sequence[str]) -> st
             continue
         by_mean, by_iqm = paired_difference(a, b), paired_difference(a, b, interquartile_mean)
         chance = improvement(a, b)
-        verdict = "separable" if by_mean.separates else "not separable"
-        cells = f"{_interval(by_mean):>26}{_interval(by_iqm):>26}{_interval(chance, 2):>22}"
-        lines.append(f"{label:<34}{a.size:>6}{cells}  {verdict}")
+        cells = f"{_interval(by_mean, digits):>26}{_interval(by_iqm, digits):>26}{_interval(chance, 2):>22}"
+        lines.append(f"{label:<34}{a.size:>6}{cells}  {_verdict(a, b, by_mean, len(pairs))}")
     return "\n".join(lines)
 
 
-def _interval(estimate: Estimate, digits: int = 1) -> str:
+def _verdict(a: NDArray[np.float64], b: NDArray[np.float64], alone: Estimate, comparisons: int) -> str:
+    """Say whether arms differ, by an interval for this comparison alone and by one for all of them (Bonferroni)."""
+    if not alone.separates:
+        return "not separable"
+    together = comparisons > 1 and paired_difference(a, b, confidence=1.0 - 0.05 / comparisons).separates
+    return f"separable, also at 95 % for all {comparisons}" if together else "separable"
+
+
+def _digits(arms: Mapping[str, Mapping[tuple[str, ...], float]]) -> int:
+    """Return decimal places that show four figures of the largest result, from 1 to 4."""
+    largest = max((abs(number) for arm in arms.values() for number in arm.values()), default=0.0)
+    return 1 if largest == 0.0 else min(max(3 - math.floor(math.log10(largest)), 1), 4)
+
+
+def _interval(estimate: Estimate, digits: int) -> str:
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
@@ -136,5 +151,3 @@ def _line(label: str, data: NDArray[np.float64]) -> str:
     cells = "".join(f"{number:>9.2f}" for number in numbers)
     ends = f"  [{estimate.low:.2f}, {estimate.high:.2f}]"
     return f"{label[:25]:<26}{data.size:>6}{data.mean():>10.2f}{std:>9.2f}{cells}{ends}"
-
-

@@ -7,43 +7,24 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from racer.sweeps.execute import BUSY
 from racer.sweeps.job import Job
-from racer.sweeps.launchers.children import LOG_FILE, Child, job_command, last_line, progress_of, start_child
+from racer.sweeps.launchers.children import LOG_FILE, Child, job_command, progress_of, start_child
 from racer.sweeps.launchers.devices import DevicePool
+from racer.sweeps.launchers.outcome import GRACE_SECONDS, Outcome, Settlement
 from racer.sweeps.results import finished, job_folder
 from racer.training.signals import StopSignals
 
-__all__ = ["BUSY_SECONDS", "GRACE_SECONDS", "Launch", "Outcome", "launch"]
+__all__ = ["Launch", "launch"]
 
 _POLL = 0.1
 _TELL_SECONDS = 2.0
 _QUIET_TELL_SECONDS = 30.0
-BUSY_SECONDS = 3.0
-GRACE_SECONDS = 60.0
 
 Decide = Callable[[Collection[int]], dict[int, str]]
 """From the finished jobs' indices to those that need not run, with the reason."""
-
-
-@dataclass
-class Outcome:
-    """How a launch ended.
-
-    Attributes:
-        finished: indices of the jobs whose results are whole.
-        failed: last line of the log of each that failed, by index.
-        skipped: why a job was not run, by index.
-        exit_code: 0, 1 where jobs failed, 128 plus a signal's number where one ended the launch.
-    """
-
-    finished: set[int] = field(default_factory=set)
-    failed: dict[int, str] = field(default_factory=dict)
-    skipped: dict[int, str] = field(default_factory=dict)
-    exit_code: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,20 +64,18 @@ def launch(plan: Launch) -> Outcome:
     waiting = deque(index for index in plan.indices if index not in outcome.finished)
     progress = _Progress(plan, outcome)
     running: list[Child] = []
-    later: list[tuple[float, int]] = []
+    settlement = Settlement(outcome)
     with StopSignals() as stop:
         try:
-            while waiting or running or later:
+            while waiting or running or settlement:
                 if stop.event.is_set():
                     break
                 _skip(plan, outcome, waiting)
                 _start(plan, waiting, running)
                 time.sleep(_POLL)
-                later = _collect(plan, outcome, running, later)
-                ready = [index for at, index in later if at <= time.monotonic()]
-                later = [item for item in later if item[1] not in ready]
-                waiting.extend(ready)
-                progress.tell(running, len(waiting) + len(later))
+                _collect(plan, outcome, running, settlement)
+                waiting.extend(settlement.due())
+                progress.tell(running, len(waiting) + len(settlement))
         finally:
             _end(plan, outcome, running)
             progress.close()
@@ -111,23 +90,15 @@ def _start(plan: Launch, waiting: deque[int], running: list[Child]) -> None:
         running.append(start_child(command, index, device, plan.log(index)))
 
 
-def _collect(
-    plan: Launch, outcome: Outcome, running: list[Child], later: list[tuple[float, int]]
-) -> list[tuple[float, int]]:
-    """Take in children that ended; returns the jobs that somebody else runs, with when to look again."""
+def _collect(plan: Launch, outcome: Outcome, running: list[Child], settlement: Settlement) -> None:
+    """Take in children that ended."""
     for child in [child for child in running if child.process.poll() is not None]:
         running.remove(child)
         child.close()
         plan.pool.give_back(child.device)
-        code = child.process.returncode
-        if finished(plan.folder(child.index)):
-            outcome.finished.add(child.index)
-        elif code == BUSY:
-            later = [*later, (time.monotonic() + BUSY_SECONDS, child.index)]
-        else:
-            outcome.failed[child.index] = last_line(child.log) or f"ended with code {code}"
+        settlement.settle(child.index, plan.folder(child.index), child.process.returncode)
+        if child.index in outcome.failed:
             _line(f"job {child.index} failed: {outcome.failed[child.index]}")
-    return later
 
 
 def _skip(plan: Launch, outcome: Outcome, waiting: deque[int]) -> None:
@@ -194,7 +165,9 @@ class _Progress:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60.0)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{max(round(seconds), 1)} s"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes >= 2 else f"{max(round(seconds), 1)} s"
 
 
 def _line(text: str) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 
 from racer.core.errors import RacerError, UsageError
 from racer.distributed.cluster.connection import Cluster, connect
-from racer.sweeps.execute import BUSY
 from racer.sweeps.job import Job
-from racer.sweeps.launchers.children import LOG_FILE, PARENT, job_command, last_line
-from racer.sweeps.launchers.local import BUSY_SECONDS, GRACE_SECONDS, Outcome
+from racer.sweeps.launchers.children import LOG_FILE, PARENT, job_command
+from racer.sweeps.launchers.outcome import GRACE_SECONDS, Outcome, Settlement
 from racer.sweeps.results import finished, job_folder
 from racer.training.signals import StopSignals
 
@@ -56,54 +55,47 @@ def run_task(command: Sequence[str], log: str, folder: str) -> int:
 class _Tasks:
     """The jobs of a launch that are under way, and those that somebody else runs."""
 
-    def __init__(self, ray: Any, task: Any, words: Callable[[int], list[str]], folder: Callable[[int], Path]) -> None:
-        self._ray, self._task, self._words, self._folder = ray, task, words, folder
+    def __init__(
+        self, ray: Any, task: Any, words: Callable[[int], list[str]], folder: Callable[[int], Path], outcome: Outcome
+    ) -> None:
+        self._ray, self._task, self._words, self._folder, self._outcome = ray, task, words, folder, outcome
         self._running: dict[Any, int] = {}
-        self._later: list[tuple[float, int]] = []
+        self._settlement = Settlement(outcome)
 
     def __bool__(self) -> bool:
-        return bool(self._running or self._later)
+        return bool(self._running or self._settlement)
 
     def begin(self, index: int) -> None:
         """Give a job to Ray, which lets it wait until there is room."""
         log = self._folder(index).resolve() / LOG_FILE
         self._running[self._task.remote(self._words(index), str(log), os.getcwd())] = index
 
-    def collect(self, outcome: Outcome) -> None:
+    def collect(self) -> None:
         """Wait a moment, and take in what ended; jobs that somebody else ran are asked for again."""
         if self._running:
             done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_POLL)
             for reference in done:
-                self._take_in(reference, outcome)
+                self._take_in(reference)
         else:
             time.sleep(_POLL)
-        due = [index for at, index in self._later if at <= time.monotonic()]
-        self._later = [item for item in self._later if item[1] not in due]
-        for index in due:
+        for index in self._settlement.due():
             self.begin(index)
 
-    def cancel(self, outcome: Outcome) -> None:
+    def cancel(self) -> None:
         """Let the jobs that run save and end; those that wait do not begin."""
         for reference in self._running:
             self._ray.cancel(reference)
         self._ray.wait(list(self._running), num_returns=len(self._running), timeout=GRACE_SECONDS + 5.0)
-        outcome.finished |= {index for index in self._running.values() if finished(self._folder(index))}
+        self._outcome.finished |= {index for index in self._running.values() if finished(self._folder(index))}
 
-    def _take_in(self, reference: Any, outcome: Outcome) -> None:
-        index = self._running.pop(reference)
-        folder = self._folder(index)
+    def _take_in(self, reference: Any) -> None:
+        index, lost = self._running.pop(reference), ""
         try:
             code = self._ray.get(reference)
-            reason = last_line(folder / LOG_FILE) or f"ended with code {code}"
         except self._ray.exceptions.RayError as error:
             # Its machine is gone, or its process was killed: what it had saved is there.
-            code, reason = None, f"its Ray task was lost ({type(error).__name__}); run it again to go on"
-        if finished(folder):
-            outcome.finished.add(index)
-        elif code == BUSY:
-            self._later.append((time.monotonic() + BUSY_SECONDS, index))
-        else:
-            outcome.failed[index] = reason
+            code, lost = None, f"its Ray task was lost ({type(error).__name__}); run it again to go on"
+        self._settlement.settle(index, self._folder(index), code, lost)
 
 
 def launch_on_ray(
@@ -149,6 +141,7 @@ def launch_on_ray(
             ray.remote(run_task).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0),
             lambda index: command(manifest.resolve(), index, results.resolve()),
             lambda index: job_folder(results, jobs[index]),
+            outcome,
         )
         for index in indices:
             if index not in outcome.finished:
@@ -156,9 +149,9 @@ def launch_on_ray(
         while tasks and not stop.event.is_set():
             if cluster is not None and cluster.lost:
                 raise RacerError(f"the Ray cluster at {cluster.address} is lost; run it again to go on")
-            tasks.collect(outcome)
+            tasks.collect()
         if tasks:
-            tasks.cancel(outcome)
+            tasks.cancel()
         outcome.exit_code = stop.exit_code or int(bool(outcome.failed))
     return outcome
 
