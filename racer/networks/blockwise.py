@@ -52,14 +52,14 @@ class Reading(NamedTuple):
         ceiling: ``[N, T]``, the stamp above the highest.
         stamps: ``[N, S]``, of the keys.
         pairs: ``[3, P]``, the pairs of blocks with something to read: row, block of queries, block of keys.
-        count: how many of ``pairs`` there are; others may follow.
+        active: how many of ``pairs`` there are; others may follow.
     """
 
     floor: jax.Array
     ceiling: jax.Array
     stamps: jax.Array
     pairs: jax.Array
-    count: jax.Array
+    active: jax.Array
 
 
 def reading(floor: jax.Array, ceiling: jax.Array, stamps: jax.Array) -> Reading:
@@ -137,7 +137,7 @@ def _mix(tokens: Tokens, reads: Reading) -> tuple[jax.Array, jax.Array]:
     # A query's own token comes first, so there is always a largest score.
     own = _padded(jnp.sum(tokens.query * tokens.own_keys, axis=-1))
     start = (_padded(tokens.own_values), jnp.ones_like(own), own)
-    mixed, total, largest = jax.lax.fori_loop(0, reads.count, body, start)
+    mixed, total, largest = jax.lax.fori_loop(0, reads.active, body, start)
     return (mixed / total[..., None])[:, :, :length], (jnp.log(total) + largest)[:, :, :length]
 
 
@@ -165,7 +165,7 @@ def _slopes(
         return tuple(_put(x, _block(x, row, place) + part, row, place) for x, part, place in places)
 
     start = jax.tree.map(jnp.zeros_like, (query, keys, values))
-    to_query, to_keys, to_values = jax.lax.fori_loop(0, reads.count, body, start)
+    to_query, to_keys, to_values = jax.lax.fori_loop(0, reads.active, body, start)
     return to_query[:, :, :length], to_keys[:, :, :many], to_values[:, :, :many]
 
 
@@ -205,11 +205,11 @@ def _padded(x: jax.Array, filling: float = 0.0) -> jax.Array:
 
 def _block(x: jax.Array, row: jax.Array, number: jax.Array) -> jax.Array:
     """Return the block ``[H, _BLOCK, ...]`` of ``[N, H, T, ...]``."""
-    start = (row, 0, number * _BLOCK, *[0] * (x.ndim - 3))
+    start: list[Any] = [row, 0, number * _BLOCK, *[0] * (x.ndim - 3)]
     return jax.lax.dynamic_slice(x, start, (1, x.shape[1], _BLOCK, *x.shape[3:]))[0]
 
 
 def _put(x: jax.Array, block: jax.Array, row: jax.Array, number: jax.Array) -> jax.Array:
     """Return ``[N, H, T, ...]`` with another block."""
-    start = (row, 0, number * _BLOCK, *[0] * (x.ndim - 3))
+    start: list[Any] = [row, 0, number * _BLOCK, *[0] * (x.ndim - 3)]
     return jax.lax.dynamic_update_slice(x, block[None], start)

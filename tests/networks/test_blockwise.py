@@ -61,8 +61,8 @@ def test_what_a_query_reads_is_what_acting_would_find_in_its_cache():
         expected = reads_by_hand(start, rows.forget[:, n], rows.valid[:, n])
         assert [set(np.flatnonzero(row)) for row in mask[n]] == expected
     # Every pair of blocks with something to read is there, once, and not all pairs are.
-    pairs = {tuple(pair) for pair in np.asarray(reads.pairs[:, : int(reads.count)]).T}
-    assert len(pairs) == int(reads.count) < reads.pairs.shape[1]
+    pairs = {tuple(pair) for pair in np.asarray(reads.pairs[:, : int(reads.active)]).T}
+    assert len(pairs) == int(reads.active) < reads.pairs.shape[1]
     size = blockwise._BLOCK
     assert {(n, t // size, s // size) for n, t, s in np.argwhere(mask)} <= pairs
 
