@@ -86,7 +86,7 @@ def trace(
     env = trained.world.make_one(config)
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        agent = None
+        agent: Any = None
         # An exported policy acts, and that is all that is left of its agent.
         if "agent.safetensors" in read_manifest(trained.path)["files"]:
             agent = restore_agent(trained, env.single_observation_space, env.single_action_space)
