@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from racer.core.config import check_fields, option
+from racer.networks.gate import joined
 from racer.networks.layers import (
     MAX_WIDTH,
     Array,
@@ -23,13 +24,10 @@ from racer.networks.layers import (
     init_dense,
     init_norm,
     layer_norm,
-    matmul,
     namespace,
     orthogonal,
     relu,
-    sigmoid,
     variance_scaling,
-    weights,
     writable,
     written,
 )
@@ -50,11 +48,11 @@ class _Places(NamedTuple):
 
     Attributes:
         position: tokens of the same episode before the row.
-        segment: episodes that ended before the row, within the sequence.
+        stamp: tokens of the sequence before the row, whatever their episode.
     """
 
     position: Array
-    segment: Array
+    stamp: Array
 
 
 @dataclass(frozen=True)
@@ -195,69 +193,65 @@ class Transformer:
     ) -> tuple[Array, Array | None]:
         import jax.numpy as jnp
 
+        from racer.networks.blockwise import UNREADABLE
+
         places = _places(memory["position"], rows)
-        masks = self._masks(memory["position"], places, places.position, rows.valid, jnp.eye(len(inputs), dtype=bool))
+        tokens = jnp.where(rows.valid > 0, places.stamp, UNREADABLE).T
+        stamps = jnp.concatenate([tokens, self._cache_stamps(memory["position"])], axis=-1)
         x = dense(params, "memory/embed", inputs, self.embed) + self._sinusoids(places.position)
-        later, later_masks = None, None
+        reads, later, later_reads = self._reading(places, stamps), None, None
         if peek is not None:
-            following = places.position + (rows.valid > 0)
-            own = jnp.zeros((len(inputs), len(inputs)), bool)
-            later_masks = self._masks(memory["position"], places, following, rows.valid, own)
-            later = dense(params, "memory/embed", peek, self.embed) + self._sinusoids(following)
+            following = _Places(*(part + (rows.valid > 0) for part in places))
+            later_reads = self._reading(following, stamps)
+            later = dense(params, "memory/embed", peek, self.embed) + self._sinusoids(following.position)
         for layer in range(self.layers):
             name = f"memory/layer_{layer}"
-            query, key, value = self._project(params, name, x)
-            context = (
-                jnp.concatenate([memory["keys"][:, layer], jnp.transpose(self._split(key), (1, 2, 3, 0))], axis=-1),
-                jnp.concatenate([memory["values"][:, layer], jnp.transpose(self._split(value), (1, 2, 0, 3))], axis=-2),
-            )
+            query, *present = self._heads(params, name, x)
+            cache = (jnp.swapaxes(memory["keys"][:, layer], -1, -2), memory["values"][:, layer])
+            # The rows come first: so their keys' blocks are those of the queries.
+            context = [jnp.concatenate(pair, axis=2) for pair in zip(present, cache, strict=True)]
             if later is not None:
-                later = self._finish(params, name, later, self._look(params, name, later, context, later_masks))
-            x = self._finish(params, name, x, self._attend(query, context, masks))
+                asked, *own = self._heads(params, name, later)
+                later = self._finish(params, name, later, self._mixed(asked, context, own, later_reads))
+            x = self._finish(params, name, x, self._mixed(query, context, present, reads))
         outputs = layer_norm(params, "memory/norm", x)
         return outputs, None if later is None else layer_norm(params, "memory/norm", later)
 
-    def _masks(self, start: Array, places: _Places, position: Array, valid: Array, own: Array) -> Array:
-        """Return what each query may read, ``[N, T, length + T]``: the cache, then the rows of the sequence.
-
-        Args:
-            start: tokens in the episode before the sequence, ``[N]``.
-            places: of the rows.
-            position: of the queries, ``[T, N]``, in the segment of the row of the same number.
-            valid: ``[T, N]``.
-            own: ``[T, T]``, which rows a query reads even where they are no transition (itself).
-        """
+    def _cache_stamps(self, start: Array) -> Array:
+        """Return the stamps ``[N, length]`` of the cache's tokens: -1 for the newest before the sequence."""
         import jax.numpy as jnp
 
-        # The newest token before the sequence whose slot this is; -1 and below where nothing was written yet.
-        slots = jnp.arange(self.length)
-        newest = start[:, None] - 1.0 - jnp.mod(start[:, None] - 1.0 - slots, self.length)
-        near = position.T[:, :, None] - newest[:, None, :] < self.length
-        cache = near & (newest[:, None, :] >= 0.0) & (places.segment.T[:, :, None] == 0.0)
-        same = places.segment.T[:, :, None] == places.segment.T[:, None, :]
-        causal = jnp.tril(jnp.ones(own.shape, bool))
-        near = position.T[:, :, None] - places.position.T[:, None, :] < self.length
-        readable = (valid.T[:, None, :] > 0) | own
-        return jnp.concatenate([cache, same & causal & near & readable], axis=-1)
+        from racer.networks.blockwise import UNREADABLE
 
-    def _attend(self, query: Array, context: tuple[Array, Array], mask: Array) -> Array:
-        """Return ``[T, N, heads * key]`` for such queries over ``[N, heads, key, S]`` and ``[N, heads, S, key]``."""
+        # The newest token whose slot this is; below 0 where nothing was written yet.
+        newest = start[:, None] - 1.0 - jnp.mod(start[:, None] - 1.0 - jnp.arange(self.length), self.length)
+        return jnp.where(newest >= 0.0, newest - start[:, None], UNREADABLE)
+
+    def _reading(self, places: _Places, stamps: Array) -> Any:
+        """Return what queries at such places read besides themselves: their episode's last ``length - 1`` tokens."""
         import jax.numpy as jnp
 
-        scores = jnp.where(mask[:, None], self._scores(query, context[0]), _MASKED)
-        return self._mix(_softmax(scores), context[1])
+        from racer.networks.blockwise import reading
 
-    def _look(self, params: Params, name: str, x: Array, context: tuple[Array, Array], mask: Any) -> Array:
-        """Attend like :meth:`_attend`, each query also to itself, which nobody else reads."""
+        floor = places.stamp - jnp.minimum(places.position, self.length - 1.0)
+        return reading(floor.T, places.stamp.T, stamps)
+
+    def _heads(self, params: Params, name: str, x: Array) -> list[Array]:
+        """Return query (scaled), key and value ``[N, heads, T, key]`` of ``[T, N, embed]``."""
         import jax.numpy as jnp
 
         query, key, value = self._project(params, name, x)
-        scores = jnp.where(mask[:, None], self._scores(query, context[0]), _MASKED)
-        own = jnp.sum(self._split(query) * self._split(key), axis=-1) / math.sqrt(self._key_size)
-        own = jnp.transpose(own, (1, 2, 0))[..., None]
-        weights = _softmax(jnp.concatenate([scores, own], axis=-1))
-        share = jnp.transpose(weights[..., -1], (2, 0, 1))[..., None]
-        return self._mix(weights[..., :-1], context[1]) + (share * self._split(value)).reshape(*x.shape[:2], -1)
+        parts = (query / math.sqrt(self._key_size), key, value)
+        return [jnp.transpose(self._split(part), (1, 2, 0, 3)) for part in parts]
+
+    def _mixed(self, query: Array, context: list[Array], own: list[Array], reads: Any) -> Array:
+        """Return what queries read ``[T, N, heads * key]``, themselves included."""
+        import jax.numpy as jnp
+
+        from racer.networks.blockwise import Tokens, attend
+
+        mixed = jnp.transpose(attend(Tokens(query, *context, *own), reads), (2, 0, 1, 3))
+        return mixed.reshape(*mixed.shape[:2], -1)
 
     def _project(self, params: Params, name: str, x: Array) -> tuple[Array, Array, Array]:
         normal = layer_norm(params, f"{name}/norm_0", x)
@@ -266,23 +260,12 @@ class Transformer:
 
     def _finish(self, params: Params, name: str, x: Array, mixed: Array) -> Array:
         """Gate the attention's result in, then the perceptron's."""
-        x = _gate(params, f"{name}/gate_0", x, relu(dense(params, f"{name}/out", mixed)))
+        x = joined(params, f"{name}/gate_0", x, relu(dense(params, f"{name}/out", mixed)))
         hidden = relu(dense(params, f"{name}/hidden", layer_norm(params, f"{name}/norm_1", x)))
-        return _gate(params, f"{name}/gate_1", x, relu(dense(params, f"{name}/project", hidden)))
+        return joined(params, f"{name}/gate_1", x, relu(dense(params, f"{name}/project", hidden)))
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, self._key_size)
-
-    def _scores(self, query: Array, keys: Array) -> Array:
-        """Return ``[N, heads, T, S]`` for ``[T, N, heads * key]`` and ``[N, heads, key, S]``."""
-        xp = namespace(query)
-        return xp.matmul(xp.transpose(self._split(query), (1, 2, 0, 3)), keys) / math.sqrt(self._key_size)
-
-    def _mix(self, weights: Array, values: Array) -> Array:
-        """Return ``[T, N, heads * key]`` for ``[N, heads, T, S]`` and ``[N, heads, S, key]``."""
-        xp = namespace(weights)
-        mixed = xp.transpose(xp.matmul(weights, values), (2, 0, 1, 3))
-        return mixed.reshape(*mixed.shape[:2], -1)
 
     def _sinusoids(self, position: Array) -> Array:
         """Return ``[..., embed]`` for positions ``[...]``."""
@@ -298,19 +281,13 @@ def _places(start: Array, rows: Sequence) -> _Places:
     import jax
 
     def body(carry: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[tuple[Array, Array], _Places]:
-        position, segment = carry
+        position, stamp = carry
         forget, valid = row
         after = (position + (valid > 0)) * (1.0 - forget)
-        return (after, segment + forget), _Places(position, segment)
+        return (after, stamp + (valid > 0)), _Places(position, stamp)
 
     _, places = jax.lax.scan(body, (start, start * 0.0), (rows.forget, rows.valid))
     return places
-
-
-def _softmax(scores: Array) -> Array:
-    xp = namespace(scores)
-    weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-    return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 
 def _block_softmax(blocks: list[Array]) -> list[Array]:
@@ -322,15 +299,3 @@ def _block_softmax(blocks: list[Array]) -> list[Array]:
     weights = [xp.exp(block - largest) for block in blocks]
     total = sum(xp.sum(block, axis=-1, keepdims=True) for block in weights)
     return [block / total for block in weights]
-
-
-def _gate(params: Params, name: str, old: Array, new: Array) -> Array:
-    """Join a layer's input ``old`` and output ``new`` as a GRU would (Parisotto et al. 2020, section 3.2)."""
-    width = old.shape[-1]
-    of_new = matmul(new, weights(params, f"{name}/new/kernel", new.shape[-1], 3 * width))
-    of_old = matmul(old, weights(params, f"{name}/old/kernel", width, 2 * width))
-    reset = sigmoid(of_new[..., :width] + of_old[..., :width])
-    bias, kernel = weights(params, f"{name}/bias", width), weights(params, f"{name}/reset/kernel", width, width)
-    update = sigmoid(of_new[..., width : 2 * width] + of_old[..., width:] - bias)
-    candidate = namespace(old).tanh(of_new[..., 2 * width :] + matmul(reset * old, kernel))
-    return (1.0 - update) * old + update * candidate

@@ -238,12 +238,14 @@ def _define_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from racer.sweeps.manifest import read_manifest
+    from racer.sweeps.manifest import check_version, read_manifest
     from racer.sweeps.study import load_study, verify_rows
 
     if arguments.rows < 1:
         raise UsageError(f"--rows must be at least 1, not {arguments.rows}")
-    study = load_study(read_manifest(arguments.manifest), arguments.results, allow_missing=True)
+    jobs = read_manifest(arguments.manifest)
+    check_version(jobs[0])
+    study = load_study(jobs, arguments.results, allow_missing=True)
     found = verify_rows(study, arguments.rows, arguments.seed)
     for job, member, difference in found:
         words = difference or "equal bit for bit"

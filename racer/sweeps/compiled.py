@@ -135,7 +135,7 @@ def _harvest(job: Job, folder: Path, world: World, agent: Any, result: Populatio
         lines = curves[member.index] + [(step, scores.scalars())]
         run = member_folder(folder, member)
         run.mkdir(parents=True, exist_ok=True)
-        write_run(run, spec, {"sweep": job.id})
+        write_run(run, spec, {"program": "racer sweep", "sweep": job.id})
         text = "".join(json.dumps(strict({"step": at, "time": 0.0, **values})) + "\n" for at, values in lines)
         replace_file(run / "metrics.jsonl", text.encode())
         groups = {"policy": learner.policy_params, "agent": learner.state_arrays()}

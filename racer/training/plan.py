@@ -192,7 +192,10 @@ def _plan_resume(
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         begun_by = shown(stored.get("program"))
-        raise UsageError(f"run {str(folder)!r} was begun by {begun_by}; resume it with that program")
+        raise UsageError(
+            f"run {str(folder)!r} was begun by {begun_by}; resume it with that program, or begin a run with its "
+            f"networks: --start_from {folder}"
+        )
     _check_same(spec, folder, values, env_flags, config)
     if "workers" in values and values["workers"].present and bool(values.workers) != bool(stored.get("workers")):
         raise UsageError(f"flag --workers is {values.workers}, but the resumed run has {stored.get('workers')!r}")

@@ -34,6 +34,10 @@ JOBS: dict[str, dict[str, Any]] = {
         "hidden_dims": (8,), "value_hidden_dims": (8,), "rollout_length": 16, "num_minibatches": 2, "num_epochs": 2,
     },
 }  # fmt: skip
+JOBS["transformer"] = {
+    **JOBS["gru"], "memory": {"kind": "transformer", "layers": 2, "heads": 2, "embed": 6, "head_size": 3, "length": 8},
+    "value_heads": 2, "ld_weight": 0.25,
+}  # fmt: skip
 
 
 def plan(folder: Path, values: dict[str, Any], **swept: str) -> Job:
@@ -65,7 +69,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "time" and not k.startswith("speed/")} for line in found]
 
 
-@pytest.mark.parametrize("kind", ["gru", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sac", "cvar"))])
+@pytest.mark.parametrize(
+    "kind", ["gru", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sac", "cvar", "transformer"))]
+)
 def test_a_member_is_its_own_run_to_the_last_bit(kind: str, tmp_path: Path) -> None:
     job = plan(tmp_path, {**JOBS[kind], **SCHEDULE}, actor_lr="vmapped(1e-3, 3e-3)", seed="vmapped(3, 8)")
     assert len(job.members) == 4

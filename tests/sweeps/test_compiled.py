@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from racer.__main__ import main
 from racer.evaluation.checkpoints import resolve_checkpoint
 from racer.plotting.runs import load_run
 from racer.sweeps.compiled import Stopped, train_compiled
@@ -29,7 +30,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return found
 
 
-def test_an_interrupted_job_goes_on_where_it_was(job: Job, tmp_path: Path) -> None:
+def test_an_interrupted_job_goes_on_where_it_was(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet = threading.Event()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -57,3 +58,8 @@ def test_an_interrupted_job_goes_on_where_it_was(job: Job, tmp_path: Path) -> No
     assert (spec.seed, spec.agent_config["actor_lr"], options["sweep"]) == (4, 1e-2, job.id)
     assert resolve_checkpoint(str(run), ["policy", "agent"]).name == "checkpoint_640"
     assert load_run(run).curve("training/return") is not None
+    # Its environments are not among what is saved, so that another run goes on from its networks.
+    assert main(["train", "--resume", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "was begun by 'racer sweep'" in error
+    assert f"--start_from {run}" in error

@@ -139,8 +139,10 @@ def test_results_of_another_version_are_told_apart(tmp_path: Path, jobs: list[Jo
         load_study_folder(tmp_path / "results" / "study")
     assert len(load_study_folder(tmp_path / "results" / "study", any_version=True).finished) == 2
     write_manifest(tmp_path / "old.jsonl", old)
-    with pytest.raises(UsageError, match="plan the study again"):
-        main(["run", "--manifest", str(tmp_path / "old.jsonl"), "--results", str(tmp_path / "r"), "--index", "0"])
+    for words in (["run", "--results", str(tmp_path / "r"), "--index", "0"],
+                  ["verify", "--results", str(tmp_path / "results")]):  # fmt: skip
+        with pytest.raises(UsageError, match="plan the study again"):
+            main([words[0], "--manifest", str(tmp_path / "old.jsonl"), *words[1:]])
 
 
 def test_a_damaged_table_is_refused(tmp_path: Path, jobs: list[Job]) -> None:
