@@ -26,6 +26,9 @@ CONTROLS = ("own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "sc
 before paid last. ``unseen types`` are those that a row's training never drew.
 """
 
+DRAWN = {"own": "-", "wiped": ":", "swapped": "--", "unseen types": "-."}
+"""Controls that a picture shows, and their lines; a row has one colour."""
+
 RESAMPLES = 2000
 
 Scores = NDArray[np.float64]
@@ -43,14 +46,17 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
     first = 30_000
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
         measured = list(processes.map(partial(measure, args.episodes, first), *zip(*found, strict=True)))
-    kept = [] if args.output is None or not args.output.exists() else json.loads(args.output.read_text())["runs"]
+    nothing: dict[str, Any] = {"runs": [], "drivers": {}}
+    kept = nothing if args.output is None or not args.output.exists() else json.loads(args.output.read_text())
     names = [row.name for row in rows]
-    joined = {(names.index(run["row"]), run["seed"]): run for run in [*kept, *measured]}
+    joined = {(names.index(run["row"]), run["seed"]): run for run in [*kept["runs"], *measured]}
     runs = [joined[key] for key in sorted(joined)]
     drivers = {}
     for scene in dict.fromkeys(run["scene"] for run in runs):
         of_scene = [{**run, "row": run["row"].removeprefix(f"{scene}-")} for run in runs if run["scene"] == scene]
-        drivers[scene] = {name: driver_scores(name, scene, args.episodes, first) for name in ("prober", "oracle")}
+        drivers[scene] = kept["drivers"].get(scene) or {
+            name: driver_scores(name, scene, args.episodes, first) for name in ("prober", "oracle")
+        }
         print(f"\n{scene}\n\n{trial_table(of_scene, drivers[scene])}")
         if args.output is not None:
             picture(of_scene, drivers[scene], args.output.with_name(f"{args.output.stem}_{scene}.png"))
@@ -208,20 +214,21 @@ def picture(runs: Sequence[Mapping[str, Any]], drivers: Mapping[str, Sequence[Se
     """Draw the score of every trial with its interval, a line a row, a control or a driver."""
     from racer.plotting.style import pyplot, save
 
-    figure, axis = pyplot().subplots(figsize=(7.5, 4.5))
-    lines: dict[str, list[Scores]] = {}
+    figure, axis = pyplot().subplots(figsize=(8.5, 5.0))
+    lines: dict[tuple[str, str], list[Scores]] = {}
     for run in runs:
-        for control in ("own", "wiped", "swapped"):
-            if control in run["scores"]:
-                name = run["row"] if control == "own" else f"{run['row']}, {control}"
-                lines.setdefault(name, []).append(np.asarray(run["scores"][control], np.float64))
-    lines |= {f"scripted {name}": [np.asarray(values, np.float64)] for name, values in drivers.items()}
-    for number, (name, values) in enumerate(lines.items()):
+        for control in (name for name in DRAWN if name in run["scores"]):
+            lines.setdefault((run["row"], control), []).append(np.asarray(run["scores"][control], np.float64))
+    lines |= {(f"scripted {name}", "own"): [np.asarray(values, np.float64)] for name, values in drivers.items()}
+    colours = {row: f"C{number}" for number, row in enumerate(dict.fromkeys(row for row, _ in lines))}
+    for number, ((row, control), values) in enumerate(lines.items()):
         found = np.array([bootstrap_interval([scores[:, k] for scores in values]) for k in range(values[0].shape[1])])
         places = np.arange(1, len(found) + 1) + 0.03 * (number - len(lines) / 2)
-        style = "--" if name.startswith("scripted") else "-"
         errors = np.abs(found[:, 1:] - found[:, :1]).T
-        axis.errorbar(places, found[:, 0], errors, label=name, linestyle=style, marker="o", capsize=3)
+        axis.errorbar(
+            places, found[:, 0], errors, label=row if control == "own" else f"{row}, {control}", color=colours[row],
+            linestyle=DRAWN[control], marker="o", capsize=3,
+        )  # fmt: skip
     axis.set(xlabel="trial", ylabel="share of trials that reach the goal", ylim=(0, 1), xticks=range(1, len(found) + 1))
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(figure, path)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from racer.core.checkpoint import read_manifest
 from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.command import add_world
@@ -68,10 +69,10 @@ def trace(
     ``cache_position``, the tokens of the episode in a transformer's memory before the step, and ``masked_slots``, the
     slots of its cache that nothing may read then (None without a cache); ``memory_norm``, the Euclidean norm of all
     that is remembered; ``action``; ``value``, the return that was expected from the step on (None where the agent has
-    no value of states); ``reward``.
+    no value of states, or the checkpoint is an exported policy without its agent); ``reward``.
 
     Args:
-        trained: a checkpoint that holds its agent.
+        trained: a checkpoint, or an exported policy.
         config: whole configuration of its world.
         seed: of the episode.
         deterministic: take the policy's mode.
@@ -85,7 +86,10 @@ def trace(
     env = trained.world.make_one(config)
     try:
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        agent = restore_agent(trained, env.single_observation_space, env.single_action_space)
+        agent: Any = None
+        # An exported policy acts, and that is all that is left of its agent.
+        if "agent.safetensors" in read_manifest(trained.path)["files"]:
+            agent = restore_agent(trained, env.single_observation_space, env.single_action_space)
         observations, _ = env.reset(seed=seed)
         memory, tick, ended = policy.initial_memory(egos), 0, False
         while not ended:

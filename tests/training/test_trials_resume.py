@@ -138,6 +138,16 @@ def test_an_agent_without_a_memory_is_refused_and_a_useless_one_warned_of(caplog
     ]
 
 
+def test_a_trace_of_an_exported_policy_knows_no_values(tmp_path):
+    output = tmp_path / "trace.jsonl"
+    words = ["--env.k_scenarios=2", "--env.scenario_length=10", f"--output={output}"]
+    assert main(["inspect", "policies/trials-hidden-lane", *words]) == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["trial"] for row in rows if row["truncation"]] == [0, 1]
+    assert all(row["value"] is None for row in rows)
+    assert all(row["memory_norm"] > 0.0 for row in rows[1:])
+
+
 def test_a_driver_has_nothing_to_look_into(capsys):
     assert main(["inspect", "driver:trials/oracle"]) == 2
     assert "neither memory nor value" in capsys.readouterr().err

@@ -44,7 +44,8 @@ AGENT: dict[str, Any] = {
     "hidden_dims": (64,),
     "value_hidden_dims": (64,),
     "shared_trunk": True,
-    # "gru", "transformer", or None for the policy without a memory that the study compares with
+    # "gru", "transformer", or None for the policy without a memory that the study compares with. A transformer is to
+    # remember a whole episode ("length": K * L), and learns with smaller steps: benchmarks/study.py has its settings.
     "memory": {"kind": "gru", "size": 64},
 }
 

@@ -183,11 +183,16 @@ def test_partners_that_do_not_fit_are_refused(partners, tmp_path):
         metadata = {**whole.metadata, "env_config": {**whole.metadata["env_config"], **keys}}
         return str(write_checkpoint(folder, 1, {"policy": whole.groups["policy"]}, metadata))
 
+    remembering = read_checkpoint(Path(partners[1]))
+    spec = remembering.metadata["policy_spec"]
+    spec = {**spec, "torso": {**spec["torso"], "memory": {"kind": "gru", "size": 16}}}
+    metadata = {**remembering.metadata, "policy_spec": spec}
+    larger = str(write_checkpoint(tmp_path / "larger", 1, {"policy": remembering.groups["policy"]}, metadata))
     rewarded, slow = changed(show_reward=True), changed(policy_frequency=1)
     pushing, few = changed(actions="continuous"), changed(vehicles_seen=3)
     for path, words in (
         (rewarded, "show_reward"), (slow, "policy_frequency"), (pushing, "continuous"),
-        (few, "observations"),
+        (few, "observations"), (larger, "memory/"),
         (str(tmp_path / "nobody"), "nobody"), ("highway-ppo", "another world"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=words) as refused:
