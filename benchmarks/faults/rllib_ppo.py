@@ -4,7 +4,7 @@
     python benchmarks/faults/rllib_ppo.py resume FOLDER STEPS SEED
 
 Runners that fail are started again, as its guide to fault tolerance says. A resume restores the newest folder that
-``save_to_path`` wrote and keeps counting; the log is ours, one line of JSON an iteration.
+``save_to_path`` wrote and keeps counting; the log is ours, one line of JSON an iteration that brought steps.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ def main() -> None:
             before = steps
             result = algorithm.train()
             steps = int(result["num_env_steps_sampled_lifetime"])
+            if steps == before:
+                # No runner was in order; the next iteration may have one.
+                continue
             line = {"time": time.time(), "step": steps, "iteration": result["training_iteration"]}
             log.write(json.dumps(line) + "\n")
             log.flush()

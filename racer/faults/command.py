@@ -26,6 +26,8 @@ from racer.faults.trial import SURVIVED, run_trial
 
 __all__ = ["add_arguments", "faults", "run_schedules"]
 
+_GIVE_UP = 3
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command line of ``faults``."""
@@ -77,9 +79,10 @@ def run_schedules(
     The first run ever of a kit is one without a fault.
 
     Raises:
-        RacerError: that one failed, so the kit does not fit the program.
+        RacerError: that one failed, so the kit does not fit the program; or runs in a row failed before their fault, so
+            that something else is broken.
     """
-    start = time.monotonic()
+    start, failed_before = time.monotonic(), 0
     with contextlib.ExitStack() as held:
         if cache is None:
             cache = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="racer-faults-cache-")))
@@ -96,6 +99,12 @@ def run_schedules(
             append(path, line)
             lines.append(line)
             write_line(f"{_name(schedule)}: {outcome.verdict}, {outcome.seconds:.0f} s{_sentence(line, ': ')}")
+            failed_before = failed_before + 1 if outcome.failed_before else 0
+            if failed_before == _GIVE_UP:
+                raise RacerError(
+                    f"{_GIVE_UP} runs of {kit.name} in a row failed before anything was done to them, the last:"
+                    f"{_sentence(line, ' ')}; see to that, delete their lines from {path}, and go on"
+                )
 
 
 def _name(schedule: Schedule) -> str:

@@ -49,6 +49,7 @@ class Outcome:
         restarted: whether there was no checkpoint yet, so that it began anew.
         note: why it was skipped, missed or had to be resumed.
         status: skipped or missed, where the fault was not injected.
+        failed_before: whether it failed before its fault was due.
         outlived: s that a process was seen to live after its learner, at the longest.
         seconds: that all of it took.
     """
@@ -58,6 +59,7 @@ class Outcome:
     restarted: bool = False
     note: str = ""
     status: str | None = None
+    failed_before: bool = False
     outlived: float = 0.0
     seconds: float = 0.0
 
@@ -223,6 +225,7 @@ class _Trial:
         elif self._finished(code):
             self.outcome.status, self.outcome.note = MISSED, "the run was finished before the fault was due"
         else:
+            self.outcome.failed_before = True
             self._find("lost", f"ended with exit code {code} before the fault: {life.last_error()}")
 
     # The faults; each returns whether it met a living process.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Launch what onager_write_jobs.py handed to onager, as a SLURM array:
-#   scripts/launching/onager_slurm_launch.sh tmaze_10_transformer [options of onager launch]
+#   scripts/launching/onager_slurm_launch.sh tmaze_10_transformer [options of onager launch and sbatch]
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -13,4 +13,4 @@ if ! command -v onager >/dev/null; then
 fi
 study=$1
 shift
-exec onager launch --backend slurm --jobname "$study" --cpus 2 --mem 4 --time 24:00:00 "$@"
+exec onager launch --backend slurm --jobname "$study" --cpus 2 --mem 4 --duration 1-00:00:00 "$@"

@@ -102,10 +102,35 @@ def test_a_machine_that_asks_for_no_token_is_refused_on_a_network(cluster):
     cluster.check_token("node", False)
 
 
+def test_a_cluster_that_runs_nothing_for_us_is_refused(cluster, monkeypatch):
+    """So does one without a token to a process that asks for one; here the machine is too busy to begin."""
+    connection._require_work(cluster.ray, "somewhere")
+    monkeypatch.setattr(connection, "_WORK", 0.5)
+    monkeypatch.setattr(connection, "_nothing", lambda: time.sleep(5.0))
+    with pytest.raises(UsageError, match=r"somewhere runs nothing for us within 0\.5 s .*RAY_AUTH_MODE=token"):
+        connection._require_work(cluster.ray, "somewhere")
+
+
 def test_a_ray_that_knows_no_token_is_refused_on_a_network():
     old = SimpleNamespace(exceptions=SimpleNamespace(), __version__="2.40.0")
     with pytest.raises(UsageError, match=r"Ray 2\.40\.0 knows no token"):
         connection._require_token(old, "10.0.0.1:6379")
+
+
+def test_an_address_that_takes_no_connection_is_given_up_within_seconds():
+    """A backlog that is full: the system lets the request unanswered, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as held:
+        for _ in range(4):
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        address = f"127.0.0.1:{full.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(UsageError, match=f"no Ray cluster answers at {address} within 5 s: timed out"), connect(
+            address
+        ):
+            pass
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n"], ids=["silent", "web server"])

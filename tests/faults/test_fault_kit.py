@@ -142,6 +142,17 @@ def test_a_resume_may_take_the_counters_back_once_to_the_checkpoint() -> None:
     assert forgotten == [("lost", "updates fell from 4 to 1")]
 
 
+def test_a_program_that_does_not_begin_any_more_is_not_tried_a_thousand_times(tmp_path: Path, capsys) -> None:
+    """As where somebody takes its packages away: the calm run and two more are there already, then it fails."""
+    results = tmp_path / "results.jsonl"
+    command = ["faults", str(toy_kit(tmp_path)), "--results", str(results), "--schedules"]
+    assert main([*command, "2"]) == 0
+    toy_kit(tmp_path, command=["{python}", "-c", "raise SystemExit('no package')"])
+    assert main([*command, "20"]) == 1
+    assert "error: 3 runs of toy in a row failed before anything was done to them" in capsys.readouterr().err
+    assert [line["schedule"]["number"] for line in read_results(results)] == [0, 1, 2, 3, 4, 5]
+
+
 def test_schedules_are_drawn_from_seed_and_number(tmp_path: Path) -> None:
     kit = load_kit(toy_kit(tmp_path))
     drawn = [draw(kit, 7, number) for number in range(1, 201)]

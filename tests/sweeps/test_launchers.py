@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,24 @@ def test_onager_gets_every_index_and_no_exclusion() -> None:
     words = prelaunch_words("study", Path("runs/study.jsonl"), Path("results"), 3)
     command = "python -m racer sweep run --manifest runs/study.jsonl --results results"
     assert words == ["onager", "prelaunch", "+jobname", "study", "+command", command, "+arg", "--index", "0", "1", "2"]
+
+
+@pytest.mark.skipif(shutil.which("onager") is None, reason="LOUD: onager is not installed: pip install onager")
+def test_real_onager_takes_every_job_and_its_launch(tmp_path: Path, jobs: list[Job]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+
+    def run(*words: str) -> str:
+        # Onager asks once whether it may write below this folder.
+        done = subprocess.run(words, cwd=tmp_path, env=environment, input="y\n", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = run(sys.executable, str(ROOT / "scripts" / "onager_write_jobs.py"), "study.py")
+    command = "python -m racer sweep run --manifest runs/study.jsonl --results results --index"
+    assert [line for line in listed.splitlines() if line.startswith(command)] == [f"{command} {i}" for i in range(12)]
+    launched = run(str(ROOT / "scripts" / "launching" / "onager_slurm_launch.sh"), "study", "--dry-run")
+    assert "-t 1-00:00:00 -n 2 " in launched
+    assert "--array=1,2,3,4,5,6,7,8,9,10,11,12 " in launched
 
 
 @pytest.mark.parametrize("script", ["directory_prelaunch.sh", "launching/single_slurm_job.sh",

@@ -33,6 +33,7 @@ _RETRIES = 8
 _STORE_BYTES = 256 << 20
 _WATCH_INTERVAL = 1.0
 _CONNECT = 2.0
+_WORK = 30.0
 _HEAD_LIMIT = 20.0
 _OWN_LIMIT = 4.0
 _CLIENT_ATTEMPTS = 3
@@ -195,6 +196,7 @@ def connect(address: str = "local") -> Iterator[Cluster]:
         if not cluster.loopback:
             # Its nodes may be on a network though we reach it behind loopback.
             _require_token(ray, address)
+            _require_work(ray, address)
         yield cluster
     finally:
         cluster.close()
@@ -283,6 +285,21 @@ def _require_token(ray: Any, address: str) -> None:
         raise UsageError(f"{risk}; Ray {ray.__version__} knows no token, Ray {_TOKEN_SINCE} does")
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         raise UsageError(f"{risk}; set RAY_AUTH_MODE=token and a token on every machine (docs/cluster.md)")
+
+
+def _require_work(ray: Any, address: str) -> None:
+    """Have nothing done: a process that asks for a token is not answered by machines that have none."""
+    try:
+        ray.get(ray.remote(num_cpus=0, max_retries=0)(_nothing).remote(), timeout=_WORK)
+    except ray.exceptions.RayError as error:
+        raise UsageError(
+            f"the Ray cluster at {address} runs nothing for us within {_WORK:g} s ({type(error).__name__}); if it asks "
+            "for no token, start Ray on every machine with RAY_AUTH_MODE=token (docs/cluster.md)"
+        ) from error
+
+
+def _nothing() -> None:
+    """Be done."""
 
 
 def _join(ray: Any, address: str, found: tuple[str, int] | None) -> Cluster:
