@@ -20,9 +20,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -30,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from collection import Workers, bind_device, build_agent
+from result_file import RESULTS, write_result
 
 COUNT, MORE = 2, 6
 PREDICTED = (8, 64, 512)
@@ -338,21 +336,13 @@ def main() -> int:
     args = parse_arguments()
     bind_device(args.device)
     result = {
-        "benchmark": "cluster",
         "engine": args.engine,
         "device": args.device,
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
         "envs_per_worker": args.envs,
         **measure(args),
     }
     show(result)
-    output = args.output or Path(__file__).parent / "results" / f"cluster_{args.engine}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {output}")
+    write_result(args.output or RESULTS / f"cluster_{args.engine}.json", "cluster", result)
     return 0
 
 

@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import os
-import platform
 import signal
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from result_file import RESULTS, write_result
 
 WORKERS = (1, 2)
 
@@ -284,13 +284,8 @@ def main() -> int:
     from racer.training.device import learner_device
 
     result = {
-        "benchmark": "collection",
         "engine": args.engine,
         "device": learner_device(),
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
         **measure(args),
     }
     print(f"engine {args.engine}, {args.envs} environments a worker, learner on {result['device']}")
@@ -302,10 +297,7 @@ def main() -> int:
             f"{row['worker_transitions_per_second']:>12.1f}{row['ratio_per_worker']:>11.3f}x{row['speed_up']:>11.2f}x{row['cost']:>12.1%}"
             f"{row['cpu_cost']:>12.1%}{1e6 * row['learner_cpu_seconds_per_transition']:>12.1f}"
         )
-    output = args.output or Path(__file__).parent / "results" / f"collection_{args.engine}_{args.device}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {output}")
+    write_result(args.output or RESULTS / f"collection_{args.engine}_{args.device}.json", "collection", result)
     return 0
 
 

@@ -27,6 +27,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from result_file import write_result
+
 from racer.core.errors import UsageError
 from racer.envs.registry import get_world
 from racer.evaluation.checkpoints import load_policy
@@ -71,9 +73,7 @@ def main() -> int:
     print(format_table(results))
     print(table(rows))
     if args.output is not None:
-        document = {"benchmark": "drivers", "first_seed": args.seed, "rows": rows}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_result(args.output, "drivers", {"first_seed": args.seed, "rows": rows})
     return 0
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import Any
 import gymnasium
 import highway_env  # noqa: F401  (registers highway-env)
 import numpy as np
+from result_file import write_result
 
 import racer.envs  # noqa: F401  (registers the ids)
 
@@ -67,7 +67,7 @@ def main() -> None:
         theirs, ours = rates["highjax"], rates["batched"]
         print(f"HighJax {theirs:,.0f}, {OURS} batched {ours:,.0f} steps/s: {ours / theirs:,.0f}x")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_result(arguments.json, "ecosystem", {"rows": found})
 
 
 def sb3_rates(row: str, seconds: float) -> dict[str, float]:

@@ -16,9 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -27,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_file import RESULTS, write_result
 
 from racer.envs.highway import make_vector_env
 from racer.envs.highway.simulator import HighwaySimulator
@@ -40,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads that share a step (default: 1)")
     parser.add_argument("--turns", type=int, default=7, help="turns of the three (default: 7)")
     parser.add_argument("--transitions", type=int, default=12_800, help="transitions of one turn (default: 12800)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "environments.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "environments.json")
     return parser.parse_args()
 
 
@@ -93,7 +91,6 @@ def measure(envs: int, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> int:
     """Measure, print, write."""
     args = parse_arguments()
-    load = os.getloadavg()[0]
     kind = "processor" if args.threads == 1 else "wall"
     print(f"{args.vehicles} other cars, {args.threads} thread(s), transitions/s of {kind} time")
     print(f"{'envs':>5}{'simulator':>12}{'arrays':>12}{'compiled':>12}{'ratio':>9}{'share':>9}")
@@ -103,19 +100,8 @@ def main() -> int:
         rows.append(row)
         figures = "".join(f"{row[name]:>12.0f}" for name in ("simulator", "arrays", "compiled"))
         print(f"{envs:>5}{figures}{row['ratio']:>8.2f}x{row['share']:>9.1%}", flush=True)
-    result = {
-        "benchmark": "environments",
-        "vehicles": args.vehicles,
-        "threads": args.threads,
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "python": platform.python_version(),
-        "rows": rows,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {args.output}")
+    result = {"vehicles": args.vehicles, "threads": args.threads, "rows": rows}
+    write_result(args.output, "environments", result)
     return 0
 
 

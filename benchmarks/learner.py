@@ -15,15 +15,15 @@ table shows the median over repetitions.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from result_file import RESULTS, machine, write_result
 
 OBSERVATION_DIM = 90
 ACTION_DIM = 2
@@ -211,14 +211,12 @@ def main() -> int:
         return 2
     report: dict[str, Any] = {
         "device": f"{device.platform}: {device.device_kind}",
-        "processor": platform.processor() or platform.machine(),
         "jax": jax.__version__,
-        "cores": 1 if arguments.device == "cpu" else None,
-        "load_average_before": os.getloadavg(),
+        "cores_used": 1 if arguments.device == "cpu" else None,
         "rows": [measure(b, u, arguments.repetitions, arguments.seconds) for b, u in SETTINGS],
     }
-    report["load_average_after"] = os.getloadavg()
-    print(f"device {report['device']}, jax {jax.__version__}, load before {report['load_average_before'][0]:.2f}")
+    report["load_after"] = os.getloadavg()[0]
+    print(f"device {report['device']}, jax {jax.__version__}, load before {machine()['load_before']:.2f}")
     print(f"{'batch':>5} {'utd':>4} {'steps/s':>9} {'floor':>9} {'share':>7} {'first call':>11} {'compiled':>9}")
     for row in report["rows"]:
         print(
@@ -226,10 +224,7 @@ def main() -> int:
             f"{row['floor_steps_per_second']:>9.1f} {row['share_of_floor']:>7.1%} "
             f"{row['first_call_seconds']:>9.1f} s {row['compilations']:>8}x"
         )
-    output = arguments.output or Path(__file__).parent / "results" / f"learner_{arguments.device}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {output}")
+    write_result(arguments.output or RESULTS / f"learner_{arguments.device}.json", "learner", report)
     return 0
 
 

@@ -31,7 +31,6 @@ import functools
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -42,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import ppo_floor
+from result_file import RESULTS, write_result
 
 VARIANTS = (
     "racer/compiled", "racer-workers/compiled", "sb3/compiled",
@@ -314,12 +314,9 @@ def main() -> int:
         floors.append(measured_floor(args))
     floor = float(np.mean([found["transitions_per_second"] for found in floors])) if floors else None
     print(table(reports, args.target, floor))
-    output = args.output or Path(__file__).parent / "results" / "ppo.json"
     settings = {name: getattr(args, name) for name in ("envs", "seconds", "target", "limit", "seed")}
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    everything = {"benchmark": "ppo", **machine, "settings": settings, "variants": reports, "floors": floors}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    figures = {"settings": settings, "variants": reports, "floors": floors}
+    write_result(args.output or RESULTS / "ppo.json", "ppo", figures)
     return 0
 
 

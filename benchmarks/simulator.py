@@ -20,9 +20,7 @@ Prints a table and writes a JSON file.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -33,6 +31,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from result_file import RESULTS, write_result
 
 from racer.envs.highway.twins import register
 
@@ -53,23 +52,15 @@ print(imported - start, time.perf_counter() - start)
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--vehicles", type=int, nargs="+", default=[10, 20, 50, 100, 200], help="other vehicles"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vehicles", type=int, nargs="+", default=[10, 20, 50, 100, 200], help="other vehicles")
     parser.add_argument("--envs", type=int, default=256, help="environments in the batch (default: 256)")
     parser.add_argument("--turns", type=int, default=3, help="turns that the engines take (default: 3)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a compiled turn (default: 1 s)")
-    parser.add_argument(
-        "--reference-seconds", type=float, default=4.0, help="of a highway-env turn (default: 4 s)"
-    )
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="threads of the compiled engine"
-    )
+    parser.add_argument("--reference-seconds", type=float, default=4.0, help="of a highway-env turn (default: 4 s)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of the compiled engine")
     parser.add_argument("--skip-start", action="store_true", help="do not time the cold and warm start")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/simulator.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "simulator.json")
     return parser.parse_args()
 
 
@@ -137,9 +128,7 @@ def time_discrete(vehicles: int, envs: int, seconds: float) -> tuple[float, floa
     pool = envpool.make(
         "Highway-v0", env_type="gymnasium", num_envs=envs, num_threads=1, max_episode_steps=200, **options
     )
-    compiled = gymnasium.make_vec(
-        "racer/highway-v0", num_envs=envs, config=options, autoreset_mode="SameStep"
-    )
+    compiled = gymnasium.make_vec("racer/highway-v0", num_envs=envs, config=options, autoreset_mode="SameStep")
     script = np.random.default_rng(0).integers(0, 5, (SCRIPT_STEPS, envs)).astype(np.int32)
     runs = [Run(env, script, resets=False) for env in (Pool(pool, envs), compiled)]
     for run in runs:
@@ -233,9 +222,7 @@ def show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
         wall = row["compiled_wall"]
         cells += [f"{wall[threads] / wall[1]:.2f}" for threads in more]
         cells += ["-" if row[key] is None else f"{row[key]:,.0f}" for key in ("envpool", "compiled_discrete")]
-        print(
-            "| " + " | ".join(cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)) + " |"
-        )
+        print("| " + " | ".join(cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)) + " |")
 
 
 def main() -> None:
@@ -246,9 +233,6 @@ def main() -> None:
 
     register()
     outcome: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
         "highway_env": highway_env.__version__,
         "envs": arguments.envs,
         "rows": [],
@@ -267,9 +251,7 @@ def main() -> None:
             f"start: import {start['warm_import_s']:.2f} s, first step after {start['cold_first_step_s']:.1f} s with "
             f"an empty cache and {start['warm_first_step_s']:.2f} s with a filled one"
         )
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(outcome, indent=2) + "\n")
-    print(f"written to {arguments.output}")
+    write_result(arguments.output, "simulator", outcome)
 
 
 if __name__ == "__main__":

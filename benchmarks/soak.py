@@ -23,10 +23,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import logging
 import os
-import platform
 import random
 import signal
 import statistics
@@ -39,6 +37,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
+from result_file import RESULTS, write_result
 
 KINDS = ("kill", "stop", "all", "raise", "nan")
 PERIOD = 0.05
@@ -395,13 +394,8 @@ def main() -> int:
     print_table(result, summary)
     if result["failure"]:
         print(f"failed: {result['failure']}")
-    output = args.output or Path(__file__).parent / "results" / "soak.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
     settings = {k: v for k, v in vars(args).items() if k != "output"}
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    everything = {"benchmark": "soak", **machine, "settings": settings, **summary, **result}
-    output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {output}")
+    write_result(args.output or RESULTS / "soak.json", "soak", {"settings": settings, **summary, **result})
     return 0 if is_sound(result) else 1
 
 

@@ -28,13 +28,14 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from result_file import write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "scripts" / "sim" / "train_highway_states.py"
@@ -450,11 +451,8 @@ def write(args: argparse.Namespace, rows: list[Row], runs: list[dict[str, Any]])
         "episodes": args.episodes, "first_seed": FIRST_SEEDS[args.study], "jobs": args.jobs,
         "starts_from": {row.name: row.starts_from for row in rows if row.starts_from is not None},
     }  # fmt: skip
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     flags = {row.name: [flag.replace(f"{ROOT}{os.sep}", "") for flag in row.flags] for row in rows}
-    everything = {"benchmark": f"study_{args.study}", **machine, "settings": settings, "flags": flags, "runs": runs}
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    write_result(args.output, f"study_{args.study}", {"settings": settings, "flags": flags, "runs": runs})
 
 
 def main() -> int:

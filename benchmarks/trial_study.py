@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from result_file import write_result
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
@@ -64,9 +65,8 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
         root = f"{Path(__file__).resolve().parents[1]}/"
         flags = {row.name: [flag.replace(root, "") for flag in row.flags] for row in rows}
         settings = {"episodes": args.episodes, "first_seed": first, "flags": flags}
-        document = {"benchmark": "study_trials", "settings": settings, "runs": runs, "drivers": drivers}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        figures = {"settings": settings, "runs": runs, "drivers": drivers}
+        write_result(args.output, "study_trials", figures, indent=None)
     return 0
 
 

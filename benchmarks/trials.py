@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import ppo_floor
 from ppo_floor import Product, backward, forward, median_time, microseconds
+from result_file import RESULTS, write_result
 
 VARIANTS = ("one-process", "service")
 WIDTH, LAYERS, HEADS, HIDDEN, EPOCHS = 64, 2, 4, 256, 6
@@ -184,14 +184,11 @@ def main() -> int:
         reports[variant] = json.loads(done.stdout.strip().splitlines()[-1])
     floors.append(floor(args))
     print(table(reports, float(np.mean([found["decisions_per_second"] for found in floors]))))
-    output = args.output or Path(__file__).parent / "results" / "trials.json"
     names = ("envs", "minibatches", "trials", "length", "seconds", "processes")
     settings = {name: getattr(args, name) for name in names}
     settings |= {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "epochs": EPOCHS}
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    everything = {"benchmark": "trials", **machine, "settings": settings, "variants": reports, "floors": floors}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    figures = {"settings": settings, "variants": reports, "floors": floors}
+    write_result(args.output or RESULTS / "trials.json", "trials", figures)
     return 0
 
 

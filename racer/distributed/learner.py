@@ -13,7 +13,7 @@ from racer.distributed.config import ServiceConfig
 from racer.distributed.consumers import Consumer, Info
 from racer.distributed.pool import Parameters, WorkerBatch, WorkerPool
 from racer.distributed.statistics import EpisodeWindow, MeanOfDicts, Throughput
-from racer.envs.registry import BASE_METRICS, Metric
+from racer.envs.metric import BASE_METRICS, Metric
 
 __all__ = ["DistributedLearner", "LearningDiverged"]
 

@@ -13,7 +13,7 @@ from racer.core.errors import UsageError
 from racer.distributed.consumers import Consumer
 from racer.distributed.learner import DistributedLearner
 from racer.distributed.pool import PoolFactory, PoolTask, StateLost, WorkerHistory, WorkerPool
-from racer.envs.registry import BASE_METRICS, Metric
+from racer.envs.metric import BASE_METRICS, Metric
 
 __all__ = ["ActorLearnerService", "Periodic", "ServiceState"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from racer.envs.registry import BASE_METRICS, Metric
+from racer.envs.metric import BASE_METRICS, Metric
 
 __all__ = ["EpisodeWindow", "MeanOfDicts", "Throughput"]
 

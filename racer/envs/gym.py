@@ -21,8 +21,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from racer.core.errors import UsageError, nearest, unknown_name
 from racer.core.trust import import_named
 from racer.envs.headless import prepare_drawing
-from racer.envs.registry import Film, Step, World
 from racer.envs.replay import Replay, Shapes, Trace
+from racer.envs.world import Film, Step, World
 
 __all__ = ["PlainEnv", "gym_world"]
 

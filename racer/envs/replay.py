@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     import gymnasium
 
-    from racer.envs.registry import Step
+    from racer.envs.world import Step
 
 __all__ = ["Kind", "Line", "Replay", "Scene", "Shapes", "Trace"]
 

@@ -16,7 +16,8 @@ from racer.core.checkpoint import CheckpointError, read_checkpoint
 from racer.core.errors import UsageError, shown
 from racer.core.shipped import resolve_checkpoint
 from racer.core.trust import name_code
-from racer.envs.registry import World, stored_world
+from racer.envs.registry import stored_world
+from racer.envs.world import World
 from racer.evaluation.drivers import PREFIX, DriverPolicy, find_driver
 from racer.networks.frozen import built_policy
 from racer.networks.memory import Memory, cleared

@@ -22,7 +22,8 @@ import numpy as np
 from gymnasium import spaces
 
 from racer.core.errors import RacerError, UsageError
-from racer.envs.registry import World, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import World
 from racer.evaluation.episodes import evaluation_seeds
 
 __all__ = ["Comparison", "add_arguments", "compare", "diverge"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from racer.core.trust import name_code
-from racer.envs.registry import DEFAULT_WORLD, World, get_world
+from racer.envs.registry import DEFAULT_WORLD, get_world
+from racer.envs.world import World
 
 __all__ = ["PREFIX", "DriverPolicy", "bound", "find_driver"]
 

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from racer.core.errors import UsageError, shown
-from racer.envs.registry import Step, World
+from racer.envs.world import Step, World
 from racer.evaluation.drivers import DriverPolicy, bound
 from racer.evaluation.memory_controls import MemoryControl
 from racer.evaluation.rows import RowGenerators

@@ -16,7 +16,7 @@ from typing import Any
 from racer.core.checkpoint import read_checkpoint, write_checkpoint
 from racer.core.errors import UsageError
 from racer.core.run_dir import check_writable
-from racer.envs.registry import World
+from racer.envs.world import World
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.command import add_world
 from racer.evaluation.episodes import FIRST_UNWATCHED_SEED, EvaluationResult, evaluate_policy, evaluation_seeds

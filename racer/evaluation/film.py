@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from racer.core.drawing import BACKGROUND, BLUE, GREEN, HEADER, MUTED, TEXT, TRACK, Canvas, Color, font
-from racer.envs.registry import Film, Step
+from racer.envs.world import Film, Step
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.episodes import EpisodeResult, EvaluationStep, run_episode
 from racer.evaluation.video import remove_partial_videos, video_writer
@@ -137,7 +137,7 @@ def record(path: Path, env: gymnasium.Env, steps: Iterable[EvaluationStep], pict
 
     Args:
         path: of the mp4 file.
-        env: that the steps are of, from :attr:`racer.envs.registry.Film.make`.
+        env: that the steps are of, from :attr:`racer.envs.world.Film.make`.
         steps: :func:`racer.evaluation.episodes.run_episode` on it.
         pictures: what the frames become.
 

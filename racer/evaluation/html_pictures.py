@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from racer.envs.registry import Metric, World
+from racer.envs.metric import Metric
+from racer.envs.world import World
 from racer.evaluation.episodes import EvaluationResult
 from racer.evaluation.summary import lower_tail_cvar
 

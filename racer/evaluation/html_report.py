@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from racer.core.files import replace_file, strict
-from racer.envs.registry import World
 from racer.envs.replay import Scene, Shapes
+from racer.envs.world import World
 from racer.evaluation.episodes import EvaluationResult
 from racer.evaluation.html_pictures import return_picture, trade_off_picture
 from racer.evaluation.recording import Mining, Recording

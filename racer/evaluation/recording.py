@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from racer.core.errors import RacerError, UsageError
-from racer.envs.registry import World
 from racer.envs.replay import Replay, Shapes
+from racer.envs.world import World
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.critic import restore_critic
 from racer.evaluation.episodes import EpisodeResult, EvaluationStep, run_episode

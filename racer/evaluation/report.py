@@ -10,7 +10,7 @@ from typing import Any
 
 from racer.core.errors import UsageError
 from racer.core.run_dir import read_json, write_json
-from racer.envs.registry import Metric
+from racer.envs.metric import Metric
 from racer.evaluation.episodes import EvaluationResult
 
 __all__ = [

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 from racer.core.errors import UsageError
-from racer.envs.registry import Metric
+from racer.envs.metric import Metric
 
 __all__ = [
     "aggregate_episodes",

@@ -17,7 +17,8 @@ import numpy as np
 
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError, shown, unknown_name
-from racer.envs.registry import Controller, View, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import Controller, View
 from racer.networks import random
 from racer.networks.distributions import (
     HEADS,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from racer.core.errors import UsageError, unknown_name
-from racer.envs.registry import Metric, get_world
+from racer.envs.metric import Metric
+from racer.envs.registry import get_world
 from racer.evaluation.summary import lower_tail_cvar, proportion_interval
 from racer.plotting.runs import Curve, Evaluation, Run, RunGroup, mean_curve, smooth
 from racer.plotting.style import COLORS, GREY, INK, pyplot
@@ -200,7 +201,7 @@ def _draw_histogram(axis: Any, evaluation: Evaluation, level: float, bins: np.nd
 
 
 def trade_offs(groups: Sequence[RunGroup]) -> Any:
-    """Draw what is at odds in a world, a panel for each of its :attr:`racer.envs.registry.World.trade_offs`.
+    """Draw what is at odds in a world, a panel for each of its :attr:`racer.envs.world.World.trade_offs`.
 
     A point is a run's newest evaluation: of the evaluation files, with the rate's 95 % interval, or else of the metrics
     log. Better is to the upper left: where a high rate is good, the axis runs backwards.

@@ -25,7 +25,8 @@ from racer.core.checkpoint import (
 )
 from racer.core.errors import UsageError
 from racer.core.files import replace_file, strict
-from racer.envs.registry import World, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import World
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.sweeps.job import Job
 from racer.sweeps.population import PopulationResult, SavedPopulation, train_population

@@ -24,7 +24,7 @@ from racer.agents.learner import QUICK_TO_COMPILE, BaseLearner, acting_params
 from racer.agents.protocol import ROLLOUT
 from racer.agents.state import flatten_state, restore_state, strong
 from racer.core.errors import UsageError
-from racer.envs.registry import Functional
+from racer.envs.world import Functional
 from racer.sweeps.rollout import Episodes, Scene, begin, collect
 
 __all__ = ["Member", "PopulationResult", "SavedPopulation", "train_population"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from racer.envs.registry import Functional
+from racer.envs.world import Functional
 from racer.networks.memory import cleared
 from racer.networks.policy import Policy
 

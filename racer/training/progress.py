@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from racer.envs.registry import Metric
+from racer.envs.metric import Metric
 
 __all__ = ["ProgressBar", "bar_values"]
 

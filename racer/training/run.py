@@ -31,7 +31,8 @@ from racer.distributed.pool import PoolFactory, PoolTask, StateLost
 from racer.distributed.processes.supervisor import ProcessPool
 from racer.distributed.service import ActorLearnerService, Periodic, ServiceState
 from racer.distributed.warmup import warmup_policy
-from racer.envs.registry import World, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import World
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
 from racer.training.options import Setup

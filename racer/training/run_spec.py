@@ -106,7 +106,7 @@ def spec_from_config(config: Mapping[str, Any], seed: int, env_overrides: Mappin
     """Check the contents of a ``--config`` file and sort them to their rooms.
 
     Keys: ``model_cls`` names the agent, ``world`` the world, ``env`` holds overrides of its configuration, as do the
-    world's aliases (:attr:`racer.envs.registry.World.aliases`); everything else belongs to the agent's configuration.
+    world's aliases (:attr:`racer.envs.world.World.aliases`); everything else belongs to the agent's configuration.
 
     Args:
         config: the contents.

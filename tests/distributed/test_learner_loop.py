@@ -16,7 +16,7 @@ from racer.distributed.config import ServiceConfig
 from racer.distributed.consumers import OnPolicyConsumer
 from racer.distributed.learner import DistributedLearner, LearningDiverged
 from racer.distributed.statistics import EpisodeWindow, MeanOfDicts, Throughput
-from racer.envs.registry import BASE_METRICS, Metric
+from racer.envs.metric import BASE_METRICS, Metric
 
 
 class Shelf:

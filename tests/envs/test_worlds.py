@@ -13,7 +13,8 @@ from gymnasium import spaces
 from racer.core.errors import UsageError
 from racer.core.trust import name_code
 from racer.envs.gym import BACKSTOP, PlainEnv
-from racer.envs.registry import World, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import World
 from racer.evaluation.episodes import evaluate_policy, run_episode
 from racer.evaluation.film import Caption, Pictures, record
 from racer.networks.uniform import uniform_policy

@@ -11,7 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from racer.core.checkpoint import write_checkpoint
 from racer.envs.highway.config import resolve_config
-from racer.envs.registry import BASE_METRICS, Film, Metric, World
+from racer.envs.metric import BASE_METRICS, Metric
+from racer.envs.world import Film, World
 from racer.networks.policy import Policy
 from racer.networks.torso import build_torso
 

@@ -7,7 +7,7 @@ import pytest
 from racer.core.errors import UsageError
 from racer.envs.highway.episode import EPISODE_METRICS
 from racer.envs.highway.metrics import METRICS
-from racer.envs.registry import Metric
+from racer.envs.metric import Metric
 from racer.evaluation.summary import aggregate_episodes, lower_tail_cvar, mean_interval, proportion_interval
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from racer.core.errors import UsageError
 from racer.envs.highway.episode import EPISODE_METRICS
-from racer.envs.registry import World, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import World
 from racer.evaluation.episodes import EpisodeResult, EvaluationResult
 from racer.evaluation.report import format_table, read_evaluation, verdict, write_evaluation
 from racer.evaluation.summary import aggregate_episodes

@@ -13,7 +13,7 @@ from evaluation_standins import (
 )
 
 from racer.core.errors import UsageError
-from racer.envs.registry import World
+from racer.envs.world import World
 from racer.evaluation.episodes import run_episode
 from racer.evaluation.film import PANEL_HEIGHT, Caption, Pictures, record
 from racer.evaluation.video import check_encoder, video_writer

@@ -22,8 +22,9 @@ from racer.__main__ import main as racer_main
 from racer.core.errors import UsageError
 from racer.envs.highway.env import RiskHighwayEnv
 from racer.envs.highway.replay import REPLAY, last_moments
-from racer.envs.registry import Step, get_world
+from racer.envs.registry import get_world
 from racer.envs.replay import Shapes
+from racer.envs.world import Step
 from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import EpisodeResult, evaluate_policy
 from racer.evaluation.html_report import REPORT_BYTES, Group, write_report

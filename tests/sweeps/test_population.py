@@ -11,7 +11,8 @@ import pytest
 from racer.agents.ppo import PPOLearner
 from racer.agents.registry import agent_class
 from racer.core.errors import UsageError
-from racer.envs.registry import Functional, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import Functional
 from racer.sweeps.population import Member, PopulationResult, train_population
 
 AGENT = {

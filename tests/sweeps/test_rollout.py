@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer.envs.registry import Functional, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import Functional
 from racer.networks.policy import Policy
 from racer.networks.torso import build_torso
 from racer.sweeps.rollout import begin, collect

@@ -1,4 +1,4 @@
-"""The highway as a :class:`racer.envs.registry.World`."""
+"""The highway as a :class:`racer.envs.world.World`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
 from racer.envs.highway.replay import REPLAY
 from racer.envs.highway.views import CONTROLLERS, VIEWS
-from racer.envs.registry import World
+from racer.envs.world import World
 
 __all__ = ["WORLD"]
 

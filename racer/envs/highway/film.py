@@ -11,7 +11,7 @@ import numpy as np
 
 from racer.core.drawing import AMBER, BLUE, GREEN, MUTED, RED, TEXT, TRACK, Box, Canvas, Color
 from racer.envs.highway.config import action_names
-from racer.envs.registry import Film, Step
+from racer.envs.world import Film, Step
 
 __all__ = ["FILM", "choice_name", "panel", "reward_rows"]
 
@@ -35,7 +35,7 @@ META_ACTIONS: Mapping[tuple[bool, bool], tuple[str, ...]] = {
 
 
 def panel(canvas: Canvas, steps: Sequence[Step], full_episode: int, config: Mapping[str, Any]) -> None:
-    """Draw speed and actions, the parts of the reward, safety, and curves; see :class:`racer.envs.registry.Film`."""
+    """Draw speed and actions, the parts of the reward, safety, and curves; see :class:`racer.envs.world.Film`."""
     speed, reward, safety, curves = canvas.cards((0.19, 0.27, 0.17, 0.37))
     canvas.label(speed, "Forward speed")
     canvas.label(reward, "Reward of this step")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from racer.envs.registry import BASE_METRICS, Metric
+from racer.envs.metric import BASE_METRICS, Metric
 
 __all__ = ["METRICS", "TRADE_OFFS", "end_reason"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from racer.core.drawing import BLUE, RED
 from racer.envs.highway.geometry import LANE_WIDTH, VEHICLE_LENGTH
-from racer.envs.registry import Step
 from racer.envs.replay import Kind, Line, Replay, Scene, Shapes, Trace
+from racer.envs.world import Step
 
 __all__ = ["EXTENT", "KINDS", "LAST_SECONDS", "REPLAY", "car_boxes", "eye_of", "last_moments", "road_lines"]
 

@@ -45,7 +45,7 @@ class LaneSlots:
     lanes: int = USUAL_LANES
 
     def shape(self, observation_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """See :class:`racer.envs.registry.View`."""
+        """See :class:`racer.envs.world.View`."""
         _check_rows("view 'lane_slots'", observation_shape)
         return (len(OFFSETS) * 3 * 5 + 4 + len(OFFSETS),)
 

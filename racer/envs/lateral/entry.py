@@ -1,4 +1,4 @@
-"""Lateral control as :class:`racer.envs.registry.World`."""
+"""Lateral control as :class:`racer.envs.world.World`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from racer.envs.lateral.replay import REPLAY
 from racer.envs.lateral.rules import STEP
 from racer.envs.lateral.vector import VectorizedLateralControlEnv
 from racer.envs.lateral.views import VIEWS
-from racer.envs.registry import BASE_METRICS, Film, Metric, World
+from racer.envs.metric import BASE_METRICS, Metric
+from racer.envs.world import Film, World
 
 __all__ = ["WORLD"]
 

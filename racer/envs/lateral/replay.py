@@ -9,8 +9,8 @@ import numpy as np
 
 from racer.envs.lateral.env import LateralControlEnv
 from racer.envs.lateral.rules import MAX_STEER, STEP
-from racer.envs.registry import Step
 from racer.envs.replay import Replay, Shapes, Trace
+from racer.envs.world import Step
 
 __all__ = ["REPLAY"]
 

@@ -30,7 +30,7 @@ class Ahead:
     """
 
     def shape(self, observation_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """See :class:`racer.envs.registry.View`."""
+        """See :class:`racer.envs.world.View`."""
         if tuple(observation_shape) != (SIZE,):
             raise UsageError(f"view 'ahead' is for observations [{SIZE}], not {list(observation_shape)}")
         places = _NEAR + len(_FAR)

@@ -1,16 +1,17 @@
-"""The T-maze as :class:`racer.envs.registry.World`."""
+"""The T-maze as :class:`racer.envs.world.World`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from racer.core.drawing import GREEN, RED
-from racer.envs.registry import BASE_METRICS, Film, Metric, World
+from racer.envs.metric import BASE_METRICS, Metric
 from racer.envs.tmaze.config import resolve_config
 from racer.envs.tmaze.env import TMazeEnv
 from racer.envs.tmaze.functional import functional_tmaze
 from racer.envs.tmaze.replay import REPLAY
 from racer.envs.tmaze.vector import TMazeVectorEnv
+from racer.envs.world import Film, World
 
 __all__ = ["WORLD"]
 

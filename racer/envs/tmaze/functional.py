@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from racer.envs.registry import Functional, FunctionalStep
 from racer.envs.tmaze import maze
 from racer.envs.tmaze.config import tmaze_config
 from racer.envs.tmaze.vector import maze_spaces
+from racer.envs.world import Functional, FunctionalStep
 
 __all__ = ["functional_tmaze"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from racer.core.drawing import BLUE
-from racer.envs.registry import Step
 from racer.envs.replay import Kind, Line, Replay, Scene, Shapes, Trace
 from racer.envs.tmaze.config import tmaze_config
 from racer.envs.tmaze.drawing import GOAL, OTHER
 from racer.envs.tmaze.env import TMazeEnv
 from racer.envs.tmaze.maze import EAST, NORTH, WEST
+from racer.envs.world import Step
 
 __all__ = ["REPLAY"]
 

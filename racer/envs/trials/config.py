@@ -199,7 +199,7 @@ def resolve_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]
 
 
 def memory_use(config: Mapping[str, Any]) -> tuple[str, str]:
-    """See :attr:`racer.envs.registry.World.memory_use`."""
+    """See :attr:`racer.envs.world.World.memory_use`."""
     if config["k_scenarios"] == 1:
         return "useless", "episodes of one trial (k_scenarios = 1) leave nothing to be carried to a next one"
     if config["without_memory"] or config["show_arm"]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from racer.core.drawing import AMBER, BLUE, GREEN, HEADER, MUTED, RED, TEXT, Canvas, Color, font
 from racer.envs.highway.film import choice_name
-from racer.envs.registry import Step
+from racer.envs.world import Step
 
 __all__ = ["DRAWING", "arm_name", "overlaid", "panel"]
 
@@ -52,7 +52,7 @@ def overlaid(frame: NDArray[np.uint8], trial: int, trials: int, scene: str, arm:
 
 
 def panel(canvas: Canvas, steps: Sequence[Step], full_episode: int, config: Mapping[str, Any]) -> None:
-    """Draw this step's numbers, how each trial went, and the return; see :class:`racer.envs.registry.Film`."""
+    """Draw this step's numbers, how each trial went, and the return; see :class:`racer.envs.world.Film`."""
     numbers, trials, curve = canvas.cards((0.2, 0.3, 0.5))
     canvas.label(numbers, "This step")
     canvas.label(trials, "Trials")

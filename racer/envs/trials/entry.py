@@ -1,9 +1,8 @@
-"""Trial mode as :class:`racer.envs.registry.World`."""
+"""Trial mode as :class:`racer.envs.world.World`."""
 
 from __future__ import annotations
 
 from racer.core.drawing import AMBER, GREEN
-from racer.envs.registry import Film, World
 from racer.envs.trials.config import memory_use, resolve_config, trials_config
 from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
@@ -11,6 +10,7 @@ from racer.envs.trials.env import HighwayTrialsEnv
 from racer.envs.trials.metrics import end_reason, success_log, trial_metrics
 from racer.envs.trials.replay import REPLAY
 from racer.envs.trials.vector import HighwayTrialsVectorEnv
+from racer.envs.world import Film, World
 
 __all__ = ["WORLD"]
 

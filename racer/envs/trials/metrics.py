@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from racer.envs.registry import BASE_METRICS, Metric
+from racer.envs.metric import BASE_METRICS, Metric
 
 __all__ = ["delta_key", "end_reason", "score_key", "success_log", "trial_metrics"]
 

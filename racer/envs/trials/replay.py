@@ -10,11 +10,11 @@ import numpy as np
 from racer.core.drawing import GREEN
 from racer.envs.highway.geometry import VEHICLE_LENGTH, VEHICLE_WIDTH
 from racer.envs.highway.replay import EXTENT, KINDS, car_boxes, eye_of, road_lines
-from racer.envs.registry import Step
 from racer.envs.replay import Kind, Replay, Scene, Shapes, Trace
 from racer.envs.trials.env import HighwayTrialsEnv
 from racer.envs.trials.scenes import HOLD, LANE_HALF, LANE_WIDTH, LANES
 from racer.envs.trials.world import ENDS
+from racer.envs.world import Step
 
 __all__ = ["REPLAY"]
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from racer.envs.highway.film import FILM, choice_name, reward_rows
-from racer.envs.registry import Step, get_world
+from racer.envs.registry import get_world
+from racer.envs.world import Step
 from racer.evaluation.episodes import EvaluationStep, run_episode
 from racer.evaluation.film import Caption, Pictures
 from racer.networks.uniform import uniform_policy
