@@ -56,6 +56,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def agent_config(window: int, minibatches: int) -> dict[str, Any]:
+    """Return the agent's keys, for rollouts of ``window`` steps."""
+    return {
+        "rollout_length": window, "num_epochs": EPOCHS, "num_minibatches": minibatches,
+        "memory": {
+            "kind": "transformer", "embed": WIDTH, "layers": LAYERS, "heads": HEADS, "hidden": HIDDEN, "length": window,
+        },
+        "hidden_dims": (WIDTH,), "value_hidden_dims": (WIDTH,), "shared_trunk": True,
+        "initial_choices": (0.05, 0.7, 0.05, 0.1, 0.1),
+    }  # fmt: skip
+
+
 def run_training(args: argparse.Namespace, variant: str) -> dict[str, float]:
     """Train for ``args.seconds`` after the first iteration; returns decisions a second."""
     from racer.distributed.config import RolloutConfig, ServiceConfig
@@ -67,15 +79,9 @@ def run_training(args: argparse.Namespace, variant: str) -> dict[str, float]:
 
     choose_device("cpu")
     window, alone = args.trials * args.length, variant == "one-process"
-    memory = {
-        "kind": "transformer", "embed": WIDTH, "layers": LAYERS, "heads": HEADS, "hidden": HIDDEN, "length": window,
-    }  # fmt: skip
     spec = spec_from_config(
         {
-            "model_cls": "PPOLearner", "world": "trials", "rollout_length": window, "num_epochs": EPOCHS,
-            "num_minibatches": args.minibatches, "memory": memory, "hidden_dims": (WIDTH,),
-            "value_hidden_dims": (WIDTH,), "shared_trunk": True,
-            "initial_choices": (0.05, 0.7, 0.05, 0.1, 0.1),
+            "model_cls": "PPOLearner", "world": "trials", **agent_config(window, args.minibatches),
             "env": {"k_scenarios": args.trials, "scenario_length": args.length, "fill_window": False},
         },
         1,

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from trials import EPOCHS, HEADS, HIDDEN, LAYERS, WIDTH
+from trials import agent_config
 
 from racer.agents.ppo import PPOLearner
 from racer.envs.trials.vector import HighwayTrialsVectorEnv
@@ -71,15 +71,9 @@ def main() -> int:
     env_config = {"k_scenarios": args.trials, "fill_window": False}
     # A rate of decisions other than the world's brings the length of a trial with it.
     env_config |= {"policy_frequency": args.frequency} if args.frequency else {"scenario_length": args.length}
-    memory = {
-        "kind": "transformer", "embed": WIDTH, "layers": LAYERS, "heads": HEADS, "hidden": HIDDEN, "length": window,
-    }  # fmt: skip
     env = HighwayTrialsVectorEnv(args.envs, env_config)
-    agent = PPOLearner.create(
-        0, env.single_observation_space, env.single_action_space, memory=memory, rollout_length=window,
-        num_epochs=EPOCHS, num_minibatches=args.minibatches, hidden_dims=(WIDTH,), value_hidden_dims=(WIDTH,),
-        shared_trunk=True, initial_choices=(0.05, 0.7, 0.05, 0.1, 0.1),
-    )  # fmt: skip
+    config = agent_config(window, args.minibatches)
+    agent = PPOLearner.create(0, env.single_observation_space, env.single_action_space, **config)
     policy, key = agent.policy, np.random.default_rng(0)
     collector = Collector(env, 3, memory=policy.initial_memory(args.envs))
     print("| iteration | collect (us) | update (us) | tokens read | episodes a row |\n|---|---:|---:|---:|---:|")
