@@ -175,9 +175,6 @@ TRANSFORMER_FLAGS = (
     "--num_envs=128", '--config.memory={"kind": "transformer", "embed": 64, "layers": 2, "length": 112}',
     "--config.actor_lr=2e-3", "--config.critic_lr=2e-3",
 )  # fmt: skip
-TRANSFORMER_STEPS = 800_000
-"""A gradient step of a transformer costs several of a GRU's: it has a third of the decisions, and in rollouts of half
-the environments nearly two thirds of the gradient steps."""
 
 
 def trial_rows() -> list[Row]:
@@ -196,8 +193,7 @@ def trial_rows() -> list[Row]:
             "unseen": (f"--config.env.arms={seen[scene]}",),
         }  # fmt: skip
         for kind, flags in kinds.items():
-            length = TRANSFORMER_STEPS if kind == "transformer" else steps
-            rows.append(Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), length, length))
+            rows.append(Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), steps, steps))
     return rows
 
 
