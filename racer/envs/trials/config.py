@@ -113,8 +113,12 @@ class TrialsConfig:
     crash_reward: float = option(-0.5, "paid once for a crash or for leaving the road", high=0.0)
     miss_reward: float = option(0.0, "paid once for being in another lane over the goal's length", high=0.0)
     hold_reward: float = option(
-        0.5, "paid in parts for the last 60 m of the way in the goal's lane; without it nearly no trial of a policy "
-        "that still tries things out is ever paid", low=0.0,
+        0.5, "paid in parts for the last hold_length m of the way in the goal's lane; without it nearly no trial of a "
+        "policy that still tries things out is ever paid", low=0.0,
+    )  # fmt: skip
+    hold_length: float = option(
+        60.0, "m before the goal over which hold_reward is paid; the goal itself asks for the last 60 m whatever it is",
+        low=1.0, high=500.0,
     )  # fmt: skip
     progress_reward: float = option(0.3, "paid in parts for the way to the goal", low=0.0)
 

@@ -128,6 +128,10 @@ class TrialWorld:
         return self.scene.goal_lane(self.arm)
 
     @property
+    def _in_goal_lane(self) -> NDArray[np.bool_]:
+        return np.abs(self.egos.real(at.Y) - LANE_WIDTH * self.goal_lane) < LANE_HALF
+
+    @property
     def travelled(self) -> NDArray[np.float64]:
         """``[N]`` m from the start."""
         return self.egos.real(at.X) - self._reals["start"]
@@ -283,8 +287,7 @@ class TrialWorld:
 
     def _ends(self, limbo: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         """Return for which egos the trial ended, by how; at most one of them each."""
-        egos, travelled = self.egos, self.travelled
-        inside = np.abs(egos.real(at.Y) - LANE_WIDTH * self.goal_lane) < LANE_HALF
+        egos, travelled, inside = self.egos, self.travelled, self._in_goal_lane
         crashed = ((egos.whole(at.CRASHED) != 0) | ~egos.on_road) & ~limbo
         missed = (travelled >= self.scene.distance - HOLD) & ~inside & ~crashed & ~limbo
         reached = (travelled >= self.scene.distance) & inside & ~crashed & ~limbo
@@ -297,8 +300,9 @@ class TrialWorld:
         config, distance = self.config, self.scene.distance
         way = (np.minimum(self.travelled, distance) - np.minimum(before, distance)) / distance
         rewards = config.progress_reward * way
-        held = np.clip(self.travelled, distance - HOLD, distance) - np.clip(before, distance - HOLD, distance)
-        rewards += config.hold_reward * held / HOLD * ~(ends["missed"] | ends["crashed"])
+        first = distance - config.hold_length
+        held = np.clip(self.travelled, first, distance) - np.clip(before, first, distance)
+        rewards += config.hold_reward * held / config.hold_length * (self._in_goal_lane & ~ends["crashed"])
         rewards += config.goal_reward * ends["goal_reached"]
         rewards += config.crash_reward * ends["crashed"] + config.miss_reward * ends["missed"]
         return np.where(limbo, 0.0, rewards)
