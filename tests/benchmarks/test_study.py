@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -84,7 +85,7 @@ def test_intervals_are_over_seeds_from_three_on(study: ModuleType) -> None:
 
 
 def test_a_policy_of_every_level_has_a_line_for_each(study: ModuleType) -> None:
-    [row] = study.levels_rows()
+    [row] = study.STUDIES["levels"]()
     assert row.lines == [f"cvar at 0.{n}" for n in range(1, 10)]
     old, new = [run_of("cvar at 0.2", 1, 100, 1.0)], [run_of("cvar at 0.1", 1, 100, 2.0)]
     assert [run["row"] for run in study.joined(old, new, [row])] == ["cvar at 0.1", "cvar at 0.2"]
@@ -105,6 +106,23 @@ def test_a_stage_comes_after_the_runs_that_it_goes_on_from(study: ModuleType) ->
     by_name = {row.name: row for row in rows}
     assert [row.name for row in study.stages_before(by_name["ppo-cautious"], rows)] == ["ppo", "ppo-careful"]
     assert study.stages_before(by_name["ppo"], rows) == []
+
+
+def test_a_row_that_is_asked_for_is_trained_after_its_stages(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[str, int]] = []
+    monkeypatch.setattr(study, "train", lambda args, row, seed: trained.append((row.name, seed)))
+    flags = ["--rows", "ppo-cautious", "--seeds", "3", "4", "--jobs", "1", "--runs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["study.py", "highway", *flags])
+    assert study.main() == 2  # nothing was trained, so there is nothing to evaluate
+    assert trained == [(name, seed) for name in ("ppo", "ppo-careful", "ppo-cautious") for seed in (3, 4)]
+
+
+def test_a_stage_is_not_evaluated(study: ModuleType) -> None:
+    row = study.Row("first", (), 100, 100)
+    assert study.is_kept(row, 100)
+    assert not study.is_kept(dataclasses.replace(row, is_stage=True), 100)
 
 
 def test_costs_are_read_from_the_log(study: ModuleType, tmp_path: Path) -> None:
