@@ -125,30 +125,48 @@ def encoder_rows() -> list[Row]:
 
 
 TRIAL_FLAGS = ("--num_envs=256",)
-TRIAL_STEPS = {"hidden_lane": 2_500_000, "courteous": 2_000_000}
 TRANSFORMER_FLAGS = (
     "--num_envs=128", '--config.memory={"kind": "transformer", "embed": 64, "layers": 2, "length": 112}',
     "--config.actor_lr=2e-3", "--config.critic_lr=2e-3",
 )  # fmt: skip
+WITHOUT_MEMORY = ("--config.memory=None", "--config.env.without_memory=True")
+TOLD = ("--config.memory=None", "--config.env.show_arm=True")
+HIDDEN_LANE_STEPS = 2_500_000
+
+FIRST_STAGE = ("--config.entropy_coef=0.003", "--config.env.crash_reward=0.0", "--config.env.progress_reward=0.0")
+COURTEOUS_STAGES: tuple[tuple[str, tuple[str, ...], int], ...] = (
+    ("one-type", ("--config.env.arms=(0,)", *FIRST_STAGE), 800_000),
+    ("two-types", ("--config.env.arms=(0, 1)",), 800_000),
+    ("four-types", ("--config.env.arms=(0, 1, 2, 3)",), 1_000_000),
+    ("six-types", ("--config.env.arms=(0, 1, 2, 3, 4, 5)",), 1_500_000),
+    ("", (), 1_000_000),
+)
+"""Name, flags and transitions. In the first stage, where nothing has been learnt yet, staying where one is pays nothing
+and a crash costs nothing: either one else keeps a policy out of the platoon for good."""
 
 
 def trial_rows() -> list[Row]:
     """PPO over several trials of one hidden type: with a memory of either kind, without one, told the type (oracle).
 
-    ``unseen`` is trained on all types but the last.
+    ``unseen`` is trained on all types but the last. On ``courteous`` each row goes through stages of more and more
+    types.
     """
     config = f"--config={CONFIGS / 'highway_trials_config.py'}"
-    without = ("--config.memory=None", "--config.env.without_memory=True")
-    seen = {"hidden_lane": "(0, 1, 2)", "courteous": "(0, 1, 2, 3, 4, 5, 6)"}
-    rows = []
-    for scene, steps in TRIAL_STEPS.items():
-        kinds: dict[str, tuple[str, ...]] = {
-            "gru": (), "transformer": TRANSFORMER_FLAGS, "memoryless": without,
-            "oracle": ("--config.memory=None", "--config.env.show_arm=True"),
-            "unseen": (f"--config.env.arms={seen[scene]}",),
-        }  # fmt: skip
-        for kind, flags in kinds.items():
-            rows.append(Row(f"{scene}-{kind}", (f"{config}:{scene}", *TRIAL_FLAGS, *flags), steps, steps))
+    kinds: dict[str, tuple[str, ...]] = {
+        "gru": (), "transformer": TRANSFORMER_FLAGS, "memoryless": WITHOUT_MEMORY, "oracle": TOLD,
+        "unseen": ("--config.env.arms=(0, 1, 2)",),
+    }  # fmt: skip
+    rows = [
+        Row(f"hidden_lane-{kind}", (f"{config}:hidden_lane", *TRIAL_FLAGS, *flags), *[HIDDEN_LANE_STEPS] * 2)
+        for kind, flags in kinds.items()
+    ]
+    for kind in ("gru", "memoryless", "oracle"):
+        before: str | None = None
+        for stage, flags, steps in COURTEOUS_STAGES:
+            name = "-".join(part for part in ("courteous", kind, stage) if part)
+            given = (f"{config}:courteous", *TRIAL_FLAGS, *kinds[kind], *flags)
+            rows.append(Row(name, given, steps, steps, starts_from=before, is_stage=bool(stage)))
+            before = name
     return rows
 
 

@@ -1,10 +1,11 @@
 """Trial mode: PPO with a memory over whole episodes, K attempts at one scene each.
 
 ``highway_trials_config.py`` is the hidden lane, ``highway_trials_config.py:courteous`` the platoon. Every key can be
-overridden on the command line: ``--config.memory.size=128``. A rollout has as many steps as an episode at most, K * L:
-where K, L or the rate of decisions is changed, ``rollout_length`` is to be K * L again (smaller ones train too, with
-the memory carried from rollout to rollout). Gradients of 256 environments are worth their number: the program's
-``--num_envs=256`` goes with these step sizes.
+overridden on the command line: ``--config.memory.size=128``. A rollout of the hidden lane has as many steps as an
+episode at most, K * L: where K, L or the rate of decisions is changed, ``rollout_length`` is to be K * L again. Smaller
+ones train too, with the memory carried from rollout to rollout: the platoon's are one trial long. Gradients of 256
+environments are worth their number: the program's ``--num_envs=256`` goes with these step sizes. The platoon is learnt
+in stages of more and more types (docs/trials.md); this file is for all of them but the first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from racer.envs.trials.config import trials_config
 # and an episode short for a memory. An episode that ends early is followed by the next one, not by limbo.
 SCENES: dict[str, dict[str, Any]] = {
     "hidden_lane": {"policy_frequency": 1},
-    "courteous": {"policy_frequency": 3},
+    # Who is paid over the last 60 m alone never finds the way into the platoon, which begins 500 m before.
+    "courteous": {"policy_frequency": 3, "hold_length": 500.0, "hold_reward": 1.0, "crash_reward": -0.1},
 }
 
 # What differs from the agent's defaults (racer/agents/ppo.py says what each key means).
@@ -49,6 +51,12 @@ AGENT: dict[str, Any] = {
     "memory": {"kind": "gru", "size": 64},
 }
 
+# What differs from these, by scene.
+AGENTS: dict[str, dict[str, Any]] = {
+    "hidden_lane": {},
+    "courteous": {"entropy_coef": 0.01, "initial_choices": (0.02, 0.88, 0.03, 0.02, 0.05)},
+}
+
 
 def get_config(scene: str = "hidden_lane") -> ml_collections.ConfigDict:
     """Return every key of the agent and of the world.
@@ -57,8 +65,9 @@ def get_config(scene: str = "hidden_lane") -> ml_collections.ConfigDict:
         scene: "hidden_lane" or "courteous".
     """
     env = get_world("trials").resolve({"scene": scene, "k_scenarios": 4, "fill_window": False, **SCENES[scene]})
-    rollout = {"rollout_length": trials_config(env).window}
-    config = _references({**dataclasses.asdict(PPOConfig()), **AGENT, **rollout})
+    trials = trials_config(env)
+    rollout = {"rollout_length": trials.window if scene == "hidden_lane" else trials.length}
+    config = _references({**dataclasses.asdict(PPOConfig()), **AGENT, **AGENTS[scene], **rollout})
     config.model_cls = "PPOLearner"
     config.world = "trials"
     config.env = _references(env)
