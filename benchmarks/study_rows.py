@@ -125,10 +125,10 @@ def encoder_rows() -> list[Row]:
 
 
 TRIAL_FLAGS = ("--num_envs=256",)
-TRANSFORMER_FLAGS = (
-    "--num_envs=128", '--config.memory={"kind": "transformer", "embed": 64, "layers": 2, "length": 112}',
-    "--config.actor_lr=2e-3", "--config.critic_lr=2e-3",
-)  # fmt: skip
+TRANSFORMER_FLAGS = ("--num_envs=128", "--config.actor_lr=2e-3", "--config.critic_lr=2e-3")
+EPISODES = {"hidden_lane": 112, "courteous": 312}
+"""Steps of an episode at most, which a transformer is to remember."""
+
 WITHOUT_MEMORY = ("--config.memory=None", "--config.env.without_memory=True")
 TOLD = ("--config.memory=None", "--config.env.show_arm=True")
 HIDDEN_LANE_STEPS = 2_500_000
@@ -152,19 +152,24 @@ def trial_rows() -> list[Row]:
     types.
     """
     config = f"--config={CONFIGS / 'highway_trials_config.py'}"
-    kinds: dict[str, tuple[str, ...]] = {
-        "gru": (), "transformer": TRANSFORMER_FLAGS, "memoryless": WITHOUT_MEMORY, "oracle": TOLD,
-        "unseen": ("--config.env.arms=(0, 1, 2)",),
-    }  # fmt: skip
+
+    def flags(scene: str, kind: str) -> tuple[str, ...]:
+        memory = f'--config.memory={{"kind": "transformer", "embed": 64, "layers": 2, "length": {EPISODES[scene]}}}'
+        kinds = {
+            "gru": (), "transformer": (*TRANSFORMER_FLAGS, memory), "memoryless": WITHOUT_MEMORY, "oracle": TOLD,
+            "unseen": ("--config.env.arms=(0, 1, 2)",),
+        }  # fmt: skip
+        return (f"{config}:{scene}", *TRIAL_FLAGS, *kinds[kind])
+
     rows = [
-        Row(f"hidden_lane-{kind}", (f"{config}:hidden_lane", *TRIAL_FLAGS, *flags), *[HIDDEN_LANE_STEPS] * 2)
-        for kind, flags in kinds.items()
+        Row(f"hidden_lane-{kind}", flags("hidden_lane", kind), HIDDEN_LANE_STEPS, HIDDEN_LANE_STEPS)
+        for kind in ("gru", "transformer", "memoryless", "oracle", "unseen")
     ]
-    for kind in ("gru", "memoryless", "oracle"):
+    for kind in ("gru", "transformer", "memoryless", "oracle"):
         before: str | None = None
-        for stage, flags, steps in COURTEOUS_STAGES:
+        for stage, types, steps in COURTEOUS_STAGES:
             name = "-".join(part for part in ("courteous", kind, stage) if part)
-            given = (f"{config}:courteous", *TRIAL_FLAGS, *kinds[kind], *flags)
+            given = (*flags("courteous", kind), *types)
             rows.append(Row(name, given, steps, steps, starts_from=before, is_stage=bool(stage)))
             before = name
     return rows

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from result_file import write_result
+from study_rows import stages_before
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
@@ -45,8 +46,9 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
         found: row, training seed and checkpoint of every run.
     """
     first = 30_000
+    before = [[stage.name for stage in stages_before(row, list(rows))] for row, _, _ in found]
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
-        measured = list(processes.map(partial(measure, args.episodes, first), *zip(*found, strict=True)))
+        measured = list(processes.map(partial(measure, args.episodes, first), before, *zip(*found, strict=True)))
     nothing: dict[str, Any] = {"runs": [], "drivers": {}}
     kept = nothing if args.output is None or not args.output.exists() else json.loads(args.output.read_text())
     names = [row.name for row in rows]
@@ -70,9 +72,13 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
     return 0
 
 
-def measure(episodes: int, first_seed: int, row: Any, seed: int, checkpoint: Path) -> dict[str, Any]:
-    """Return what a run scored: ``scores`` ``[N][K]`` under every control; without a memory, its own alone."""
-    from racer.core.metrics import METRICS_FILE, read_metrics
+def measure(
+    episodes: int, first_seed: int, before: Sequence[str], row: Any, seed: int, checkpoint: Path
+) -> dict[str, Any]:
+    """Return what a run scored: ``scores`` ``[N][K]`` under every control; without a memory, its own alone.
+
+    What it cost includes the runs ``before`` it, those of the same training seed of the rows of these names.
+    """
     from racer.envs.trials.config import ARMS
     from racer.evaluation.checkpoints import load_policy
     from racer.evaluation.memory_controls import MemoryControl, Recorder, Swapped, Wiped
@@ -94,11 +100,20 @@ def measure(episodes: int, first_seed: int, row: Any, seed: int, checkpoint: Pat
     unseen = [arm for arm in range(ARMS[base["scene"]]) if base["arms"] and arm not in base["arms"]]
     if unseen:
         found["unseen types"] = scores(arms=unseen)
-    times = [line["time"] for line in read_metrics(checkpoint.parent / METRICS_FILE)]
+    folder = checkpoint.parent
+    costs = [_cost(path) for path in (*(folder.with_name(folder.name.replace(row.name, n)) for n in before), folder)]
     return {
         "row": row.name, "scene": base["scene"], "seed": seed, "scores": found,
-        "transitions": int(checkpoint.name.removeprefix("checkpoint_")), "minutes": (times[-1] - times[0]) / 60,
+        "transitions": sum(steps for steps, _ in costs), "minutes": sum(seconds for _, seconds in costs) / 60,
     }  # fmt: skip
+
+
+def _cost(run: Path) -> tuple[int, float]:
+    """Return a whole run's transitions and seconds."""
+    from racer.core.metrics import METRICS_FILE, read_metrics
+
+    lines = read_metrics(run / METRICS_FILE)
+    return int(lines[-1]["step"]), float(lines[-1]["time"] - lines[0]["time"])
 
 
 def driver_scores(name: str, scene: str, episodes: int, first_seed: int) -> list[list[int]]:
