@@ -21,12 +21,15 @@ def test_the_shipped_kits_are_whole() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_racer_survives_schedules(tmp_path: Path) -> None:
+@pytest.mark.timeout(5400)
+def test_racer_survives_hundreds_of_schedules(tmp_path: Path) -> None:
+    """As many as 40 minutes have room for: about 200 on a core of their own, 75 on a third of one."""
     results = tmp_path / "results.jsonl"
-    flags = ["--schedules", "4", "--seed", "25", "--results", str(results), "--keep", str(tmp_path / "kept")]
-    assert main(["faults", str(FOLDER / "racer_local.yaml"), *flags]) == 0
+    flags = ["--schedules", "300", "--seconds", "2400", "--seed", "25", "--results", str(results)]
+    folders = ["--cache", str(tmp_path / "cache"), "--keep", str(tmp_path / "kept")]
+    assert main(["faults", str(FOLDER / "racer_local.yaml"), *flags, *folders]) == 0
     lines = read_results(results)
-    assert [line["schedule"]["number"] for line in lines] == [0, 1, 2, 3, 4]
+    assert [line["schedule"]["number"] for line in lines] == list(range(len(lines)))
     assert {line["verdict"] for line in lines} <= {SURVIVED, MISSED, SKIPPED}
-    assert sum(line["verdict"] == SURVIVED for line in lines) >= 3
+    # One kind of ten is skipped, where no folder can be mounted two are.
+    assert sum(line["verdict"] == SURVIVED for line in lines) >= max(8, 0.7 * len(lines))

@@ -112,6 +112,26 @@ def test_an_early_end_begins_the_next_trial_in_the_same_step_and_limbo_fills_the
     assert not env.world.removed.any()
 
 
+@pytest.mark.parametrize("length", [60.0, 450.0])
+def test_the_goals_lane_is_paid_for_over_the_last_metres_of_the_way(length):
+    unpaid = dict.fromkeys(("progress_reward", "crash_reward", "goal_reward", "miss_reward"), 0.0)
+    way = {"arms": [1], "policy_frequency": 1, "k_scenarios": 1, "hold_length": length, "hold_reward": 2.0}
+    env = HighwayTrialsVectorEnv(32, {"scene": "hidden_lane", **way, **unpaid})
+    env.reset(seed=7)
+    rng = np.random.default_rng(0)
+    paid = 0
+    for _ in range(28):
+        before, limbo = env.world.travelled, env.world.removed
+        _, rewards, terminated, _, _ = env.step(rng.choice(5, size=32, p=[0.1, 0.6, 0.1, 0.1, 0.1]))
+        live = ~limbo & ~terminated  # an end shows the next episode
+        metres = np.clip(env.world.travelled - (500.0 - length), 0.0, length)
+        metres -= np.clip(before - (500.0 - length), 0.0, length)
+        inside = np.abs(env.world.egos.real(at.Y) - 4.0) < 1.5
+        np.testing.assert_allclose(rewards[live], (2.0 * metres / length * inside)[live], rtol=0.0, atol=1e-12)
+        paid += int((rewards[live] > 0.0).sum())
+    assert paid > 5
+
+
 def test_without_filling_the_next_episode_begins_at_once():
     env = waiting(scene="hidden_lane", k_scenarios=2, scenario_length=60, fill_window=False)
     env.reset(seed=5)
