@@ -140,7 +140,9 @@ FIRST_STAGE = (
 COURTEOUS_STAGES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("two-types", ("--config.env.arms=(0, 1)", *FIRST_STAGE), 1_500_000),
     ("three-types", ("--config.env.arms=(0, 1, 2)", STAGE), 1_200_000),
-    ("six-types", ("--config.env.arms=(0, 1, 2, 3, 4, 5)", STAGE), 1_500_000),
+    ("four-types", ("--config.env.arms=(0, 1, 2, 3)", STAGE), 1_200_000),
+    ("five-types", ("--config.env.arms=(0, 1, 2, 3, 4)", STAGE), 1_200_000),
+    ("six-types", ("--config.env.arms=(0, 1, 2, 3, 4, 5)", STAGE), 1_200_000),
     ("", (), 1_000_000),
 )
 """Name, flags and transitions. In the first stage, where nothing has been learnt yet, staying where one is pays nothing
