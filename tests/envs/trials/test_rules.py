@@ -272,6 +272,25 @@ def test_a_guard_closes_its_gap_and_a_courteous_driver_does_not():
     assert speeds[5] > 23.0 > speeds[0]
 
 
+@pytest.mark.parametrize(("ahead", "between"), [(22.0, False), (45.0, False), (22.0, True)])
+def test_a_guard_shuts_a_gap_that_another_guard_has_made_wider(ahead, between):
+    """Or else the ego would be let in behind each guard that it has lured to the front, whatever the type."""
+    env = HighwayTrialsVectorEnv(1, {"scene": "courteous", "arms": [7]})
+    env.reset(seed=8)
+    simulator = env.world.simulator
+    scene = simulator.scene(0)
+    x, y, speed = scene["x"].copy(), scene["y"].copy(), scene["speed"].copy()
+    x[0], y[0], speed[0] = x[3] + ahead, 8 - 3.0, 22.0
+    x[4:] += 60.0
+    if between:
+        x[4] = x[3] + 14.0
+    simulator.set_scene(0, x=x, y=y, speed=speed)
+    env.step(np.array([IDLE]))
+    # At 6 m/s2 for 0.2 s where it shuts the gap; one that is free to drive at 30 m/s accelerates at 3 at most.
+    gained = simulator.scene(0)["speed"][3] - 22.0
+    assert (gained > 1.1) is not between
+
+
 def test_cars_are_no_guards_unless_a_scene_says_so():
     env = HighwayTrialsVectorEnv(2, {"scene": "hidden_lane"})
     env.reset(seed=0)

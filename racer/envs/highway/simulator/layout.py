@@ -184,7 +184,7 @@ MAX_BRAKING_IMPOSED = 2.0
 
 # A car that lets nobody in: while the ego noses in ahead of it, it closes up to the car that it follows.
 GUARD_SIDE = 3.4  # m across the road within which the ego is noticed; a car that keeps its lane is 4 m away
-GUARD_AHEAD = 14.0  # m along the road, from centre to centre
+GUARD_AHEAD = 60.0  # m along the road, from centre to centre, with nobody between them in its lane
 GUARD_GAP = 6.5  # m to the next car where closing up ends, from centre to centre
 CLOSING_TIME = 0.2  # s in which it takes up the speed that it wants
 GUARD_BRAKING = 4.0  # m/s2 with which it sheds what closing up has gained

@@ -1,6 +1,6 @@
 """The other cars: IDM or linear car following, MOBIL lane changes (highway_env/vehicle/behavior.py).
 
-A car may be made a guard (:func:`closing_up`), driven by the choices of somebody else, or replayed, none of which
+A car may be made a guard (:func:`guarding`), driven by the choices of somebody else, or replayed, none of which
 highway-env knows. None is any of these by itself.
 
 MOBIL's politeness is 0, so the terms of the followers' gains are multiplied by zero and need no evaluation;
@@ -146,20 +146,27 @@ def own_acceleration(
 
 
 @inlined
-def ego_noses_in(real: np.ndarray, vehicle: int) -> bool:
-    """Is the ego beside the lane of ``vehicle`` and just ahead of it?"""
+def ego_is_beside(real: np.ndarray, vehicle: int) -> bool:
+    """Is the ego beside the lane of ``vehicle`` and ahead of it?"""
     ahead = real[X, EGO] - real[X, vehicle]
     return 0.0 <= ahead <= GUARD_AHEAD and abs(real[Y, EGO] - real[Y, vehicle]) < GUARD_SIDE
 
 
 @kernel
-def closing_up(
-    real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int, own_front: int, n: int, brute: int
+def guarding(
+    real: np.ndarray, whole: np.ndarray, vehicle: int, lane: int, own_front: int, n: int, brute: int, value: float
 ) -> float:
-    """Acceleration (m/s2) of a guard that shuts its gap on the ego, as if the ego were not there."""
+    """Acceleration (m/s2) of a guard: ``value``, unless the ego noses in between it and the car that it follows.
+
+    Then it shuts the gap, as if the ego were not there. The whole gap counts, however wide others have made it.
+    """
+    if not ego_is_beside(real, vehicle):
+        return value
     leader = front(real, whole, EGO, lane, n, brute) if own_front == EGO else own_front
     if leader < 0:
         return ACC_MAX
+    if real[X, EGO] > real[X, leader]:
+        return value
     room = real[X, leader] - real[X, vehicle] - GUARD_GAP
     gained = math.sqrt(2.0 * GUARD_BRAKING * room) if room > 0.0 else room
     return (real[SPEED, leader] + gained - real[SPEED, vehicle]) / CLOSING_TIME
@@ -282,8 +289,8 @@ def drive(
     if target != lane:
         leader = front(real, whole, vehicle, target, n, brute)
         value = min(value, own_acceleration(real, linear, vehicle, leader, tau, free))
-    if not linear and real[GUARD, vehicle] == GUARDING and ego_noses_in(real, vehicle):
-        value = closing_up(real, whole, vehicle, lane, own_front, n, brute)
+    if not linear and real[GUARD, vehicle] == GUARDING:
+        value = guarding(real, whole, vehicle, lane, own_front, n, brute, value)
     real[ACCELERATION, vehicle] = clip(value, -ACC_MAX, ACC_MAX)
     return count
 
