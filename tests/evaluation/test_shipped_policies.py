@@ -56,6 +56,8 @@ FLOORS = {
     # The feed-forward controller that it corrects misses this.
     "lateral-synthetic": Floor({}, {"mean_total_cost": 45.0}),
     "sparse-highway": highway(mean_return=98.0, forward_speed=36.0, collision_rate=0.15, worst_exploit=0.0),
+    # A scripted driver without a memory of earlier trials reaches half of them.
+    "trials-courteous": Floor({"trial_3_score": 0.7, "mean_ada_delta_trial_3_minus_0": 0.05}, {}),
     # Without a memory of earlier trials a quarter of them is the most.
     "trials-hidden-lane": Floor({"trial_3_score": 0.7, "mean_ada_delta_trial_3_minus_0": 0.4}, {}),
 }
