@@ -68,9 +68,8 @@ def main() -> int:
     """Print the parts of every iteration."""
     args = parse_arguments()
     window = args.trials * args.length
-    env_config = {"k_scenarios": args.trials, "fill_window": False}
-    # A rate of decisions other than the world's brings the length of a trial with it.
-    env_config |= {"policy_frequency": args.frequency} if args.frequency else {"scenario_length": args.length}
+    env_config = {"k_scenarios": args.trials, "scenario_length": args.length, "fill_window": False}
+    env_config |= {"policy_frequency": args.frequency} if args.frequency else {}
     env = HighwayTrialsVectorEnv(args.envs, env_config)
     config = agent_config(window, args.minibatches)
     agent = PPOLearner.create(0, env.single_observation_space, env.single_action_space, **config)
