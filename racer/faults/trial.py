@@ -69,6 +69,11 @@ class Outcome:
         found = {verdict for verdict, _ in self.findings}
         return next((verdict for verdict in VERDICTS if verdict in found), self.status or SURVIVED)
 
+    def forget(self, folder: Path) -> None:
+        """Write ``...`` for the schedule's temporary folder, which is gone, in every sentence."""
+        self.note = self.note.replace(str(folder), "...")
+        self.findings = [(verdict, text.replace(str(folder), "...")) for verdict, text in self.findings]
+
     def as_json(self) -> dict[str, Any]:
         """Return what the results hold."""
         return {
@@ -105,6 +110,7 @@ def run_trial(kit: Kit, schedule: Schedule, cache: Path, keep: Path | None = Non
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     trial.outcome.seconds = time.monotonic() - start
+    trial.outcome.forget(folder)
     return trial.outcome
 
 

@@ -208,6 +208,12 @@ def test_what_is_not_claimed_is_marked_and_does_not_fail(tmp_path: Path, capsys)
     assert "\\* duplicated: its log is only appended to" in out
 
 
+def test_no_sentence_names_a_folder_that_is_gone() -> None:
+    outcome = Outcome(findings=[("lost", "no /tmp/x-1/run/log")], note="full: /tmp/x-1/run, /tmp/x-1/out")
+    outcome.forget(Path("/tmp/x-1"))
+    assert (outcome.findings, outcome.note) == ([("lost", "no .../run/log")], "full: .../run, .../out")
+
+
 def write_result(results: Path, kit, verdict: str) -> None:
     outcomes = {0: Outcome(unbroken=True), 1: Outcome(findings=[(verdict, "2 steps")])}
     schedules = {0: calm(), 1: draw(kit, 0, 1)}
