@@ -333,7 +333,7 @@ def main() -> int:
     if args.study == "trials":
         import trial_study
 
-        return trial_study.report(args, all_rows, [(row, seed, path) for _, row, _, seed, path in kept])
+        return trial_study.report(args, all_rows, [(folders, row, seed, path) for folders, row, _, seed, path in kept])
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
         evaluate = functools.partial(measure, args.episodes, FIRST_SEEDS[args.study])
         measured = list(processes.map(evaluate, *zip(*kept, strict=True)))

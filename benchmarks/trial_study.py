@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from result_file import write_result
-from study_rows import stages_before
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
@@ -37,18 +36,17 @@ Scores = NDArray[np.float64]
 """``[N, K]``, whether trial k of an episode reached its goal."""
 
 
-def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]]) -> int:
+def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[list[Path], Any, int, Path]]) -> int:
     """Evaluate runs, print a table a scene, and write figures and pictures where ``args.output`` says so.
 
     Args:
         args: of ``benchmarks/study.py``.
         rows: of the study, in order.
-        found: row, training seed and checkpoint of every run.
+        found: folders of the runs before it, row, training seed and checkpoint of every run.
     """
     first = 30_000
-    before = [[stage.name for stage in stages_before(row, list(rows))] for row, _, _ in found]
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
-        measured = list(processes.map(partial(measure, args.episodes, first), before, *zip(*found, strict=True)))
+        measured = list(processes.map(partial(measure, args.episodes, first), *zip(*found, strict=True)))
     nothing: dict[str, Any] = {"runs": [], "drivers": {}}
     kept = nothing if args.output is None or not args.output.exists() else json.loads(args.output.read_text())
     names = [row.name for row in rows]
@@ -73,11 +71,11 @@ def report(args: Any, rows: Sequence[Any], found: Sequence[tuple[Any, int, Path]
 
 
 def measure(
-    episodes: int, first_seed: int, before: Sequence[str], row: Any, seed: int, checkpoint: Path
+    episodes: int, first_seed: int, before: Sequence[Path], row: Any, seed: int, checkpoint: Path
 ) -> dict[str, Any]:
     """Return what a run scored: ``scores`` ``[N][K]`` under every control; without a memory, its own alone.
 
-    What it cost includes the runs ``before`` it, those of the same training seed of the rows of these names.
+    What it cost includes the runs ``before`` it, which it goes on from.
     """
     from racer.envs.trials.config import ARMS
     from racer.evaluation.checkpoints import load_policy
@@ -100,8 +98,7 @@ def measure(
     unseen = [arm for arm in range(ARMS[base["scene"]]) if base["arms"] and arm not in base["arms"]]
     if unseen:
         found["unseen types"] = scores(arms=unseen)
-    folder = checkpoint.parent
-    costs = [_cost(path) for path in (*(folder.with_name(folder.name.replace(row.name, n)) for n in before), folder)]
+    costs = [_cost(path) for path in (*before, checkpoint.parent)]
     return {
         "row": row.name, "scene": base["scene"], "seed": seed, "scores": found,
         "transitions": sum(steps for steps, _ in costs), "minutes": sum(seconds for _, seconds in costs) / 60,
