@@ -24,11 +24,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -36,9 +34,18 @@ from typing import Any
 
 from result_file import write_result
 from study_rows import LEVEL, STUDIES, Row, stages_before
-
-ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "scripts" / "sim" / "train_highway_states.py"
+from study_runs import (
+    COSTS,
+    ONE_THREAD,
+    ROOT,
+    cost,
+    last_step,
+    metric_lines,
+    run_folder,
+    step_of,
+    train,
+    wall_clock,
+)  # fmt: skip
 
 COLUMNS = {
     "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
@@ -47,15 +54,6 @@ COLUMNS = {
 
 FAST = 35.0
 """m/s; from when on training episodes are faster is reported."""
-
-COSTS = ("transitions", "gradient_steps", "seconds", "training_collisions", "training_episodes")
-
-# One thread a run and an evaluation: several share the machine.
-ONE_THREAD = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu",
-}  # fmt: skip
-
 
 PLANNER = "observation-planner"
 """Driver of the world whose return others are shown as shares of, where ``benchmarks/drivers.py`` has measured it."""
@@ -73,75 +71,27 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("study", choices=STUDIES, help="which comparison")
     parser.add_argument("--rows", nargs="+", default=None, help="only these (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="training seeds (default: 1)")
-    parser.add_argument("--steps", type=int, default=None, help="transitions of each run (default: the row's)")
+    parser.add_argument("--steps", type=int, default=None, help="transitions of all but stages (default: the row's)")
     parser.add_argument("--episodes", type=int, default=1000, help="held-out episodes of an evaluation (default: 1000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
     parser.add_argument("--runs", type=Path, default=ROOT / "policies", help="folder of the runs (default: policies)")
     parser.add_argument("--report_only", action="store_true", help="train nothing, evaluate what is there")
     parser.add_argument("--output", type=Path, default=None, help="JSON file to write or add to (default: none)")
     args = parser.parse_args()
-    known = [row.name for row in STUDIES[args.study]()]
+    rows = STUDIES[args.study]()
+    by_name = {row.name: row for row in rows}
     for name in args.rows or ():
-        if name not in known:
-            parser.error(f"study {args.study!r} has no row {name!r}; it has {', '.join(known)}")
+        if name not in by_name:
+            known = ", ".join(row.name for row in rows if not row.is_stage)
+            parser.error(f"study {args.study!r} has no row {name!r}; it has {known}")
+        if by_name[name].is_stage:
+            after = next(row for row in rows if not row.is_stage and by_name[name] in stages_before(row, rows))
+            parser.error(f"row {name!r} is a stage of {after.name!r}, with which it is trained: name that one")
     try:
         kept_results(args)
     except (OSError, ValueError) as error:
         parser.error(f"--output: {error}")
     return args
-
-
-def run_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
-    """Return where the run of the row of that name is kept."""
-    return Path(args.runs) / f"study-{args.study}-{row}-seed{seed}"
-
-
-def train(args: argparse.Namespace, row: Row, seed: int) -> None:
-    """Begin a run or go on with it; does nothing where it has its steps."""
-    folder, steps = run_folder(args, row.name, seed), args.steps or row.steps
-    if (folder / "run.json").exists():
-        command = [f"--resume={folder}", f"--max_steps={steps}"]
-        if last_step(folder) >= steps:
-            return
-    else:
-        command = [
-            *row.flags, f"--policy_dir={folder.parent}", f"--run_name={folder.name}", f"--seed={seed}",
-            f"--max_steps={steps}", f"--save_interval={row.steps_between // 4}", "--keep_checkpoints=1000",
-            f"--log_interval={row.steps_between // 80}", f"--eval_interval={row.steps_between // 8}",
-            "--eval_episodes=20",
-        ]  # fmt: skip
-        if row.starts_from is not None:
-            command.append(f"--start_from={run_folder(args, row.starts_from, seed)}")
-    print(f"training {folder.name} to {steps} transitions", flush=True)
-    env = {**os.environ, **ONE_THREAD}
-    done = subprocess.run([sys.executable, str(PROGRAM), *command, "--progress=false"], env=env, cwd=ROOT, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{folder.name} ended with exit code {done.returncode}")
-
-
-def metric_lines(folder: Path) -> list[dict[str, Any]]:
-    """Read the log of a run."""
-    from racer.core.metrics import METRICS_FILE, read_metrics
-
-    return read_metrics(folder / METRICS_FILE)
-
-
-def last_step(folder: Path) -> int:
-    """Return the step of the newest checkpoint, 0 where there is none."""
-    return max((step_of(path) for path in folder.glob("checkpoint_*")), default=0)
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the step in a checkpoint's name."""
-    return int(checkpoint.name.removeprefix("checkpoint_"))
-
-
-def wall_clock(lines: list[dict[str, Any]], step: int) -> float:
-    """Return the seconds of training up to ``step``; a pause between two sessions of a run is left out."""
-    times = [line["time"] for line in lines if line["step"] <= step]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
-    return sum(gap for gap in gaps if gap < 20.0 * max(usual, 1.0))
 
 
 def is_kept(row: Row, step: int) -> bool:
@@ -150,14 +100,6 @@ def is_kept(row: Row, step: int) -> bool:
         return False
     # On-policy runs save after whole rollouts, a little late.
     return step in row.also_at or (step >= row.steps_between and step % row.steps_between < row.steps_between // 8)
-
-
-def cost(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Return what the run of that log had cost at a checkpoint, without the runs that it goes on from."""
-    training = [line for line in lines if line["step"] <= step and "training/episodes" in line][-1]
-    names = ("gradient_steps", "collisions", "episodes")
-    gradient_steps, collisions, episodes = (int(training[f"training/{name}"]) for name in names)
-    return dict(zip(COSTS, (step, gradient_steps, wall_clock(lines, step), collisions, episodes), strict=True))
 
 
 def fast_from(lines: list[dict[str, Any]], step: int) -> dict[str, Any] | None:

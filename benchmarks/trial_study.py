@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from result_file import write_result
+from study_runs import metric_lines, wall_clock
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
@@ -98,19 +99,12 @@ def measure(
     unseen = [arm for arm in range(ARMS[base["scene"]]) if base["arms"] and arm not in base["arms"]]
     if unseen:
         found["unseen types"] = scores(arms=unseen)
-    costs = [_cost(path) for path in (*before, checkpoint.parent)]
+    logs = [metric_lines(path) for path in (*before, checkpoint.parent)]
+    steps = [int(lines[-1]["step"]) for lines in logs]
     return {
-        "row": row.name, "scene": base["scene"], "seed": seed, "scores": found,
-        "transitions": sum(steps for steps, _ in costs), "minutes": sum(seconds for _, seconds in costs) / 60,
+        "row": row.name, "scene": base["scene"], "seed": seed, "scores": found, "transitions": sum(steps),
+        "minutes": sum(map(wall_clock, logs, steps)) / 60,
     }  # fmt: skip
-
-
-def _cost(run: Path) -> tuple[int, float]:
-    """Return a whole run's transitions and seconds."""
-    from racer.core.metrics import METRICS_FILE, read_metrics
-
-    lines = read_metrics(run / METRICS_FILE)
-    return int(lines[-1]["step"]), float(lines[-1]["time"] - lines[0]["time"])
 
 
 def driver_scores(name: str, scene: str, episodes: int, first_seed: int) -> list[list[int]]:

@@ -145,6 +145,7 @@ def test_costs_are_read_from_the_log(study: ModuleType, tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (["risk", "--rows", "cvar-0.3"], "it has cvar-0.0, cvar-0.25"),
+        (["trials", "--rows", "courteous-gru-two-types"], "is a stage of 'courteous-gru'"),
         (["risk", "--report_only", "--runs", "nowhere"], "no checkpoint to evaluate"),
         (["risk", "--output", "benchmarks/results/study_highway.json"], "holds 'study_highway', not study_risk"),
         (["risk", "--episodes", "5", "--output", "benchmarks/results/study_risk.json"], "is over 1000 episodes, not 5"),
@@ -158,3 +159,21 @@ def test_wrong_input_is_refused_and_changes_nothing(flags: list[str], words: str
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_stage_keeps_its_steps(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    flags = ["--rows", "courteous-gru", "--steps", "300", "--jobs", "1", "--runs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["study.py", "trials", *flags])
+    study.main()
+    rows = {row.name: row for row in study.STUDIES["trials"]()}
+    stages = study.stages_before(rows["courteous-gru"], list(rows.values()))
+    given = [flag.removeprefix("--max_steps=") for command in commands for flag in command if "--max_steps" in flag]
+    assert stages
+    assert given == [*(str(stage.steps) for stage in stages), "300"]
