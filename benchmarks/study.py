@@ -15,7 +15,8 @@ thread each. Checkpoints at regular numbers of transitions are evaluated on ``--
 training never looks at. Prints a table. With ``--output`` the figures are written as JSON, joined with those of other
 runs and checkpoints that the file holds, and the table is of all of them.
 
-What a run cost (transitions, gradient steps, minutes, training collisions) includes the runs that it goes on from.
+What a run cost (transitions, gradient steps, minutes, training collisions) includes the runs that it goes on from and
+those that were given up.
 An interval is a 95 % Student interval over training seeds where there are at least three, and over episodes, which says
 nothing about other training seeds, where there is one; two seeds have a mean and no interval.
 """
@@ -39,6 +40,7 @@ from study_runs import (
     ONE_THREAD,
     ROOT,
     cost,
+    given_up,
     last_step,
     metric_lines,
     run_folder,
@@ -245,6 +247,12 @@ def write(args: argparse.Namespace, rows: list[Row], runs: list[dict[str, Any]])
     write_result(args.output, f"study_{args.study}", {"settings": settings, "flags": flags, "runs": runs})
 
 
+def paid_before(args: argparse.Namespace, rows: list[Row], seed: int) -> list[Path]:
+    """Return the runs that went before the last row's: those of the rows that it goes on from, and those given up."""
+    folders = [run_folder(args, row.name, seed) for row in rows]
+    return [path for folder in folders for path in (*given_up(folder), folder)][:-1]
+
+
 def main() -> int:
     """Train, evaluate, print, write."""
     args = parse_arguments()
@@ -262,7 +270,7 @@ def main() -> int:
                 now = [(row, seed) for seed in args.seeds for row in needed if depths[row.name] == depth]
                 list(pool.map(lambda pair: train(args, *pair), now))
     kept = [
-        ([run_folder(args, stage.name, seed) for stage in before[row.name]], row, level, seed, path)
+        (paid_before(args, [*before[row.name], row], seed), row, level, seed, path)
         for row, seed in pairs
         for level in row.levels or (None,)
         for path in run_folder(args, row.name, seed).glob("checkpoint_*")

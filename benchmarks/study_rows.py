@@ -33,6 +33,9 @@ class Row:
     """Transitions of further checkpoints that are evaluated, where the run has them."""
     is_stage: bool = False
     """Whether it is only there to be gone on from, and is not evaluated."""
+    least: tuple[str, float] | None = None
+    """Figure of the log and what it has to be, as the mean of the last tenth of the run; where it is less, the run is
+    begun again with another seed."""
     levels: tuple[float, ...] = ()
     """Risk levels at which a policy that knows them all is evaluated, each a line of its own."""
 
@@ -146,8 +149,12 @@ COURTEOUS_STAGES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("", (), 1_000_000),
 )
 """Name, flags and transitions. In the first stage, where nothing has been learnt yet, staying where one is pays nothing
-and a crash costs nothing: either one else keeps a policy out of the platoon for good. With two types it cannot settle
-for one gap, which with one type it does, and then seldom looks for another."""
+and a crash costs nothing: either one else keeps a policy out of the platoon for good. With one type a policy settles
+for one gap, and then seldom looks for another; with two some do, which is seen at the end of the first stage."""
+
+BOTH_GAPS = ("training/trial_3_score", 0.75)
+"""What the last trial scores in the first stage: half for who knows one of the two gaps, nearly 1 for who knows both.
+"""
 
 
 def trial_rows() -> list[Row]:
@@ -175,7 +182,8 @@ def trial_rows() -> list[Row]:
         for stage, types, steps in COURTEOUS_STAGES:
             name = "-".join(part for part in ("courteous", kind, stage) if part)
             given = (*flags("courteous", kind), *types)
-            rows.append(Row(name, given, steps, steps, starts_from=before, is_stage=bool(stage)))
+            least = BOTH_GAPS if before is None else None
+            rows.append(Row(name, given, steps, steps, starts_from=before, is_stage=bool(stage), least=least))
             before = name
     return rows
 

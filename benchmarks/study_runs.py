@@ -13,13 +13,17 @@ from typing import Any
 from study_rows import Row
 
 __all__ = [
-    "COSTS", "ONE_THREAD", "ROOT", "cost", "last_step", "metric_lines", "run_folder", "step_of", "train", "wall_clock",
+    "COSTS", "ONE_THREAD", "ROOT", "cost", "given_up", "last_step", "metric_lines", "run_folder", "step_of", "train",
+    "wall_clock",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "scripts" / "sim" / "train_highway_states.py"
 
 COSTS = ("transitions", "gradient_steps", "seconds", "training_collisions", "training_episodes")
+
+ATTEMPTS = 4
+"""How often a run is begun at most that does not reach the least of its row; the last one counts as it is."""
 
 # One thread a run and an evaluation: several share the machine.
 ONE_THREAD = {
@@ -33,11 +37,38 @@ def run_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
     return Path(args.runs) / f"study-{args.study}-{row}-seed{seed}"
 
 
+def given_up(folder: Path) -> list[Path]:
+    """Return the runs in whose place that one was begun again, in order."""
+    return [path for n in range(1, ATTEMPTS) if (path := folder.with_name(f"{folder.name}-given-up-{n}")).exists()]
+
+
 def train(args: argparse.Namespace, row: Row, seed: int) -> None:
     """Begin a run or go on with it; does nothing where it has its steps.
 
-    ``args.steps`` replaces those of rows that are compared, not of their stages.
+    One that ends below the least of its row is kept under another name and begun again, with the training seed plus a
+    thousand times the number of those given up. ``args.steps`` replaces the steps of rows that are compared, not of
+    their stages.
     """
+    folder = run_folder(args, row.name, seed)
+    while True:
+        before = len(given_up(folder))
+        _train_once(args, row, seed, seed + 1000 * before)
+        if before == ATTEMPTS - 1 or not _below_least(folder, row):
+            return
+        folder.rename(folder.with_name(f"{folder.name}-given-up-{before + 1}"))
+
+
+def _below_least(folder: Path, row: Row) -> bool:
+    if row.least is None:
+        return False
+    name, least = row.least
+    values = [line[name] for line in metric_lines(folder) if name in line]
+    last = values[-max(1, len(values) // 10) :]
+    print(f"{folder.name}: {name} {sum(last) / len(last):.3f}, at least {least} is asked for", flush=True)
+    return bool(sum(last) / len(last) < least)
+
+
+def _train_once(args: argparse.Namespace, row: Row, seed: int, own_seed: int) -> None:
     folder, steps = run_folder(args, row.name, seed), row.steps if row.is_stage else args.steps or row.steps
     if (folder / "run.json").exists():
         command = [f"--resume={folder}", f"--max_steps={steps}"]
@@ -45,7 +76,7 @@ def train(args: argparse.Namespace, row: Row, seed: int) -> None:
             return
     else:
         command = [
-            *row.flags, f"--policy_dir={folder.parent}", f"--run_name={folder.name}", f"--seed={seed}",
+            *row.flags, f"--policy_dir={folder.parent}", f"--run_name={folder.name}", f"--seed={own_seed}",
             f"--max_steps={steps}", f"--save_interval={row.steps_between // 4}", "--keep_checkpoints=1000",
             f"--log_interval={row.steps_between // 80}", f"--eval_interval={row.steps_between // 8}",
             "--eval_episodes=20",

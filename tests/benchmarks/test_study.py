@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -161,19 +163,66 @@ def test_wrong_input_is_refused_and_changes_nothing(flags: list[str], words: str
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_stage_keeps_its_steps(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
+@pytest.fixture
+def runs_of(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, str]]]:
+    """Return what trains a row without training: runs whose first trials' figures are told; flags of each command."""
 
-    def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 0)
+    def train(row: str, *flags: str, scores: Sequence[float]) -> list[dict[str, str]]:
+        commands: list[dict[str, str]] = []
+        left = iter(scores)
 
-    monkeypatch.setattr(subprocess, "run", run)
-    flags = ["--rows", "courteous-gru", "--steps", "300", "--jobs", "1", "--runs", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["study.py", "trials", *flags])
-    study.main()
+        def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+            given = dict(flag.removeprefix("--").split("=", 1) for flag in command[2:] if "=" in flag)
+            commands.append(given)
+            folder = Path(given["policy_dir"]) / given["run_name"]
+            (folder / f"checkpoint_{given['max_steps']}").mkdir(parents=True)
+            (folder / "run.json").write_text("{}")
+            lines = [{"step": n, "time": float(n), "training/trial_3_score": 0.0} for n in range(9)]
+            lines.append({"step": 9, "time": 9.0, "training/trial_3_score": next(left, 1.0)})
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(study, "is_kept", lambda row, step: False)
+        monkeypatch.setattr(
+            "sys.argv", ["study.py", "trials", "--rows", row, "--jobs", "1", "--runs", str(tmp_path), *flags]
+        )
+        assert study.main() == 2  # nothing is there that could be evaluated
+        return commands
+
+    return train
+
+
+def test_a_stage_keeps_its_steps(study: ModuleType, runs_of: Callable[..., list[dict[str, str]]]) -> None:
     rows = {row.name: row for row in study.STUDIES["trials"]()}
     stages = study.stages_before(rows["courteous-gru"], list(rows.values()))
-    given = [flag.removeprefix("--max_steps=") for command in commands for flag in command if "--max_steps" in flag]
+    given = [command["max_steps"] for command in runs_of("courteous-gru", "--steps", "300", scores=[1.0])]
     assert stages
     assert given == [*(str(stage.steps) for stage in stages), "300"]
+
+
+def test_a_run_below_its_least_is_begun_again_and_paid_for(
+    study: ModuleType, runs_of: Callable[..., list[dict[str, str]]], tmp_path: Path
+) -> None:
+    commands = runs_of("courteous-gru", "--seeds", "5", scores=[0.5, 0.7, 0.9])
+    first = [command for command in commands if command["run_name"].endswith("two-types-seed5")]
+    assert [command["seed"] for command in first] == ["5", "1005", "2005"]
+    assert {command["seed"] for command in commands if command not in first} == {"5"}
+    rows = {row.name: row for row in study.STUDIES["trials"]()}
+    of_row = [*study.stages_before(rows["courteous-gru"], list(rows.values())), rows["courteous-gru"]]
+    args = argparse.Namespace(runs=tmp_path, study="trials")
+    paid = [path.name.removeprefix("study-trials-courteous-gru-") for path in study.paid_before(args, of_row, 5)]
+    assert paid[:4] == [
+        "two-types-seed5-given-up-1",
+        "two-types-seed5-given-up-2",
+        "two-types-seed5",
+        "three-types-seed5",
+    ]
+    assert len(paid) == len(commands) - 1
+    # Gone on with, nothing is trained again.
+    assert runs_of("courteous-gru", "--seeds", "5", scores=[]) == []
+
+
+def test_the_last_attempt_counts_as_it_is(study: ModuleType, runs_of: Callable[..., list[dict[str, str]]]) -> None:
+    commands = runs_of("courteous-memoryless", scores=[0.5] * 9)
+    assert [c["seed"] for c in commands if "two-types" in c["run_name"]] == ["1", "1001", "2001", "3001"]
