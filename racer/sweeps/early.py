@@ -20,7 +20,7 @@ from racer.sweeps.analysis.tables import arms_of, paired_arms
 from racer.sweeps.job import Job
 from racer.sweeps.results import job_folder, read_table, summarise
 
-__all__ = ["DECISIONS_FILE", "EarlyDecision", "read_decisions"]
+__all__ = ["DECISIONS_FILE", "EarlyDecision", "read_decisions", "undecided"]
 
 DECISIONS_FILE = "decisions.jsonl"
 
@@ -100,19 +100,34 @@ class EarlyDecision:
         self._decided[worse] = reason
         sys.stderr.write(f"decided early: {reason}\n")
         path = self._results / self._jobs[0].study / DECISIONS_FILE
-        document = {"arm": worse, "better": better, "pairs": pairs, "interval": list(interval), "reason": reason}
+        document = {
+            "key": self._key, "arm": worse, "better": better, "pairs": pairs, "interval": list(interval),
+            "reason": reason,
+        }  # fmt: skip
         replace_file(path, (path.read_bytes() if path.is_file() else b"") + (json.dumps(document) + "\n").encode())
 
 
 def read_decisions(folder: Path) -> list[str]:
     """Return why arms of a study were stopped early, if any were."""
+    return list(dict.fromkeys(line["reason"] for line in _lines(folder)))
+
+
+def undecided(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """Return those of a study's jobs whose arm was not decided early."""
+    arms = {(line.get("key"), line.get("arm")) for line in _lines(folder)}
+    return [job for job in jobs if not any((key, str(value)) in arms for key, value in job.arguments.items())]
+
+
+def _lines(folder: Path) -> list[dict[str, str]]:
     path = folder / DECISIONS_FILE
     if not path.is_file():
         return []
     found = []
     for line in path.read_text("utf-8", "replace").splitlines():
         try:
-            found.append(str(json.loads(line)["reason"]))
+            document = json.loads(line)
+            texts = {name: str(document[name]) for name in ("key", "arm") if name in document}
+            found.append({"reason": str(document["reason"]), **texts})
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{str(path)!r} holds a line that is no decision") from error
-    return list(dict.fromkeys(found))
+    return found

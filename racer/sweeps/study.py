@@ -13,6 +13,7 @@ from pathlib import Path
 from racer.core.errors import UsageError
 from racer.core.files import read_bytes
 from racer.core.run_dir import LOCK_FILE
+from racer.sweeps.early import undecided
 from racer.sweeps.execute import execute
 from racer.sweeps.job import Job, Member
 from racer.sweeps.launchers.children import LOG_FILE, last_line, progress_of
@@ -52,10 +53,11 @@ class Study:
 
 
 def load_study(jobs: Sequence[Job], results: Path, *, allow_missing: bool = False, any_version: bool = False) -> Study:
-    """Read the results of a manifest's jobs.
+    """Read the results of a manifest's jobs; those whose arm was decided early may be missing.
 
     Raises:
-        UsageError: nothing is finished, or, unless allowed, something is missing or of another version of the code.
+        UsageError: nothing is finished, or, unless allowed, another job is missing or one is of another version of the
+            code.
     """
     folder = results / jobs[0].study
     wrong = [job for job in jobs if job.code_version != code_version()]
@@ -68,10 +70,11 @@ def load_study(jobs: Sequence[Job], results: Path, *, allow_missing: bool = Fals
     study = Study(folder, tuple(jobs), tables)
     if not tables:
         raise UsageError(f"study {str(folder)!r}: none of its {len(jobs)} jobs is finished")
-    if study.missing and not allow_missing:
-        names = ", ".join(job.id for job in study.missing[:5]) + (", ..." if len(study.missing) > 5 else "")
+    missing = [] if allow_missing else undecided(folder, study.missing)
+    if missing:
+        names = ", ".join(job.id for job in missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UsageError(
-            f"study {str(folder)!r}: {len(study.missing)} of {len(jobs)} jobs are not finished ({names}); "
+            f"study {str(folder)!r}: {len(missing)} of {len(jobs)} jobs are not finished ({names}); "
             "--allow_missing goes on without them"
         )
     return study

@@ -214,7 +214,12 @@ hparams = {'args': [{**base, 'tag.arm': arm[0], 'entropy_coef': arm[1], 'seed': 
     (reason,) = read_decisions(results / "study")
     assert "'low' is worse than" in reason
     assert "after 5 pairs" in reason
-    study = load_study(jobs, results, allow_missing=True)
+    # What was spared is not missing; the jobs of other arms are.
+    others = [job for job in jobs if job.arguments["tag.arm"] != "low" and job.members[0].seed >= 5]
+    with pytest.raises(UsageError, match=f"6 of 24 jobs are not finished .{others[0].id}"):
+        load_study(jobs, results)
+    study = load_study([job for job in jobs if job not in others], results)
+    assert len(study.missing) == 3
     assert "Arms were stopped early" in report(study, "final/return")
     with pytest.raises(UsageError, match="no key of job"):
         EarlyDecision(jobs, results, "actor_lr", "final/return", 5)
