@@ -96,10 +96,15 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def is_kept(row: Row, step: int) -> bool:
-    """Return whether a checkpoint is one to evaluate: the first at or after a multiple of ``steps_between``."""
+def is_kept(row: Row, step: int, steps: int | None = None) -> bool:
+    """Return whether a checkpoint is one to evaluate: the first at or after a multiple of ``steps_between``.
+
+    Of a run of fewer ``steps`` it is the last one.
+    """
     if row.is_stage:
         return False
+    if steps is not None and steps < row.steps_between:
+        return step >= steps
     # On-policy runs save after whole rollouts, a little late.
     return step in row.also_at or (step >= row.steps_between and step % row.steps_between < row.steps_between // 8)
 
@@ -274,7 +279,7 @@ def main() -> int:
         for row, seed in pairs
         for level in row.levels or (None,)
         for path in run_folder(args, row.name, seed).glob("checkpoint_*")
-        if is_kept(row, step_of(path))
+        if is_kept(row, step_of(path), args.steps)
     ]
     if not kept:
         print(f"{args.runs} has no checkpoint to evaluate: train first, without --report_only", file=sys.stderr)

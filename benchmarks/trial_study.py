@@ -21,8 +21,17 @@ from study_runs import metric_lines, wall_clock
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
-CONTROLS = ("own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "scene redrawn", "unseen types")
-"""What is done to the memory, or to what there is to remember, between the trials of an episode.
+PARTNERS = ("partners 0.05", "partners 0.1", "partners 0.2", "partners 0.5")
+"""Shipped partners that drive the six cars ahead, by their entropy coefficient."""
+
+ADVANCING = ("partners 0.1, advance", "partners 0.2, advance")
+"""The same with other luck of theirs in every trial."""
+
+CONTROLS = (
+    "own", "wiped", "wiped, reward shown", "swapped", "arm redrawn", "scene redrawn", "unseen types", *PARTNERS,
+    *ADVANCING,
+)  # fmt: skip
+"""What is done to the memory, or to what there is to remember, between the trials of an episode, and who drives about.
 
 ``wiped`` begins every trial as an episode begins; with ``reward shown`` the observation still tells what the trial
 before paid last. ``unseen types`` are those that a row's training never drew.
@@ -76,7 +85,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return what a run scored: ``scores`` ``[N][K]`` under every control; without a memory, its own alone.
 
-    What it cost includes the runs ``before`` it, which it goes on from.
+    Partners drive on the hidden lane only. What it cost includes the runs ``before`` it.
     """
     from racer.envs.trials.config import ARMS
     from racer.evaluation.checkpoints import load_policy
@@ -99,11 +108,22 @@ def measure(
     unseen = [arm for arm in range(ARMS[base["scene"]]) if base["arms"] and arm not in base["arms"]]
     if unseen:
         found["unseen types"] = scores(arms=unseen)
+    if policy.has_memory and base["scene"] == "hidden_lane" and not unseen:
+        found |= {name: scores(**_among(name)) for name in (*PARTNERS, *ADVANCING)}
     logs = [metric_lines(path) for path in (*before, checkpoint.parent)]
     steps = [int(lines[-1]["step"]) for lines in logs]
     return {
         "row": row.name, "scene": base["scene"], "seed": seed, "scores": found, "transitions": sum(steps),
         "minutes": sum(map(wall_clock, logs, steps)) / 60,
+    }  # fmt: skip
+
+
+def _among(name: str) -> dict[str, Any]:
+    """Return what the world differs in where those partners drive."""
+    temper, _, advance = name.removeprefix("partners ").partition(", ")
+    return {
+        "population": "partners", "partners": [f"trials-partner-{temper}"],
+        "partner_rng": "advance" if advance else "rewind",
     }  # fmt: skip
 
 

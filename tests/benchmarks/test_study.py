@@ -127,6 +127,12 @@ def test_a_stage_is_not_evaluated(study: ModuleType) -> None:
     assert not study.is_kept(dataclasses.replace(row, is_stage=True), 100)
 
 
+def test_a_short_run_is_evaluated_at_its_end(study: ModuleType) -> None:
+    row = study.Row("only", (), 1000, 500)
+    assert [step for step in (100, 300, 310, 500, 1000) if study.is_kept(row, step, 1000)] == [500, 1000]
+    assert [step for step in (100, 310) if study.is_kept(row, step, 300)] == [310]
+
+
 def test_costs_are_read_from_the_log(study: ModuleType, tmp_path: Path) -> None:
     lines = [
         {"step": step, "time": float(time), "training/episodes": step // 10, "training/collisions": step // 100,
@@ -183,7 +189,7 @@ def runs_of(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             return subprocess.CompletedProcess(command, 0)
 
         monkeypatch.setattr(subprocess, "run", run)
-        monkeypatch.setattr(study, "is_kept", lambda row, step: False)
+        monkeypatch.setattr(study, "is_kept", lambda *args: False)
         monkeypatch.setattr(
             "sys.argv", ["study.py", "trials", "--rows", row, "--jobs", "1", "--runs", str(tmp_path), *flags]
         )

@@ -10,6 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from racer.envs.trials.config import trials_config
+
 PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "trial_study.py"
 
 
@@ -91,3 +93,10 @@ def test_the_picture_is_drawn(study, tmp_path):
     path = tmp_path / "trials.png"
     study.picture([run_of("gru", 1, own=scores([0.2, 0.6]))], {"oracle": scores([0.9, 0.9])}, path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_partners_of_the_study_are_shipped_ones(study):
+    found = [trials_config(study._among(name)) for name in (*study.PARTNERS, *study.ADVANCING)]
+    assert [config.partner_rng for config in found] == ["rewind"] * 4 + ["advance"] * 2
+    for name in {name for config in found for name in config.partners}:
+        assert list((PROGRAM.parents[1] / "policies" / name).glob("checkpoint_*"))
