@@ -133,6 +133,8 @@ EPISODES = {"hidden_lane": 112, "courteous": 312}
 """Steps of an episode at most, which a transformer is to remember."""
 
 WITHOUT_MEMORY = ("--config.memory=None", "--config.env.without_memory=True")
+PARTNERS = tuple(f"trials-partner-{coefficient}" for coefficient in (0.05, 0.1, 0.2, 0.5))
+AMONG = {"population": "partners", "partners": PARTNERS}
 TOLD = ("--config.memory=None", "--config.env.show_arm=True")
 HIDDEN_LANE_STEPS = 2_500_000
 
@@ -160,8 +162,8 @@ BOTH_GAPS = ("training/trial_3_score", 0.75)
 def trial_rows() -> list[Row]:
     """PPO over several trials of one hidden type: with a memory of either kind, without one, told the type (oracle).
 
-    ``unseen`` is trained on all types but the last. On ``courteous`` each row goes through stages of more and more
-    types.
+    ``unseen`` is trained on all types but the last, ``among`` where shipped partners drive the six cars ahead. On
+    ``courteous`` each row goes through stages of more and more types.
     """
     config = f"--config={CONFIGS / 'highway_trials_config.py'}"
 
@@ -170,12 +172,16 @@ def trial_rows() -> list[Row]:
         kinds = {
             "gru": (), "transformer": (*TRANSFORMER_FLAGS, memory), "memoryless": WITHOUT_MEMORY, "oracle": TOLD,
             "unseen": ("--config.env.arms=(0, 1, 2)",),
+            "among": tuple(f"--config.env.{key}={value}" for key, value in AMONG.items()),
         }  # fmt: skip
         return (f"{config}:{scene}", *TRIAL_FLAGS, *kinds[kind])
 
     rows = [
-        Row(f"hidden_lane-{kind}", flags("hidden_lane", kind), HIDDEN_LANE_STEPS, HIDDEN_LANE_STEPS)
-        for kind in ("gru", "transformer", "memoryless", "oracle", "unseen")
+        Row(f"hidden_lane-{kind}", flags("hidden_lane", kind), HIDDEN_LANE_STEPS, HIDDEN_LANE_STEPS, alone)
+        for kind, alone in (
+            *((kind, ()) for kind in ("gru", "transformer", "memoryless", "oracle", "unseen")),
+            ("among", tuple(AMONG)),
+        )
     ]
     for kind in ("gru", "transformer", "memoryless", "oracle"):
         before: str | None = None

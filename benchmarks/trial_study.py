@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from result_file import write_result
+from study_rows import PARTNERS as POLICIES
 from study_runs import metric_lines, wall_clock
 
 __all__ = ["CONTROLS", "bootstrap_interval", "differences", "picture", "report", "trial_table"]
 
-PARTNERS = ("partners 0.05", "partners 0.1", "partners 0.2", "partners 0.5")
-"""Shipped partners that drive the six cars ahead, by their entropy coefficient."""
+PARTNERS = {policy.replace("trials-partner-", "partners "): policy for policy in POLICIES}
+"""Shipped policies that drive the six cars ahead, by what a line of the table calls them."""
 
-ADVANCING = ("partners 0.1, advance", "partners 0.2, advance")
+ADVANCING = {f"{name}, advance": PARTNERS[name] for name in ("partners 0.1", "partners 0.2")}
 """The same with other luck of theirs in every trial."""
 
 CONTROLS = (
@@ -93,7 +94,7 @@ def measure(
 
     trained = load_policy(checkpoint)
     policy: Any = trained.policy
-    base = trained.world.held_out(trained.env_config)
+    base = trained.world.held_out(trained.world.with_defaults(trained.env_config, row.evaluated_with_default))
 
     def scores(control: MemoryControl | None = None, **changes: Any) -> list[list[int]]:
         return _scores(policy, trained.params, {**base, **changes}, episodes, first_seed, control)
@@ -109,21 +110,15 @@ def measure(
     if unseen:
         found["unseen types"] = scores(arms=unseen)
     if policy.has_memory and base["scene"] == "hidden_lane" and not unseen:
-        found |= {name: scores(**_among(name)) for name in (*PARTNERS, *ADVANCING)}
+        among = {"population": "partners"}
+        found |= {name: scores(**among, partners=[path]) for name, path in PARTNERS.items()}
+        among["partner_rng"] = "advance"
+        found |= {name: scores(**among, partners=[path]) for name, path in ADVANCING.items()}
     logs = [metric_lines(path) for path in (*before, checkpoint.parent)]
     steps = [int(lines[-1]["step"]) for lines in logs]
     return {
         "row": row.name, "scene": base["scene"], "seed": seed, "scores": found, "transitions": sum(steps),
         "minutes": sum(map(wall_clock, logs, steps)) / 60,
-    }  # fmt: skip
-
-
-def _among(name: str) -> dict[str, Any]:
-    """Return what the world differs in where those partners drive."""
-    temper, _, advance = name.removeprefix("partners ").partition(", ")
-    return {
-        "population": "partners", "partners": [f"trials-partner-{temper}"],
-        "partner_rng": "advance" if advance else "rewind",
     }  # fmt: skip
 
 

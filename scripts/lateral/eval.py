@@ -185,7 +185,7 @@ def traces(routes: list[Route], mine: Scores, pid: Scores) -> list[tuple[str, by
     for name, place in (("Best", order[0]), ("Median", order[len(order) // 2]), ("Worst", order[-1])):
         costs = f"cost {mine.costs.total[place]:.1f}, PID {pid.costs.total[place]:.1f}"
         heading = f"{name} route, {routes[place].name}: {costs}"
-        found.append((heading, trace_picture(mine, pid, int(place), heading)))
+        found.append((heading, trace_picture(mine, pid, int(place))))
     return found
 
 

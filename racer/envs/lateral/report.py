@@ -27,14 +27,13 @@ th { text-align: left; font-weight: 600 } img { max-width: 100% } p.note { color
 """
 
 
-def trace_picture(scores: Scores, reference: Scores, place: int, title: str) -> bytes:
+def trace_picture(scores: Scores, reference: Scores, place: int) -> bytes:
     """Return a PNG of one route: target and actual lateral acceleration above, steers below.
 
     Args:
         scores: of what is shown.
         reference: of what stands in grey beside it, on the same routes.
         place: of the route.
-        title: of the picture.
     """
     figure, (upper, lower) = _subplots(2, (10.0, 4.8), height_ratios=(2.2, 1.0), sharex=True)
     time = (FIRST_STEP + np.arange(scores.targets.shape[1])) * STEP
@@ -42,7 +41,6 @@ def trace_picture(scores: Scores, reference: Scores, place: int, title: str) -> 
     upper.plot(time, scores.targets[place], color=_TARGET, lw=1.6, label="target")
     upper.plot(time, scores.lataccels[place], color=_ACTUAL, lw=1.2, label="actual")
     upper.set_ylabel("lateral acceleration, m/s²")
-    upper.set_title(title, loc="left")
     upper.legend(frameon=False, ncols=3, loc="upper right", bbox_to_anchor=(1.0, 1.14))
     lower.plot(time, reference.steers[place], color=_REFERENCE, lw=1.0, label="PID")
     lower.plot(time, scores.steers[place], color=_STEER, lw=1.2, label="policy")
