@@ -229,6 +229,13 @@ def test_a_run_below_its_least_is_begun_again_and_paid_for(
     assert runs_of("courteous-gru", "--seeds", "5", scores=[]) == []
 
 
-def test_the_last_attempt_counts_as_it_is(study: ModuleType, runs_of: Callable[..., list[dict[str, str]]]) -> None:
-    commands = runs_of("courteous-memoryless", scores=[0.5] * 9)
+def test_the_best_of_all_attempts_counts(
+    study: ModuleType, runs_of: Callable[..., list[dict[str, str]]], tmp_path: Path
+) -> None:
+    commands = runs_of("courteous-memoryless", scores=[0.3, 0.5, 0.0, 0.2])
     assert [c["seed"] for c in commands if "two-types" in c["run_name"]] == ["1", "1001", "2001", "3001"]
+    first = tmp_path / "study-trials-courteous-memoryless-two-types-seed1"
+    ends = [study.metric_lines(path)[-1]["training/trial_3_score"] for path in (first, *study.given_up(first))]
+    assert ends == [0.5, 0.3, 0.2, 0.0]
+    assert runs_of("courteous-memoryless", scores=[]) == []
+    assert study.metric_lines(first)[-1]["training/trial_3_score"] == 0.5
