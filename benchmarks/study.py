@@ -16,9 +16,9 @@ training never looks at. Prints a table. With ``--output`` the figures are writt
 runs and checkpoints that the file holds, and the table is of all of them.
 
 What a run cost (transitions, gradient steps, minutes, training collisions) includes the runs that it goes on from and
-those that were given up.
-An interval is a 95 % Student interval over training seeds where there are at least three, and over episodes, which says
-nothing about other training seeds, where there is one; two seeds have a mean and no interval.
+those that were given up. An interval is a 95 % Student interval over training seeds where there are at least three,
+and over episodes, which says nothing about other training seeds, where there is one; two seeds have a mean and no
+interval.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from study_runs import (
     step_of,
     train,
     wall_clock,
-)  # fmt: skip
+)
 
 COLUMNS = {
     "return": "mean_return", "worst 20 %": "cvar_return", "length": "mean_length", "speed, m/s": "mean_forward_speed",
