@@ -182,6 +182,7 @@ class World:
         names_code: a text in a configuration that could name code to run, or None.
         memory_use: what a memory of earlier steps is for, from a whole configuration: "needed" and how to train
             without one all the same; "useless" and why; empty where the world does not say.
+        remembered_steps: steps that a memory is to hold, from a whole configuration; 0 where the world does not say.
     """
 
     name: str
@@ -215,6 +216,7 @@ class World:
     reference: Config = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
     memory_use: Callable[[Config], tuple[str, str]] = lambda config: ("", "")
+    remembered_steps: Callable[[Config], int] = lambda config: 0
 
     @property
     def file_name(self) -> str:
