@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from racer.core.errors import EnvironmentFault, RacerError, UsageError, place_in
+from racer.core.errors import EnvironmentFault, RacerError, UsageError, place_in, shown
 from racer.replay.experience import Experience
 from racer.replay.recording import Recording
 
@@ -264,7 +264,8 @@ class Collector:
     def _fault(self, verb: str, error: Exception) -> EnvironmentFault:
         row, actions = getattr(error, "row", None), self._last_actions
         chosen = actions if row is None or actions is None else actions[row]
-        when = f"(in {verb}, seed {self.seed}, step {self.steps}, action {None if chosen is None else chosen.tolist()})"
+        action = shown(None if chosen is None else chosen.tolist())
+        when = f"(in {verb}, seed {self.seed}, step {self.steps}, action {action})"
         # An environment that stands in a row of others has said which.
         said = isinstance(error, EnvironmentFault)
         what = str(error) if said else f"{self._name()}, {place_in(error)}: {type(error).__name__}: {error}"
