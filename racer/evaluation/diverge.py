@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from racer.core.errors import RacerError, UsageError
+from racer.core.errors import RacerError, UsageError, shown
 from racer.envs.registry import get_world
 from racer.envs.world import World
 from racer.evaluation.episodes import evaluation_seeds
 
-__all__ = ["Comparison", "add_arguments", "compare", "diverge"]
+__all__ = ["Comparison", "add_arguments", "compare", "diverge", "world_keys"]
 
 # NumPy's AVX512 routines and OpenBLAS's fused products differ from plain IEEE arithmetic and libm in the last bit
 PLAIN_ARITHMETIC = {
@@ -75,6 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def world_keys(arguments: argparse.Namespace) -> tuple[str, Collection[str]]:
+    """Return the world's name and its keys.
+
+    Raises:
+        UsageError: there is no such world.
+    """
+    world = get_world(arguments.world)
+    return world.name, world.resolve({}).keys()
+
+
 def diverge(arguments: argparse.Namespace) -> list[Path]:
     """Compare as the arguments say and print what was found.
 
@@ -90,7 +100,7 @@ def diverge(arguments: argparse.Namespace) -> list[Path]:
         raise UsageError(f"max_steps must be at least 1, got {arguments.max_steps}")
     if not 0 <= arguments.action_scale <= 1:
         raise UsageError(f"action_scale must be at least 0 and at most 1, got {arguments.action_scale}")
-    world.resolve({**arguments.overrides, **world.reference})
+    configurations(world, arguments.overrides)
     if arguments.native:
         found = compare(world.name, arguments.overrides, seeds, arguments.max_steps, arguments.action_scale)
     else:
@@ -131,6 +141,20 @@ def compare_in_child(
         return pool.submit(compare, name, overrides, seeds, max_steps, scale).result()
 
 
+def configurations(world: World, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the whole configuration of a world, and that of its reference.
+
+    Raises:
+        UsageError: the overrides are wrong, or set what the two differ by: nothing would be compared.
+    """
+    for key, value in world.reference.items():
+        if key in overrides:
+            raise UsageError(
+                f"{key} is what the two sides differ by ({shown(value)} on the reference's): it cannot be set for both"
+            )
+    return world.resolve(overrides), world.resolve({**overrides, **world.reference})
+
+
 def compare(name: str, overrides: Mapping[str, Any], seeds: list[int], max_steps: int, scale: float) -> Comparison:
     """Step a world and its reference side by side until the first difference.
 
@@ -140,9 +164,12 @@ def compare(name: str, overrides: Mapping[str, Any], seeds: list[int], max_steps
         seeds: one for each episode and its random actions.
         max_steps: where an episode is left.
         scale: share of a continuous action's range that is drawn from.
+
+    Raises:
+        UsageError: the overrides are wrong, or set what the two differ by.
     """
     world = get_world(name)
-    sides = [world.make(world.resolve({**overrides, **more}), 1) for more in ({}, world.reference)]
+    sides = [world.make(config, 1) for config in configurations(world, overrides)]
     steps, seconds, difference, episodes = 0, np.zeros(2), None, 0
     for side in sides:  # compiling belongs to no episode
         side.reset(seed=seeds[0])
@@ -199,6 +226,9 @@ def _both(sides: list[Any], verb: str, seconds: np.ndarray, *arguments: Any, **o
 def _difference(names: tuple[str, ...], results: list[Any], where: str) -> str | None:
     for name, ours, theirs in zip(names, *results, strict=False):
         ours, theirs = np.asarray(ours), np.asarray(theirs)
+        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            of_ours, of_theirs = (f"{array.dtype} of shape {array.shape}" for array in (ours, theirs))
+            return f"{where}: {name} is {of_ours}, the reference has {of_theirs}"
         unequal = np.flatnonzero(~((ours == theirs) | ((ours != ours) & (theirs != theirs))))
         if len(unequal):
             at = int(unequal[0])

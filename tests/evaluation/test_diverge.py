@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import racer.__main__ as program
@@ -29,7 +30,7 @@ def test_the_compiled_highway_equals_highway_env_to_the_last_bit(capsys):
     [
         ({"lanes_count": 3}, "reset: observation["),
         ({"reward_speed_range": [10, 30]}, ": reward[0]"),
-        ({"duration": 2}, ": truncated[0] is "),
+        ({"max_episode_steps": 2}, ": truncated[0] is "),
     ],
 )
 def test_the_first_difference_is_named(changed, what, capsys, monkeypatch):
@@ -51,6 +52,7 @@ def test_the_first_difference_is_named(changed, what, capsys, monkeypatch):
         ("highway", ["--action_scale", "nan"], "action_scale must be at least 0"),
         ("highway", ["--num_episodes", "0"], "num_episodes must be at least 1"),
         ("highway", ["--env.lane_count=3"], "lanes_count"),
+        ("highway", ["--env.engine=highway-env"], "engine is what the two sides differ by"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(world, arguments, line, capsys):
@@ -58,3 +60,19 @@ def test_what_cannot_be_compared_is_one_line(world, arguments, line, capsys):
     assert code == 2
     assert line in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "difference"),
+    [
+        (np.zeros((1,)), np.float64(0.0), "reward is float64 of shape (1,), the reference has float64 of shape ()"),
+        (np.zeros((2, 1)), np.zeros((1, 2)), "shape (2, 1), the reference has float64 of shape (1, 2)"),
+        (np.zeros(2, np.float32), np.zeros(2), "reward is float32 of shape (2,), the reference has float64"),
+        (np.array([0.0, 1.0]), np.array([0.0, 2.0]), "reward[1] is "),
+        (np.array([np.nan, 1.0]), np.array([np.nan, 1.0]), None),
+    ],
+)
+def test_arrays_that_differ_in_shape_or_type_are_not_equal(ours, theirs, difference):
+    found = module._difference(("reward",), [[ours], [theirs]], "here")
+    assert (found is None) == (difference is None)
+    assert difference is None or difference in found
