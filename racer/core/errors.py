@@ -11,9 +11,24 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["RacerError", "UsageError", "nearest", "shown", "unknown_name"]
+__all__ = ["SYNONYMS", "RacerError", "UsageError", "nearest", "shown", "unknown_name"]
 
 _SHOWN = 80
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "batch_size": ("num_minibatches",),
+    "clip_range": ("clip_ratio",),
+    "ent_coef": ("entropy_coef", "init_temperature"),
+    "gamma": ("discount",),
+    "lam": ("gae_lambda",),
+    "learning_rate": ("actor_lr", "critic_lr"),
+    "lr": ("actor_lr", "critic_lr"),
+    "n_epochs": ("num_epochs",),
+    "n_steps": ("rollout_length",),
+    "num_steps": ("rollout_length",),
+    "vf_coef": ("value_coef",),
+}
+"""What other programs of the field call a thing, and its names here."""
 
 
 class RacerError(Exception):
@@ -24,11 +39,11 @@ class UsageError(RacerError, ValueError):
     """Wrong input: the message names the thing, where it stands, and the nearest right value."""
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice closest to ``name``, or None where nothing is close."""
+def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
+    """Return the choice closest to ``name``, or None where nothing is close: 1 are equal, 0 have nothing in common."""
     if len(name) > _SHOWN:
         return None
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=likeness)
     return found[0] if found else None
 
 
@@ -50,6 +65,8 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UsageError:
         choices: every name that would have been right.
     """
     choices = sorted(choices)
-    guess = nearest(name, choices) if isinstance(name, str) else None
-    hint = f"did you mean {guess!r}?" if guess else f"choose one of: {', '.join(choices)}"
+    guesses = [synonym for synonym in SYNONYMS.get(str(name), ()) if synonym in choices]
+    if not guesses and isinstance(name, str):
+        guesses = [guess for guess in [nearest(name, choices)] if guess]
+    hint = f"did you mean {' or '.join(map(repr, guesses))}?" if guesses else f"choose one of: {', '.join(choices)}"
     return UsageError(f"unknown {kind} {shown(name)}; {hint}")

@@ -108,6 +108,8 @@ def test_a_run_goes_on(remembering):
         ({"max_stepz": 1}, r"unknown option of racer\.train 'max_stepz'; did you mean 'max_steps'"),
         ({"max_steps": "many"}, r"option 'max_steps' of racer\.train cannot be 'many'"),
         ({"config": {"gama": 1}}, "unknown config key"),
+        ({"config": {"gamma": 1}}, "'gamma'; did you mean 'discount'"),
+        ({"config": "highway_ppo_confg"}, "did you mean 'highway_ppo_config'"),
         ({"agent": None}, "agent is missing"),
         ({"agent": None, "config": {"discount": 0.9}}, "model_cls"),
         ({"env": {"lenght": 3}}, "did you mean 'length'"),
@@ -137,6 +139,14 @@ def test_shipped_files_are_found_by_name_where_nothing_is_in_the_way(tmp_path, m
     (tmp_path / "highway_ppo_config").touch()
     assert find_policy("highway-ppo") == Path("highway-ppo")
     assert find_config("highway_ppo_config") == "highway_ppo_config"
+
+
+def test_what_is_nearly_a_shipped_policy_is_told_its_name():
+    for name in ("highway-pp", "policies/highway-pp", "policies/highway-pp/checkpoint_1"):
+        with pytest.raises(UsageError, match="did you mean 'highway-ppo'"):
+            racer.load_policy(name)
+    with pytest.raises(UsageError, match=r"no checkpoint at 'policies/my_run_42'$"):
+        racer.load_policy("policies/my_run_42")
 
 
 def test_unknown_names_of_the_package():
