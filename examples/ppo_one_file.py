@@ -1,6 +1,6 @@
 """PPO in one file, on the batched highway: read it from top to bottom and change what you like.
 
-    pip install 'racer[sb3]'        # for PyTorch
+    pip install ".[sb3]"           # in the checkout; for PyTorch
     python examples/ppo_one_file.py --steps 300000
 
 The algorithm is that of Schulman et al. 2017 (arXiv 1707.06347) with generalised advantages. The environment is stepped

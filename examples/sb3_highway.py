@@ -1,6 +1,6 @@
 """Stable-Baselines3's PPO on the highway, batched.
 
-    pip install 'racer[sb3]'
+    pip install ".[sb3]"     # in the checkout
     python examples/sb3_highway.py --steps 200000
 
 Prints the return before and after; the model that it saves loads on highway-env's own ``highway-fast-v0`` as well.

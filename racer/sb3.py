@@ -24,7 +24,8 @@ from racer.core.errors import UsageError
 try:
     from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"racer.sb3 needs {error.name!r}: pip install 'racer[sb3]'", name=error.name) from error
+    words = f"racer.sb3 needs {error.name!r}: pip install '.[sb3]' in the checkout"
+    raise ModuleNotFoundError(words, name=error.name) from error
 
 __all__ = ["BatchedVecEnv", "make_vec_env"]
 

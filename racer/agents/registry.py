@@ -16,6 +16,7 @@ __all__ = [
     "agent_config",
     "agent_names",
     "agent_settings",
+    "agents_described",
     "check_utd_ratio",
     "fitted_settings",
     "full_name",
@@ -27,6 +28,17 @@ _AGENTS: dict[str, str] = {
     "SACLearner": "racer.agents.sac",
 }
 _SHORT = {"cvar": "DistributionalSACLearner", "ppo": "PPOLearner", "sac": "SACLearner"}
+_ABOUT = {
+    "cvar": "distributional soft actor-critic that maximises the CVaR of its return",
+    "ppo": "proximal policy optimization",
+    "sac": "soft actor-critic",
+}
+
+
+def agents_described() -> dict[str, str]:
+    """Return what each agent is, in a line, by what a person types for it; none of them is imported."""
+    own = {name: f"{about} ({_SHORT[name]})" for name, about in _ABOUT.items()}
+    return {**own, "package.module:Class": "an agent of your own"}
 
 
 def agent_names() -> tuple[str, ...]:

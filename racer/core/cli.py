@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -25,7 +26,15 @@ from racer.core.errors import RacerError, UsageError, shown, unknown_name
 from racer.core.files import open_regular
 from racer.core.terminal import outlived_streams, write_line
 
-__all__ = ["EXIT_USAGE", "OneLineParser", "guarded", "parse_bool_tokens", "run_program", "unknown_config_key"]
+__all__ = [
+    "EXIT_USAGE",
+    "HelpText",
+    "OneLineParser",
+    "guarded",
+    "parse_bool_tokens",
+    "run_program",
+    "unknown_config_key",
+]
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
@@ -39,6 +48,14 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+class HelpText(argparse.HelpFormatter):
+    """Wraps the paragraphs of a description, and leaves those that are indented, commands, as they stand."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.strip("\n").split("\n\n")
+        return "\n\n".join(part if part[:1] == " " else textwrap.fill(part, width) for part in parts)
 
 
 def run_program(
@@ -168,7 +185,8 @@ def _check_config_file(argv: Sequence[str]) -> None:
 
 def _define_common(values: flags.FlagValues) -> None:
     if "debug" not in values:
-        flags.DEFINE_bool("debug", False, "Show the traceback of an error in the input.", flag_values=values)
+        help_text = "Show the traceback of an error, in the input or in code of yours."
+        flags.DEFINE_bool("debug", False, help_text, flag_values=values)
 
 
 def _refuse(error: Exception, code: int, debug: bool) -> int:
@@ -230,6 +248,4 @@ def _help(program: str, values: flags.FlagValues, doc: str) -> str:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text, width) or [""]

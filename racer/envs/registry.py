@@ -10,7 +10,7 @@ from racer.core.errors import UsageError, shown, unknown_name
 from racer.core.trust import require_named
 from racer.envs.world import World
 
-__all__ = ["DEFAULT_WORLD", "get_world", "stored_world", "world_by_short_name", "world_names"]
+__all__ = ["DEFAULT_WORLD", "get_world", "stored_world", "world_by_short_name", "world_names", "worlds_described"]
 
 DEFAULT_WORLD = "highway"
 """The world of a run that names none."""
@@ -23,10 +23,22 @@ _WORLDS: dict[str, str] = {
 }
 """Name to the module that holds ``WORLD``; imported on demand."""
 
+_ABOUT: dict[str, str] = {
+    "highway": "a highway among other cars, with a reward for speed and safety: highway-env's, compiled",
+    "lateral": "a car that follows a lateral acceleration by steering",
+    "tmaze": "a corridor whose end asks what its beginning showed: a test of memory",
+    "trials": "several attempts at one traffic scene, in which a memory learns what works",
+}
+
 
 def world_names() -> tuple[str, ...]:
     """Return the names of the worlds that come along, sorted."""
     return tuple(sorted(_WORLDS))
+
+
+def worlds_described() -> dict[str, str]:
+    """Return what each world is, in a line, by what a person types for it; none of them is imported."""
+    return {**_ABOUT, "gym:<id>": "any installed gymnasium environment with Box or Discrete actions"}
 
 
 def get_world(name: str) -> World:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from racer.evaluation.checkpoints import load_policy
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EpisodeResult
 from racer.evaluation.program import EvaluationOptions, evaluate_checkpoint
 
-__all__ = ["add_arguments", "add_world", "evaluate", "progress_bar"]
+__all__ = ["add_arguments", "add_world", "evaluate", "progress_bar", "world_keys"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,32 +21,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def flag(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
         described = f"{text} (default: {default})"
-        extra = {"nargs": "?", "const": True} if kind is _boolean else {}
+        extra = {"nargs": "?", "const": True, "metavar": "true|false"} if kind is bool else {}
+        kind = _boolean(name) if kind is bool else kind
         parser.add_argument(f"--{name}", type=kind, default=default, help=described, **extra)  # type: ignore[arg-type]
 
     what = "checkpoint folder, run folder for its newest valid checkpoint, or driver:<name>"
     parser.add_argument("run", metavar="RUN", help=what)
     add_world(parser)
     flag("num_episodes", int, 20, "episodes to run, one for each held-out seed")
-    flag("render", _boolean, True, "film episodes")
+    flag("render", bool, True, "film episodes")
     flag("video_output_dir", Path, Path("evaluation_videos"), "folder for evaluation_metrics.json and the videos")
     flag("num_videos", int, 3, "how many episodes to film, from the first seed on")
     flag("seed", int, FIRST_EVALUATION_SEED, "first seed of the list: episode i starts from seed + i")
     flag("num_envs", int, 8, "environments stepped side by side; changes the speed, not the numbers")
-    flag("deterministic", _boolean, True, "take the policy's most likely action; false samples from it")
+    flag("deterministic", bool, True, "take the policy's most likely action; false samples from it")
     flag("cvar_level", float, 0.8, "level of the lower tail of returns, counted as cvar_risk")
     parser.add_argument(
         "--against", default=None, metavar="RUN",
         help="a second policy, on the same seeds and side by side in table and report",
     )  # fmt: skip
-    flag("report", _boolean, False, "write evaluation_report.html, one file with the worst episodes to play again")
+    flag("report", bool, False, "write evaluation_report.html, one file with the worst episodes to play again")
     flag("mine", int, 0, "search so many further held-out episodes for the worst and say what they have in common")
     parser.add_argument(
         "--cvar_risk", type=float, default=None, metavar="LEVEL",
         help="risk level to act at, of a policy that was trained for all of them (risk_conditioned)",
     )  # fmt: skip
-    flag("memory_controls", _boolean, False, "also evaluate with the memory wiped, and swapped, between trials")
-    flag("compare_random", _boolean, False, "also run uniformly random actions on the same seeds, side by side")
+    flag("memory_controls", bool, False, "also evaluate with the memory wiped, and swapped, between trials")
+    flag("compare_random", bool, False, "also run uniformly random actions on the same seeds, side by side")
 
 
 def add_world(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +98,22 @@ def progress_bar(name: str, total: int) -> Callable[[EpisodeResult], None]:
     return advance
 
 
-def _boolean(text: str) -> bool:
+def world_keys(arguments: argparse.Namespace) -> tuple[str, Collection[str]]:
+    """Return the world of the policy, its name and its keys.
+
+    Raises:
+        UsageError: there is no such policy.
+    """
+    trained = load_policy(arguments.run, arguments.world)
+    return trained.world.name, trained.env_config.keys()
+
+
+def _boolean(flag: str) -> Callable[[str], bool]:
     words = {"true": True, "1": True, "false": False, "0": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-    return words[text.lower()]
+
+    def read(text: str) -> bool:
+        if text.lower() not in words:
+            raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}; write --{flag}=true {text}")
+        return words[text.lower()]
+
+    return read

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from racer.envs.registry import get_world
 from racer.envs.world import World
 from racer.evaluation.episodes import evaluation_seeds
 
-__all__ = ["Comparison", "add_arguments", "compare", "diverge"]
+__all__ = ["Comparison", "add_arguments", "compare", "diverge", "world_keys"]
 
 # NumPy's AVX512 routines and OpenBLAS's fused products differ from plain IEEE arithmetic and libm in the last bit
 PLAIN_ARITHMETIC = {
@@ -73,6 +73,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--native", action="store_true",
         help="with the processor's widest vectors, which round sines otherwise; without, both run in plain arithmetic",
     )  # fmt: skip
+
+
+def world_keys(arguments: argparse.Namespace) -> tuple[str, Collection[str]]:
+    """Return the world's name and its keys.
+
+    Raises:
+        UsageError: there is no such world.
+    """
+    world = get_world(arguments.world)
+    return world.name, world.resolve({}).keys()
 
 
 def diverge(arguments: argparse.Namespace) -> list[Path]:

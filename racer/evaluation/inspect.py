@@ -17,14 +17,14 @@ import numpy as np
 from racer.core.checkpoint import read_manifest
 from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
-from racer.evaluation.command import add_world
+from racer.evaluation.command import add_world, world_keys
 from racer.evaluation.critic import restore_agent
 from racer.evaluation.drivers import PREFIX
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, check_spaces, kept, row_seeds
 from racer.evaluation.program import merge_config
 from racer.evaluation.rows import RowGenerators
 
-__all__ = ["add_arguments", "inspect", "trace"]
+__all__ = ["add_arguments", "inspect", "trace", "world_keys"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

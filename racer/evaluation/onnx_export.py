@@ -45,7 +45,7 @@ def export_onnx(trained: TrainedPolicy, path: Path) -> Path:
 
         from racer.evaluation.jaxpr_onnx import graph_of
     except ModuleNotFoundError as error:
-        raise UsageError(f"ONNX needs {error.name!r}: pip install 'racer[onnx]'") from error
+        raise UsageError(f"ONNX needs {error.name!r}: pip install '.[onnx]' in the checkout") from error
     params = {name: np.asarray(value) for name, value in trained.params.items()}
     memory = policy.initial_memory(1)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer.core.cli import OneLineParser
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, shown, unknown_name
 
 if TYPE_CHECKING:
     from racer.sweeps.job import Job
@@ -43,7 +43,11 @@ def main(words: Sequence[str]) -> int:
         raise unknown_name("command of sweep", words[0], [*_COMMANDS, "job"])
     known, unknown = parser.parse_known_args(list(words))
     if unknown:
-        raise UsageError(f"unknown argument {unknown[0]!r} of sweep {words[0]}; see --help")
+        flag = unknown[0].split("=")[0]
+        if not flag.startswith("-"):
+            raise UsageError(f"unexpected argument {shown(unknown[0])} of sweep {words[0]}; see --help")
+        options = [option for action in commands.choices[words[0]]._actions for option in action.option_strings]
+        raise unknown_name(f"flag of sweep {words[0]}", flag, options)
     call: Callable[[argparse.Namespace], int] = known.call
     return call(known)
 
@@ -263,9 +267,20 @@ def _define_slurm(parser: argparse.ArgumentParser) -> None:
     _define_manifest(parser)
     parser.add_argument("--output", type=Path, default=None, help="script (default: slurm_jobs/<study>.slurm)")
     for field in dataclasses.fields(SlurmArray):
-        kind = int if "int" in str(field.type) else str
+        kind: Callable[[str], object] = int if "int" in str(field.type) else str
+        kind = _or_none(kind) if "None" in str(field.type) else kind
         words = f"{field.metadata['doc']} (default: {field.default})"
         parser.add_argument(f"--{field.name}", type=kind, default=field.default, help=words)
+
+
+def _or_none(kind: Callable[[str], object]) -> Callable[[str], object]:
+    """Return a reader of ``kind``, or of the word None."""
+
+    def read(text: str) -> object:
+        return None if text.lower() == "none" else kind(text)
+
+    read.__name__ = f"{kind.__name__} or None"  # as a wrong value's message says it
+    return read
 
 
 def _slurm(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from racer.evaluation.export import add_arguments, export
 from racer.networks.policy import Policy
 from racer.networks.torso import build_torso
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="NOT TESTED: ONNX export needs pip install 'racer[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="NOT TESTED: ONNX export needs pip install '.[onnx]'")
 from racer.evaluation.jaxpr_onnx import graph_of  # noqa: E402  (needs onnx)
 from racer.evaluation.onnx_export import check_onnx, export_onnx  # noqa: E402
 

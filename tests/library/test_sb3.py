@@ -14,7 +14,7 @@ import pytest
 import racer.envs
 from racer.core.errors import UsageError
 
-pytest.importorskip("stable_baselines3", reason="NOT TESTED: racer.sb3 needs pip install 'racer[sb3]'")
+pytest.importorskip("stable_baselines3", reason="NOT TESTED: racer.sb3 needs pip install '.[sb3]'")
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor

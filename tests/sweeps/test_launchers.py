@@ -183,7 +183,8 @@ def test_the_array_script_is_bash_and_never_says_none(tmp_path: Path, values: di
     assert "None" not in text
     assert f"#SBATCH --array=0-2{'%8' if values.get('at_once') else ''}\n" in text
     assert f"#SBATCH --cpus-per-task={values.get('cpus', 1)}\n" in text
-    assert ("#SBATCH --gres=gpu:4\n#SBATCH --mem-per-gpu=1G\n" in text) == ("gpus" in values)
+    assert ("#SBATCH --gres=gpu:4\n#SBATCH --mem-per-gpu=32G\n" in text) == ("gpus" in values)
+    assert ("#SBATCH --mem-per-cpu=2G\n" in text) == ("gpus" not in values)
     assert f"OVERSUB:-{16 if 'gpus' in values else values.get('cpus', 1)}}}" in text
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
@@ -194,6 +195,27 @@ def test_slurm_options_that_slurm_would_not_take() -> None:
     for values in ({"partition": "a b"}, {"time": "soon"}, {"memory": "lots"}, {"gpus": -1}, {"log_folder": "a b"}):
         with pytest.raises(UsageError, match=next(iter(values))):
             SlurmArray(**values)
+
+
+def test_the_word_none_asks_slurm_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "study.py").write_text("hparams = {'args': [{'env': 'tmaze_1', 'total_steps': 160}]}")
+    manifest, script = tmp_path / "study.jsonl", tmp_path / "array.slurm"
+    assert main(["sweep", "plan", str(tmp_path / "study.py"), "--output", str(manifest)]) == 0
+    words = ["--manifest", str(manifest), "--output", str(script), "--log_folder", str(tmp_path / "logs")]
+    names = ("partition", "account", "memory", "oversub", "at_once")
+    assert main(["sweep", "slurm", *words, *(f"--{name}=None" for name in names)]) == 0
+    given = script.read_text()
+    assert main(["sweep", "slurm", *words]) == 0
+    assert given == script.read_text()
+    assert main(["sweep", "slurm", *words, "--at_once", "many"]) == 2
+    assert "'many'" in capsys.readouterr().err
+
+
+def test_what_a_command_of_sweep_does_not_know_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "verify", "--manifest", "M", "--rowz", "3"]) == 2
+    assert "did you mean '--rows'?" in capsys.readouterr().err
+    assert main(["sweep", "status", "--manifest", "M", "three"]) == 2
+    assert "unexpected argument 'three'" in capsys.readouterr().err
 
 
 def test_onager_gets_every_index_and_no_exclusion() -> None:

@@ -16,6 +16,8 @@ __all__ = ["SlurmArray", "array_script", "write_array"]
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,-]{0,127}\Z")
 _TIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){0,2}\Z")
+_JOB_GIGABYTES = 2
+"""A small job, of a small network in a small world, peaks at 0.9 GiB (resident, on a CPU)."""
 _MEMORY = re.compile(r"\d{1,9}[KMGT]?\Z")
 
 
@@ -31,7 +33,10 @@ class SlurmArray:
     partition: str | None = option(None, "partition, or None for the cluster's own")
     account: str | None = option(None, "account, or None")
     time: str = option("24:00:00", "limit of a task")
-    memory: str = option("1G", "memory for each GPU, or of a task without any")
+    memory: str | None = option(
+        None,
+        f"memory for each GPU, or each CPU of a task without any; None for {_JOB_GIGABYTES}G a job that runs there",
+    )
     cpus: int = option(1, "CPUs of a task", low=1, high=1024)
     jobs_per_task: int = option(64, "jobs of the manifest that a task runs", low=1)
     oversub: int | None = option(
@@ -61,6 +66,10 @@ def array_script(array: SlurmArray, name: str, manifest: Path, results: Path, jo
         import jinja2
     except ImportError as error:
         raise UsageError("SLURM scripts are made with jinja2: pip install -e '.[sweeps]'") from error
+    at_a_time = array.oversub or (16 if array.gpus else array.cpus)
+    # Without GPUs the jobs are spread over the CPUs.
+    jobs_each = at_a_time if array.gpus else -(-at_a_time // array.cpus)
+    memory = array.memory or f"{_JOB_GIGABYTES * jobs_each}G"
     folder = Path(__file__).parent / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -68,9 +77,9 @@ def array_script(array: SlurmArray, name: str, manifest: Path, results: Path, jo
     )  # fmt: skip
     return environment.get_template("array.slurm.j2").render(
         name=name, parts=-(-jobs // array.jobs_per_task), at_once=array.at_once, partition=array.partition,
-        account=array.account, gpus=array.gpus, memory=array.memory, cpus=array.cpus, time=array.time,
+        account=array.account, gpus=array.gpus, memory=memory, cpus=array.cpus, time=array.time,
         log_folder=array.log_folder, part_size=array.jobs_per_task,
-        oversub=array.oversub or (16 if array.gpus else array.cpus),
+        oversub=at_a_time,
         devices="on the GPUs of the task" if array.gpus else "on the CPUs of the task",
         device="GPU" if array.gpus else "task", where="auto" if array.gpus else "cpu",
         python=shlex.quote(sys.executable), manifest=shlex.quote(str(manifest)), results=shlex.quote(str(results)),
