@@ -234,7 +234,8 @@ def _check_config_file(argv: Sequence[str]) -> None:
 
 def _define_common(values: flags.FlagValues) -> None:
     if "debug" not in values:
-        flags.DEFINE_bool("debug", False, "Show the traceback of an error in the input.", flag_values=values)
+        help_text = "Show the traceback of an error, in the input or in code of yours."
+        flags.DEFINE_bool("debug", False, help_text, flag_values=values)
 
 
 def _refuse(error: Exception, code: int, debug: bool) -> int:

@@ -8,12 +8,19 @@ the program and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["SYNONYMS", "RacerError", "UsageError", "nearest", "shown", "unknown_name"]
+__all__ = [
+    "SYNONYMS", "EnvironmentFault", "RacerError", "UsageError", "nearest", "place_in", "shown", "unknown_name",
+]  # fmt: skip
 
 _SHOWN = 80
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_INSTALLED = tuple(sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "purelib", "platlib"))
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "batch_size": ("num_minibatches",),
@@ -37,6 +44,26 @@ class RacerError(Exception):
 
 class UsageError(RacerError, ValueError):
     """Wrong input: the message names the thing, where it stands, and the nearest right value."""
+
+
+class EnvironmentFault(RacerError):
+    """An environment raised in ``step`` or ``reset``; the message has its id and the line of code.
+
+    Attributes:
+        row: which of the environments side by side it is, None where that is not known.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def place_in(error: BaseException) -> str:
+    """Return ``file.py:line`` where an error came from: in a person's own code, if any of that was under way."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((_PACKAGE, *_INSTALLED))]
+    frame = (own or frames)[-1]
+    return f"{os.path.basename(frame.filename)}:{frame.lineno}"
 
 
 def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:

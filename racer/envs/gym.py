@@ -6,9 +6,13 @@ Discrete. ``gym:<module>:<id>`` imports the module that registers the id, if a p
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pkgutil
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,7 +22,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from racer.core.errors import UsageError, nearest, unknown_name
+from racer.core.errors import EnvironmentFault, UsageError, nearest, place_in, shown, unknown_name
 from racer.core.trust import import_named
 from racer.envs.headless import prepare_drawing
 from racer.envs.replay import Replay, Shapes, Trace
@@ -68,12 +72,20 @@ def gym_world(name: str) -> World:
 class PlainEnv(gymnasium.Wrapper):
     """float32 observations of one array, and the episode's return and length when it ends.
 
+    What the environment's own code raises later becomes an :class:`racer.core.errors.EnvironmentFault`, which names
+    the id, the row and the line.
+
+    Args:
+        env: a gymnasium environment.
+        row: its place among those that are stepped side by side.
+
     Raises:
         UsageError: observations with images, or spaces that are not covered.
     """
 
-    def __init__(self, env: gymnasium.Env) -> None:
+    def __init__(self, env: gymnasium.Env, row: int = 0) -> None:
         super().__init__(env)
+        self._row = row
         _check_observations(env.observation_space)
         _check_actions(env.action_space)
         inner = env.observation_space
@@ -86,18 +98,31 @@ class PlainEnv(gymnasium.Wrapper):
         self._return, self._length = 0.0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, _ = self.env.reset(seed=seed, options=options)
+        with self._faults():
+            observation, _ = self.env.reset(seed=seed, options=options)
         self._return, self._length = 0.0, 0
         return self._plain(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, _ = self.env.step(action)
+        with self._faults():
+            observation, reward, terminated, truncated, _ = self.env.step(action)
         self._return += float(reward)
         self._length += 1
         info: dict[str, Any] = {}
         if terminated or truncated:
             info["episode_metrics"] = {"return": self._return, "length": float(self._length)}
         return self._plain(observation), float(reward), bool(terminated), bool(truncated), info
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (ImportError, gymnasium.error.DependencyNotInstalled):
+            raise
+        except Exception as error:
+            name = self.spec.id if self.spec is not None else type(self.unwrapped).__name__
+            what = f"{place_in(error)}: {type(error).__name__}: {error}"
+            raise EnvironmentFault(f"{name}, environment {self._row}, {what}", self._row) from error
 
     def _plain(self, observation: Any) -> np.ndarray:
         if self._flatten:
@@ -162,7 +187,7 @@ def _prove(name: str, config: str) -> None:
 def _make(name: str, env_id: str, config: Mapping[str, Any], num_envs: int) -> SyncVectorEnv:
     if num_envs < 1:
         raise UsageError(f"num_envs must be at least 1, not {num_envs}")
-    makers = [partial(_make_one, env_id, config)] * num_envs
+    makers = [partial(_make_one, env_id, config, row=row) for row in range(num_envs)]
     return _guarded(name, SyncVectorEnv, makers, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
@@ -174,7 +199,7 @@ def _make_drawing(name: str, env_id: str, config: Mapping[str, Any]) -> PlainEnv
     return env
 
 
-def _make_one(env_id: str, config: Mapping[str, Any], render_mode: str | None = None) -> PlainEnv:
+def _make_one(env_id: str, config: Mapping[str, Any], render_mode: str | None = None, row: int = 0) -> PlainEnv:
     env = gymnasium.make(
         env_id,
         max_episode_steps=config["max_episode_steps"],
@@ -182,7 +207,7 @@ def _make_one(env_id: str, config: Mapping[str, Any], render_mode: str | None = 
         render_mode=render_mode,
         **config["kwargs"],
     )
-    return PlainEnv(env)
+    return PlainEnv(env, row)
 
 
 def _spec(name: str, env_id: str) -> EnvSpec:
@@ -190,12 +215,39 @@ def _spec(name: str, env_id: str) -> EnvSpec:
 
     module, _, plain_id = env_id.rpartition(":")
     if module:
-        _guarded(name, import_named, "world", name, module)
+        _guarded(name, _import_module, name, module)
     if plain_id not in gymnasium.registry:
         guess = nearest(plain_id, gymnasium.registry)
         hint = f"did you mean 'gym:{guess}'?" if guess else "a package that registers it is named by gym:<module>:<id>"
         raise UsageError(f"unknown world {name!r}: gymnasium has no id {plain_id!r}; {hint}")
     return gymnasium.registry[plain_id]
+
+
+def _import_module(name: str, module: str) -> None:
+    """Import the module that a world's name begins with.
+
+    Raises:
+        UsageError: there is none on Python's path. No package is recommended: anybody may own the one of that name.
+    """
+    try:
+        import_named("world", name, module)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module != missing and not module.startswith(f"{missing}."):
+            raise
+        within, _, last = missing.rpartition(".")
+        folders = list(sys.modules[within].__path__) if within else sys.path
+        # One's own files before what Python has installed; the folder that one stands in may not be on the path.
+        own = [folder for folder in folders if not folder.startswith((sys.prefix, sys.base_prefix))]
+        here = own if within else [*own, os.getcwd()]
+        guess = nearest(last, _modules_in(here)) or nearest(last, _modules_in(folders))
+        hint = f"; did you mean {'.'.join(filter(None, (within, guess)))!r}?" if guess else ""
+        where = "on Python's path (PYTHONPATH)"
+        raise UsageError(f"world {name!r}: there is no module {missing!r} {where}{hint}") from error
+
+
+def _modules_in(folders: Iterable[str]) -> list[str]:
+    return [found.name for found in pkgutil.iter_modules(folders)]
 
 
 def _guarded(name: str, call: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -209,8 +261,7 @@ def _guarded(name: str, call: Any, *arguments: Any, **keywords: Any) -> Any:
     except UsageError:
         raise
     except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        raise UsageError(f"world {name!r} needs a package that is not installed: pip install {package}") from error
+        raise UsageError(f"world {name!r} needs module {shown(error.name)}, which is not installed") from error
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"world {name!r} needs a package that is not installed: {error}") from error
     except Exception as error:

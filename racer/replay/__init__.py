@@ -1,7 +1,7 @@
 """Rows on their way from environments to learning. NumPy only: workers load this room."""
 
 from racer.agents.protocol import BATCH_FIELDS
-from racer.replay.collector import Collector, EnvironmentFault, NonFiniteData
+from racer.replay.collector import Collector, NonFiniteData
 from racer.replay.experience import Batch, Experience
 from racer.replay.ring_buffer import RingReplayBuffer
 from racer.replay.sequence import join_rollouts
@@ -10,7 +10,6 @@ __all__ = [
     "BATCH_FIELDS",
     "Batch",
     "Collector",
-    "EnvironmentFault",
     "Experience",
     "NonFiniteData",
     "RingReplayBuffer",

@@ -13,11 +13,11 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from racer.core.errors import RacerError, UsageError
+from racer.core.errors import EnvironmentFault, RacerError, UsageError, place_in, shown
 from racer.replay.experience import Experience
 from racer.replay.recording import Recording
 
-__all__ = ["Act", "Collector", "EnvironmentFault", "Memory", "NonFiniteData"]
+__all__ = ["Act", "Collector", "Memory", "NonFiniteData"]
 
 Memory = dict[str, np.ndarray]
 """What a policy remembers, ``[N, ...]`` by name; zeros at an episode's start, empty where it remembers nothing."""
@@ -27,10 +27,6 @@ Act = Callable[[np.ndarray, Memory], tuple[np.ndarray, Memory, Mapping[str, np.n
 
 _RESET_TRIES = 3
 _MARKS = ("limbo", "trial_end", "removed")
-
-
-class EnvironmentFault(RacerError):
-    """An environment raised in ``step`` or ``reset``; the message has its id, the seed and the action."""
 
 
 class NonFiniteData(RacerError):
@@ -261,15 +257,19 @@ class Collector:
             episodes.append(episode)
 
     def _name(self) -> str:
-        spec = self.env.spec
+        within = getattr(self.env.unwrapped, "envs", ())
+        spec = next((env.spec for env in (self.env, *within) if env.spec is not None), None)
         return spec.id if spec is not None else type(self.env.unwrapped).__name__
 
     def _fault(self, verb: str, error: Exception) -> EnvironmentFault:
-        action = None if self._last_actions is None else self._last_actions.tolist()
-        return EnvironmentFault(
-            f"{self._name()} failed in {verb} (seed {self.seed}, step {self.steps}, action {action}): "
-            f"{type(error).__name__}: {error}"
-        )
+        row, actions = getattr(error, "row", None), self._last_actions
+        chosen = actions if row is None or actions is None else actions[row]
+        action = shown(None if chosen is None else chosen.tolist())
+        when = f"(in {verb}, seed {self.seed}, step {self.steps}, action {action})"
+        # An environment that stands in a row of others has said which.
+        said = isinstance(error, EnvironmentFault)
+        what = str(error) if said else f"{self._name()}, {place_in(error)}: {type(error).__name__}: {error}"
+        return EnvironmentFault(f"{what} {when}", row)
 
     @property
     def can_save_state(self) -> bool:

@@ -126,8 +126,8 @@ def _train(values: flags.FlagValues, agent: str | None) -> int:
     return run_training(plan, progress=values.progress)
 
 
-def make_plan(values: flags.FlagValues, agent: str | None) -> RunPlan:
-    """Return the run that the flags mean; ``agent`` counts instead of the config's.
+def make_plan(values: flags.FlagValues, agent: str | None, repeated: Mapping[str, Any] | None = None) -> RunPlan:
+    """Return the run that the flags mean; ``agent`` counts instead of the config's, ``repeated`` as in ``plan_run``.
 
     Raises:
         UsageError: as :func:`racer.training.plan.plan_run`.
@@ -137,7 +137,9 @@ def make_plan(values: flags.FlagValues, agent: str | None) -> RunPlan:
         raise UsageError("--agent is missing: name one (ppo, sac, cvar, package.module:Class), or a --config file")
     named = {"model_cls": agent, "world": values.world}
     replaced = {key: name for key, name in named.items() if name is not None}
-    plan = plan_run(PROGRAM, workers_or_none, values, replaced=replaced)
+    plan = plan_run(PROGRAM, workers_or_none, values, replaced=replaced, repeated=repeated)
+    if agent is not None and full_name(agent) != plan.spec.agent_name:
+        raise UsageError(f"flag --agent is {agent!r}, but the resumed run has {plan.spec.agent_name!r}")
     if values.world is not None and values.world != plan.spec.world:
         raise UsageError(f"flag --world is {values.world!r}, but the resumed run has {plan.spec.world!r}")
     return plan

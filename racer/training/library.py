@@ -75,21 +75,26 @@ def train(
         config: keys of the agent that differ from its defaults; or a config file, which is executed, or the name of one
             that comes along.
         env: keys of the world that differ from its defaults, or from the config file's.
-        resume: folder of a run to go on with.
+        resume: folder of a run to go on with. What it is stays: keys of ``config`` and ``env`` that are given again
+            must be the run's own.
         device: "auto", "cpu" or "gpu", where the learner computes; it counts before anything else uses JAX.
         options: every other flag of ``racer train``: ``max_steps``, ``workers``, ``seed``, ``run_name``,
             ``start_from``, ``num_envs``, ``progress``, ...
 
     Raises:
-        UsageError: wrong or unknown options, or a run folder that is taken.
+        UsageError: wrong or unknown options, a run folder that is taken, or a resumed run that is another one.
     """
     choose_device(device)
     values = flags.FlagValues()
     define_flags(values)
     flags.DEFINE_string("config", None, "", flag_values=values)
-    if resume is None or config is not None:
+    repeated: dict[str, Any] = {}
+    if resume is not None and (config is None or isinstance(config, Mapping)):
+        repeated = {**(config or {}), **({} if env is None else {"env": env})}
+    else:
+        _check_named(agent, config)
         values["config"].value = _content(config, env)
-        values["config"].present = int(config is not None or agent is not None)
+        values["config"].present = 1
     for name, value in {"world": world, "agent": agent, "resume": resume, "device": device, **options}.items():
         if name not in values or name == "config":
             raise unknown_name("option of racer.train", name, [name for name in values if name != "config"])
@@ -100,11 +105,19 @@ def train(
         except (flags.Error, TypeError, ValueError) as error:
             raise UsageError(f"option {name!r} of racer.train cannot be {shown(value)}") from error
     values.mark_as_parsed()
-    plan = make_plan(values, agent)
+    plan = make_plan(values, agent, repeated)
     from racer.training.run import run_training  # after choose_device: brings JAX
 
     code = run_training(plan, progress=values.progress)
     return Run(plan.folder, finished=code == 0)
+
+
+def _check_named(agent: str | None, config: Mapping[str, Any] | str | os.PathLike[str] | None) -> None:
+    """Raise UsageError where nothing says which agent is to be trained."""
+    if agent is None and (config is None or (isinstance(config, Mapping) and "model_cls" not in config)):
+        raise UsageError(
+            'which agent is missing: agent="ppo", "sac", "cvar" or "package.module:Class", or config= a config file'
+        )
 
 
 def _content(config: Mapping[str, Any] | str | os.PathLike[str] | None, env: Mapping[str, Any] | None) -> ConfigDict:

@@ -134,6 +134,7 @@ def plan_run(
     *,
     env_flags: Collection[str] = (),
     replaced: Mapping[str, Any] | None = None,
+    repeated: Mapping[str, Any] | None = None,
 ) -> RunPlan:
     """Read from the flags which run is meant, new or resumed.
 
@@ -144,12 +145,13 @@ def plan_run(
         env_flags: flags that replace the keys of the world's configuration of the same names.
         replaced: keys that count instead of the config file's; a resumed run may run the code of the agent
             (``model_cls``) that they or the config file name.
+        repeated: some keys of a config file, for a resumed run only, which must have them already.
 
     Raises:
         UsageError: wrong flags, an occupied folder, or a run that does not fit.
     """
     if values.resume is not None:
-        return _plan_resume(program, make_setup, values, env_flags, replaced or {})
+        return _plan_resume(program, make_setup, values, env_flags, replaced or {}, repeated or {})
     config = config_from_flags(values, replaced)
     if config is None:
         raise UsageError("--config is missing: name a config file, e.g. one of scripts/sim/configs")
@@ -178,6 +180,7 @@ def _plan_resume(
     values: flags.FlagValues,
     env_flags: Collection[str],
     replaced: Mapping[str, Any],
+    repeated: Mapping[str, Any],
 ) -> RunPlan:
     folder = find_policy(values.resume)
     if values.start_from is not None:
@@ -189,6 +192,7 @@ def _plan_resume(
     name_code(*replaced.values())
     if config is not None:
         trust_config(config)
+    trust_config(repeated)
     spec, stored = read_run(folder)
     if stored.get("program") != program:
         begun_by = shown(stored.get("program"))
@@ -197,6 +201,7 @@ def _plan_resume(
             f"networks: --start_from {folder}"
         )
     _check_same(spec, folder, values, env_flags, config)
+    _check_repeated(spec, repeated)
     if "workers" in values and values["workers"].present and bool(values.workers) != bool(stored.get("workers")):
         raise UsageError(f"flag --workers is {values.workers}, but the resumed run has {stored.get('workers')!r}")
     options = Options(values, stored)
@@ -221,3 +226,10 @@ def _check_same(
         differing = spec.differences(spec_from_config(config, spec.seed, overrides))
         if differing:
             raise UsageError(f"--config differs from the resumed run: {'; '.join(differing)}; start a new run instead")
+
+
+def _check_repeated(spec: RunSpec, keys: Mapping[str, Any]) -> None:
+    """Raise UsageError where a key that was given again has another value than the run to be resumed."""
+    differing = spec.differences(spec.changed(keys), "the call") if keys else []
+    if differing:
+        raise UsageError(f"what a run is does not change: {'; '.join(differing)}; start a new run instead")

@@ -75,8 +75,20 @@ class RunSpec:
         settings = fitted_settings(self.agent_name, self.agent_config, transitions, gradient_steps)
         return dataclasses.replace(self, agent_config=plain(settings))
 
-    def differences(self, other: RunSpec) -> list[str]:
-        """Say field by field where ``other``, fitted to the same length, differs from this one."""
+    def changed(self, keys: Mapping[str, Any]) -> RunSpec:
+        """Return the specification with some keys of a config file, its ``env`` among them, put over its own.
+
+        Raises:
+            UsageError: as :func:`spec_from_config`.
+        """
+        env = keys.get("env") or {}
+        if not isinstance(env, Mapping):
+            raise UsageError(f"config key 'env' must hold keys of the world, not {env!r}")
+        own = {"model_cls": self.agent_name, "world": self.world, **self.agent_config}
+        return spec_from_config({**own, **keys, "env": {**self.env_config, **env}}, self.seed)
+
+    def differences(self, other: RunSpec, given: str = "--config") -> list[str]:
+        """Say field by field where ``other``, fitted to the same length and ``given`` so, differs from this one."""
         found = []
         if self.agent_name == other.agent_name:
             filled = other.fitted(1, 1).agent_config
@@ -89,7 +101,7 @@ class RunSpec:
                 mine, theirs = {part: mine}, {part: theirs}
             for key in sorted({*mine, *theirs}):
                 if plain(mine.get(key)) != plain(theirs.get(key)):
-                    found.append(f"{key}: the run has {mine.get(key)!r}, --config has {theirs.get(key)!r}")
+                    found.append(f"{key}: the run has {mine.get(key)!r}, {given} has {theirs.get(key)!r}")
         return found
 
 

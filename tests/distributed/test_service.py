@@ -13,13 +13,12 @@ from service_kit import children, make_consumer, make_service
 from toy_agent import RolloutAgent, ToyAgent
 from toy_envs import FaultyEnv, NoJaxEnv, StatefulVectorEnv, toy_vector
 
-from racer.core.errors import UsageError
+from racer.core.errors import EnvironmentFault, UsageError
 from racer.distributed.consumers import OnPolicyConsumer
 from racer.distributed.inline import InlinePool
 from racer.distributed.pool import StateLost
 from racer.distributed.processes.supervisor import ProcessPool
 from racer.distributed.service import Periodic
-from racer.replay import EnvironmentFault
 
 
 def open_files() -> int:

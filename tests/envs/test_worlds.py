@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from racer.core.errors import UsageError
+from racer.core.errors import EnvironmentFault, UsageError
 from racer.core.trust import name_code
 from racer.envs.gym import BACKSTOP, PlainEnv
 from racer.envs.registry import get_world
@@ -18,6 +19,7 @@ from racer.envs.world import World
 from racer.evaluation.episodes import evaluate_policy, run_episode
 from racer.evaluation.film import Caption, Pictures, record
 from racer.networks.uniform import uniform_policy
+from racer.replay import Collector
 
 SEEDS = [10_000, 10_001, 10_002, 10_003]
 IDS = ("Pendulum-v1", "CartPole-v1", "FrozenLake-v1", "Blackjack-v1")
@@ -145,7 +147,7 @@ def test_the_configuration_is_completed_and_checked():
         ("gym:Pendulm-v1", "did you mean 'gym:Pendulum-v1'"),
         ("gym:Pendulum-v0", "did you mean 'gym:Pendulum-v1'"),
         ("gym:qqqqqqqq", "gym:<module>:<id>"),
-        ("gym:no_such_module:Thing-v0", "pip install no_such_module"),
+        ("gym:no_such_module:Thing-v0", "there is no module 'no_such_module' on Python's path"),
     ],
 )
 def test_an_unknown_world_names_the_nearest(name, words):
@@ -153,6 +155,62 @@ def test_an_unknown_world_names_the_nearest(name, words):
     with pytest.raises(UsageError, match=words) as error:
         get_world(name)
     assert "\n" not in str(error.value)
+
+
+def test_a_module_that_is_not_there_recommends_no_package_but_the_nearest_file(monkeypatch, tmp_path):
+    (tmp_path / "reg.py").write_text("import sensors_of_mine\n")
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet" / "__init__.py").touch()
+    (tmp_path / "fleet" / "corridor.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module, words in (
+        ("rge", r"no module 'rge' on Python's path \(PYTHONPATH\); did you mean 'reg'\?"),
+        ("fleet.coridor", r"no module 'fleet.coridor' on .*; did you mean 'fleet.corridor'\?"),
+        ("qqqqqqqqqqqq", r"no module 'qqqqqqqqqqqq' on Python's path \(PYTHONPATH\)$"),
+        ("reg", "needs module 'sensors_of_mine', which is not installed"),
+    ):
+        name = f"gym:{module}:My/Corridor-v0"
+        name_code(name)
+        with pytest.raises(UsageError, match=words) as error:
+            get_world(name)
+        assert "pip install" not in str(error.value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
+    name_code("gym:rge:Other-v0")
+    with pytest.raises(UsageError, match="did you mean 'reg'"):
+        get_world("gym:rge:Other-v0")
+
+
+class Lossy(Rooms):
+    """Loses its sensor in the step or the reset that its seed names."""
+
+    def reset(self, *, seed=None, options=None):
+        self.fails = seed is not None and seed % 7 == 0
+        if self.fails and seed == 14:
+            raise KeyError("no road")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if self.fails:
+            np.linalg.inv(np.zeros((2, 2)))  # raises within NumPy, for which this line is to blame
+        return super().step(action)
+
+
+gymnasium.register("My/Lossy-v0", lambda **kwargs: Lossy(**kwargs))
+
+
+def test_a_fault_of_an_environment_names_its_id_its_row_and_the_line_of_its_code():
+    world = get_world("gym:My/Lossy-v0")
+    env = world.make(world.resolve(None), 3)
+    env.reset(seed=[1, 2, 14 + 7])
+    where = r"My/Lossy-v0, environment 2, test_worlds.py:{}: {} \(in {}, seed 19, step 0, action {}\)$"
+    collector = Collector(env, seed=19)
+    line = inspect.getsourcelines(Lossy.step)[1] + 2
+    with pytest.raises(EnvironmentFault, match=where.format(line, "LinAlgError: Singular matrix", "step", 4)):
+        collector.collect(1, lambda observations, memory: (np.array([3, 3, 4]), {}, {}))
+    line = inspect.getsourcelines(Lossy.reset)[1] + 3
+    with pytest.raises(EnvironmentFault, match=f"environment 0, test_worlds.py:{line}: KeyError: 'no road'"):
+        evaluate_policy(uniform_policy(env.single_action_space), {}, world, {}, [14], deterministic=False)
 
 
 def test_what_cannot_be_a_world_says_why(monkeypatch):

@@ -102,6 +102,23 @@ def test_a_run_goes_on(remembering):
     assert later.policy().step == 128
 
 
+def test_a_run_goes_on_as_what_it_is(remembering):
+    same = {"env": {"length": 3}, "config": {"hidden_dims": (8,), "memory": "gru"}}
+    step = remembering.policy().step
+    assert remembering.resume(max_steps=step, progress=False, **same).policy().step == step
+    for options, words in (
+        ({"env": {"length": 4}}, "length: the run has 3, the call has 4; start a new run"),
+        ({"env": {"lenght": 3}}, "did you mean 'length'"),
+        ({"env": 3}, "'env' must hold keys of the world, not 3"),
+        ({"config": {"discount": 0.5}}, "discount: the run has 0.*, the call has 0.5"),
+        ({"config": {"memory": "gru"}, "env": {"length": 4}}, "length: the run has 3"),
+        ({"agent": "sac"}, "--agent is 'sac', but the resumed run has 'PPOLearner'"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            remembering.resume(max_steps=step + 64, progress=False, **options)
+    assert remembering.policy().step == step
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -110,8 +127,8 @@ def test_a_run_goes_on(remembering):
         ({"config": {"gama": 1}}, "unknown config key"),
         ({"config": {"gamma": 1}}, "'gamma'; did you mean 'discount'"),
         ({"config": "highway_ppo_confg"}, "did you mean 'highway_ppo_config'"),
-        ({"agent": None}, "agent is missing"),
-        ({"agent": None, "config": {"discount": 0.9}}, "model_cls"),
+        ({"agent": None}, 'agent is missing: agent="ppo"'),
+        ({"agent": None, "config": {"discount": 0.9}}, 'agent is missing: agent="ppo"'),
         ({"env": {"lenght": 3}}, "did you mean 'length'"),
         ({"config": "nowhere.py"}, "nowhere.py"),
         ({"utd_ratio": 3}, "no meaning for PPOLearner"),

@@ -132,7 +132,7 @@ def test_code_that_a_run_names_is_not_run_unless_the_command_line_names_it_too(t
     assert train(tmp_path, "--resume", str(folder)) == 2
     assert "name it again: --world gym:not.installed:Id-v0" in capsys.readouterr().err
     assert train(tmp_path, "--resume", str(folder), "--world", "gym:not.installed:Id-v0") == 2
-    assert "pip install not" in capsys.readouterr().err
+    assert "there is no module 'not' on Python's path" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_workers_only_if_it_has_some(tmp_path, capsys):
