@@ -83,7 +83,7 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
         quantity for quantity in usual if quantity.names & known
     ]
     if not panels:
-        raise UsageError("no run has metrics to draw")
+        raise UsageError(_no_curves(known))
     plt = pyplot()
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -113,6 +113,16 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
         ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
     return figure
+
+
+def _no_curves(known: set[str]) -> str:
+    """Say why there are no learning curves among the metrics that runs logged."""
+    if not known:
+        return "no run has a metrics.jsonl with numbers"
+    return (
+        "no episode has ended yet in the runs' metrics.jsonl; of the other metrics there, name some with --metric, "
+        f"such as {', '.join(sorted(known)[:3])}"
+    )
 
 
 def _widen_around_a_point(axis: Any) -> None:
