@@ -141,6 +141,8 @@ def test_a_run_goes_on_as_what_it_is(remembering):
         ({"max_stepz": 1}, r"unknown option of racer\.train 'max_stepz'; did you mean 'max_steps'"),
         ({"max_steps": "many"}, r"option 'max_steps' of racer\.train cannot be 'many'"),
         ({"config": {"gama": 1}}, "unknown config key"),
+        ({"config": {"gamma": 1}}, "'gamma'; did you mean 'discount'"),
+        ({"config": "highway_ppo_confg"}, "did you mean 'highway_ppo_config'"),
         ({"agent": None}, 'agent is missing: agent="ppo"'),
         ({"agent": None, "config": {"discount": 0.9}}, 'agent is missing: agent="ppo"'),
         ({"env": {"lenght": 3}}, "did you mean 'length'"),
@@ -172,6 +174,7 @@ def test_shipped_files_are_found_by_name_where_nothing_is_in_the_way(tmp_path, m
     assert find_config("highway_ppo_config") == "highway_ppo_config"
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("name", ["ppo_one_file", "sb3_highway"])
 def test_an_example_says_in_a_line_what_it_needs(name, tmp_path):
     for missing in ("torch", "stable_baselines3"):
@@ -184,6 +187,14 @@ def test_an_example_says_in_a_line_what_it_needs(name, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert re.fullmatch(r"this example needs (torch|stable_baselines3): pip install 'racer\[sb3\]'\n", done.stderr)
+=======
+def test_what_is_nearly_a_shipped_policy_is_told_its_name():
+    for name in ("highway-pp", "policies/highway-pp", "policies/highway-pp/checkpoint_1"):
+        with pytest.raises(UsageError, match="did you mean 'highway-ppo'"):
+            racer.load_policy(name)
+    with pytest.raises(UsageError, match=r"no checkpoint at 'policies/my_run_42'$"):
+        racer.load_policy("policies/my_run_42")
+>>>>>>> main
 
 
 def test_unknown_names_of_the_package():

@@ -89,6 +89,17 @@ WRONG = [
     (["--agent", "foreign_agent:MeanLearner", "--world", PENDULUM, "--workers", "1"], "without worker processes"),
     (["--agent", "foreign_agent:MeanLearner", "--world", PENDULUM, "--config.step_sise=1"], "step_size"),
     (["--agent", "ppo", "--wrld", PENDULUM], "--world"),
+    (["--agent", "ppo", "--world", PENDULUM, "--config.gamma=0.9"], "'gamma'; did you mean 'discount'?"),
+    (["--agent", "sac", "--world", PENDULUM, "--config.lr=0.1"], "did you mean 'actor_lr' or 'critic_lr'?"),
+    (["--config", "highway_ppo_config", "--config.gamma=0.9"], "'gamma'; did you mean 'discount'?"),
+    (["--config", "highway_ppo_config", "--config.env.lane_count=3"], "did you mean 'lanes_count'?"),
+    (["--agent", "ppo", "--world", PENDULUM, "--gamma=0.9"], "write --config.discount=VALUE"),
+    (["--agent", "ppo", "--world", PENDULUM, "--kwargs=1"], "write --config.env.kwargs=VALUE"),
+    (["--world", PENDULUM, "--config.cvar_risk=1.7"], "--agent is missing (cvar, ppo, sac,"),
+    (["--config.env.vehicles_count=abc"], "--config.env.vehicles_count sets a key"),
+    (["--resume", "nowhere", "--config.discount=0.9"], "a resumed run keeps its keys"),
+    (["--config", "highway_ppo_confg"], "did you mean 'highway_ppo_config'"),
+    (["--agent", "ppo", "--world", PENDULUM, "--max_steps", "1.5"], "takes a whole number, not '1.5'"),
 ]  # fmt: skip
 
 
@@ -101,6 +112,12 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, expect
     assert "\n" not in error
     assert expected in error
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_whole_number_may_be_written_as_a_float(tmp_path):
+    words = ["--world", PENDULUM, "--agent", "ppo", *TINY["ppo"], "--num_envs", "2", "--eval_interval", "0"]
+    assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "1.6e1") == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["max_steps"] == 16
 
 
 def test_code_that_a_run_names_is_not_run_unless_the_command_line_names_it_too(tmp_path, capsys):
