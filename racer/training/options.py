@@ -9,12 +9,8 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-<<<<<<< HEAD
 from racer.agents.registry import check_num_envs, check_utd_ratio
-=======
-from racer.agents.registry import check_utd_ratio
 from racer.core.cli import WholeNumber
->>>>>>> main
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig

@@ -174,7 +174,6 @@ def test_shipped_files_are_found_by_name_where_nothing_is_in_the_way(tmp_path, m
     assert find_config("highway_ppo_config") == "highway_ppo_config"
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("name", ["ppo_one_file", "sb3_highway"])
 def test_an_example_says_in_a_line_what_it_needs(name, tmp_path):
     for missing in ("torch", "stable_baselines3"):
@@ -187,14 +186,14 @@ def test_an_example_says_in_a_line_what_it_needs(name, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert re.fullmatch(r"this example needs (torch|stable_baselines3): pip install 'racer\[sb3\]'\n", done.stderr)
-=======
+
+
 def test_what_is_nearly_a_shipped_policy_is_told_its_name():
     for name in ("highway-pp", "policies/highway-pp", "policies/highway-pp/checkpoint_1"):
         with pytest.raises(UsageError, match="did you mean 'highway-ppo'"):
             racer.load_policy(name)
     with pytest.raises(UsageError, match=r"no checkpoint at 'policies/my_run_42'$"):
         racer.load_policy("policies/my_run_42")
->>>>>>> main
 
 
 def test_unknown_names_of_the_package():
