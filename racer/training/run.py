@@ -255,7 +255,7 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
     extras = extras or Extras()
     run_dir, checkpoint = plan.folder, None
     learnt: Mapping[str, np.ndarray] | None = None
-    with StopSignals() as stop, contextlib.ExitStack() as held:
+    with StopSignals("stopping after this step, then saving") as stop, contextlib.ExitStack() as held:
         if plan.resumed:
             folder = held.enter_context(plan.hold())
             checkpoint = resume_checkpoint(plan.folder, plan.spec)
