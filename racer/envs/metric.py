@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from racer.core.errors import unknown_name
+from racer.core.statistics import weighted_mean
 
 __all__ = ["BASE_METRICS", "METRIC_KINDS", "Metric"]
 
@@ -82,16 +82,22 @@ class Metric:
         """What an axis that shows it says."""
         return self.unit or {"rate": "share of episodes", "share": "share of steps"}.get(self.kind, "")
 
-    def average(self, values: np.ndarray, lengths: np.ndarray) -> float:
-        """Return the average over episodes ``[N]`` of ``lengths`` steps ``[N]``, as its kind says; NaN over nothing."""
+    def weighted(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return what is averaged of episodes ``[N]`` of ``lengths`` steps ``[N]`` with its weights, ``[N, 2]``."""
+        weights = np.ones(len(values))
         if self.kind in ("step_mean", "share"):
-            return float(values @ lengths / lengths.sum()) if lengths.sum() > 0 else math.nan
-        if self.kind == "rate":
+            weights = lengths
+        elif self.kind == "rate":
             # However often it happened; a part is the share of an environment's egos to which it did.
             values = np.where(values > 0, np.minimum(values, 1.0), 0.0)
         elif self.kind == "finite_mean":
-            values = values[np.isfinite(values)]
-        return float(values.mean()) if values.size else math.nan
+            weights = np.isfinite(values).astype(np.float64)
+            values = np.where(weights > 0, values, 0.0)
+        return np.stack([values, weights], axis=-1).astype(np.float64)
+
+    def average(self, values: np.ndarray, lengths: np.ndarray) -> float:
+        """Return the average over episodes ``[N]`` of ``lengths`` steps ``[N]``, as its kind says; NaN over nothing."""
+        return float(weighted_mean(self.weighted(values, lengths)))
 
     def write(self, value: float) -> str:
         """Return an average as text."""

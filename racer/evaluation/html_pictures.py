@@ -16,6 +16,9 @@ __all__ = ["return_picture", "trade_off_picture"]
 
 _WIDTH, _ROW, _LEFT, _RIGHT, _BOTTOM = 640, 130, 56, 16, 34
 _BINS = 40
+_DOTS = 5_000
+"""At most: more are told apart by nobody, and fill the page."""
+
 _COLORS = ("#2f6fd0", "#d9822b", "#3d9970", "#8e5bb5", "#d0403c")
 _END_COLORS = ("#d0403c", "#3d9970", "#8e5bb5", "#8894a3", "#b08900")
 _TAIL, _INK, _MUTED, _GRID = "#d0403c", "#1c2530", "#5d6b7b", "#e3e8ee"
@@ -83,7 +86,7 @@ def trade_off_picture(world: World, results: Mapping[str, EvaluationResult]) -> 
     if not world.trade_offs:
         return "", ""
     rate, other = (_metric(world, name) for name in world.trade_offs[0])
-    height, middle = 400, 190
+    height, middle = 416, 190
     episodes = [_finite(np.array([episode.metrics[other.key] for episode in r.episodes])) for r in results.values()]
     together = np.concatenate(episodes)
     if not together.size:
@@ -100,23 +103,27 @@ def trade_off_picture(world: World, results: Mapping[str, EvaluationResult]) -> 
         anchor = "end" if across > _WIDTH / 2 else "start"
         parts.append(_text(across + (-9 if anchor == "end" else 9), up + 4, name, color, anchor))
     parts.append(_text(_LEFT, 14, f"{rate.title}, with its interval", _MUTED))
-    parts += _episode_dots(next(iter(results.values())), other, x, (middle + 46, height - _BOTTOM))
+    parts += _episode_dots(*next(iter(results.items())), other, x, (middle + 62, height - _BOTTOM))
     parts += _horizontal(x, height - _BOTTOM + 2, f"{other.title.lower()} [{other.axis}]")
     return f"{rate.title} and {other.title.lower()}", _svg(height, parts)
 
 
-def _episode_dots(result: EvaluationResult, metric: Metric, x: _Axis, box: tuple[float, float]) -> list[str]:
-    """Draw a dot an episode, return over ``metric``, coloured by how it ended."""
+def _episode_dots(
+    name: str, result: EvaluationResult, metric: Metric, x: _Axis, box: tuple[float, float]
+) -> list[str]:
+    """Draw a dot an episode of a policy, return over ``metric``, coloured by how it ended."""
     top, bottom = box
     finite = [e for e in result.episodes if np.isfinite([e.metrics["return"], e.metrics[metric.key]]).all()]
     if not finite:
         return []
+    every = -(-len(finite) // _DOTS)
+    which = "each episode" if every == 1 else f"one episode in {every}"
+    finite = finite[::every]
     returns = [episode.metrics["return"] for episode in finite]
     y = _Axis(min(returns), max(returns), bottom, top)
     reasons = list(dict.fromkeys(sorted(episode.end_reason for episode in finite)))
     parts, left = [*_vertical(y, "")], float(_LEFT)
-    parts.append(_text(_LEFT, top - 12, "return of each episode:", _MUTED))
-    left += 150
+    parts.append(_text(_LEFT, top - 30, f"return of {which} of {name}:", _MUTED))
     for i, reason in enumerate(reasons):
         color = _END_COLORS[i % len(_END_COLORS)]
         parts.append(f'<circle cx="{left:.1f}" cy="{top - 16:.1f}" r="4" fill="{color}"/>')

@@ -10,7 +10,7 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -23,6 +23,7 @@ from racer.envs.replay import Scene, Shapes
 from racer.envs.world import World
 from racer.evaluation.episodes import EvaluationResult
 from racer.evaluation.html_pictures import return_picture, trade_off_picture
+from racer.evaluation.paired import HEADER, Differences, difference_rows, difference_title
 from racer.evaluation.recording import Mining, Recording
 from racer.evaluation.report import table_rows
 
@@ -30,9 +31,11 @@ __all__ = ["REPORT_BYTES", "REPORT_FILE", "Group", "write_report"]
 
 REPORT_FILE = "evaluation_report.html"
 REPORT_BYTES = 5_000_000
-"""No report is larger; see :func:`_packed`."""
+"""No report is larger: recordings share what the rest of the page leaves; see :func:`_fitted`."""
 
-_RECORDED_BYTES = 3_800_000
+_BETWEEN = 4
+"""Bytes of brackets and commas, at most, that a recording brings with it."""
+
 _MARGIN = 0.75
 """Boxes within this many widths and heights of the eye are kept."""
 
@@ -44,10 +47,12 @@ class Group:
     Attributes:
         title: of the group.
         episodes: for each episode, the recording of every policy on the same seed.
+        whose: which of those recordings the list of episodes tells of.
     """
 
     title: str
     episodes: Sequence[Sequence[Recording]]
+    whose: int = 0
 
 
 def write_report(
@@ -57,6 +62,8 @@ def write_report(
     groups: Sequence[Group],
     mining: Mining | None,
     *,
+    players: Sequence[str],
+    differences: Mapping[str, Differences],
     seconds: float,
     cvar_risk: float,
 ) -> Path:
@@ -66,33 +73,52 @@ def write_report(
         folder: for the file.
         world: of the evaluation.
         results: by policy, the evaluated one first.
-        groups: episodes to be played; each holds recordings of the first policies in ``results``.
-        mining: what the worst of many episodes have in common, or None.
+        groups: episodes to be played.
+        mining: what the worst of many episodes of the first policy have in common, or None.
+        players: the policies of each episode's recordings.
+        differences: of the first policy less others in ``results``, by their names.
         seconds: of a step.
         cvar_risk: of the tail that the critic's picture shows.
 
     Raises:
         OSError: the disk refuses it.
     """
-    first = next(iter(results.values()))
-    names = list(results)
-    page = Template(_text("page.html")).substitute(
-        title=html.escape(f"{names[0]}: evaluation"),
-        heading=html.escape(" and ".join(names)),
-        subheading=html.escape(
+    config = next(iter(results.values())).configuration["env_config"]
+    template = Template(_text("page.html"))
+    parts = _parts(world, results, differences, mining)
+
+    def page(groups: Sequence[Group], room: int) -> bytes:
+        data = _data(world, config, players, groups, seconds, cvar_risk, room)
+        return template.substitute(parts, data=_json(data)).encode()
+
+    room = REPORT_BYTES - len(page([replace(group, episodes=()) for group in groups], 0))
+    path = folder / REPORT_FILE
+    replace_file(path, page(groups, room))
+    return path
+
+
+def _parts(
+    world: World,
+    results: Mapping[str, EvaluationResult],
+    differences: Mapping[str, Differences],
+    mining: Mining | None,
+) -> dict[str, str]:
+    """Return everything but the recordings."""
+    name, first = next(iter(results.items()))
+    return {
+        "title": html.escape(f"{name}: evaluation"),
+        "heading": html.escape(" and ".join(results)),
+        "subheading": html.escape(
             f"{world.name}, {len(first.episodes)} held-out episodes from seed {first.episodes[0].seed} on"
         ),
-        style=_text("page.css"),
-        table=_table(results),
-        pictures=_pictures(world, results),
-        mining=_mining(mining),
-        made=_made(first),
-        data=_json(_data(world, first.configuration["env_config"], names, groups, seconds, cvar_risk)),
-        script=_text("page.js"),
-    )
-    path = folder / REPORT_FILE
-    replace_file(path, page.encode())
-    return path
+        "style": _text("page.css"),
+        "table": _table(results),
+        "differences": "".join(_differences(first, name, other, found) for other, found in differences.items()),
+        "pictures": _pictures(world, results),
+        "mining": _mining(name, mining),
+        "made": _made(first),
+        "script": _text("page.js"),
+    }
 
 
 def _text(name: str) -> str:
@@ -115,6 +141,20 @@ def _table(results: Mapping[str, EvaluationResult]) -> str:
     return "".join([*lines, "</table>"])
 
 
+def _differences(result: EvaluationResult, name: str, other: str, differences: Differences) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in HEADER)
+    rows = "".join(
+        f"<tr><td>{html.escape(label)}</td>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for label, *cells in difference_rows(result, differences)
+    )
+    return (
+        f"<section><h2>{_breakable(difference_title(name, other))}</h2>"
+        "<p class=\"muted\">A word stands where the bootstrap interval leaves out 0, each metric for itself: of twenty "
+        "metrics without any difference one gets a word by chance.</p>"
+        f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div></section>'
+    )
+
+
 def _breakable(name: str) -> str:
     """Return a name as HTML that is broken between its words first."""
     return html.escape(name).replace("/", "/<wbr>").replace("_", "_<wbr>").replace("-", "-<wbr>")
@@ -128,7 +168,7 @@ def _pictures(world: World, results: Mapping[str, EvaluationResult]) -> str:
     )
 
 
-def _mining(mining: Mining | None) -> str:
+def _mining(name: str, mining: Mining | None) -> str:
     if mining is None:
         return ""
     ends = ", ".join(f"{count} by {reason.replace('_', ' ')}" for reason, count in mining.ends().items())
@@ -137,7 +177,7 @@ def _mining(mining: Mining | None) -> str:
         for name, *values in mining.common()
     )
     return (
-        f"<section><h2>What the worst of {mining.count} further episodes have in common</h2>"
+        f"<section><h2>{_breakable(name)}: what the worst of {mining.count} further episodes have in common</h2>"
         f"<p>The {len(mining.worst)} lowest returns ended {html.escape(ends)}. Their end, beside that of "
         f"{len(mining.typical)} episodes of middling return:</p><div class=\"wide\"><table><tr><th></th><th>median</th>"
         f"<th>least</th><th>greatest</th><th>median of the others</th></tr>{rows}</table></div></section>"
@@ -160,18 +200,22 @@ def _made(result: EvaluationResult) -> str:
 
 
 def _data(
-    world: World, config: Mapping[str, Any], names: Sequence[str], groups: Sequence[Group], seconds: float, risk: float
-) -> dict[str, Any]:
-    recordings = sum(len(pair) for group in groups for pair in group.episodes)
-    if not recordings or world.replay is None:
+    world: World, config: Mapping[str, Any], players: Sequence[str], groups: Sequence[Group], seconds: float,
+    risk: float, room: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what the page plays; its recordings take ``room`` bytes."""
+    if not groups or world.replay is None:
         return {"groups": []}
-    share = _RECORDED_BYTES // recordings
+    share = room // max(sum(len(pair) for group in groups for pair in group.episodes), 1) - _BETWEEN
 
     def packed(pair: Sequence[Recording]) -> list[dict[str, Any]]:
-        named = zip(pair, names, strict=False)
+        named = zip(pair, players, strict=False)
         return [_fitted(recording, name, world, seconds, risk, share) for recording, name in named]
 
-    played = [{"title": group.title, "episodes": [packed(pair) for pair in group.episodes]} for group in groups]
+    played = [
+        {"title": group.title, "whose": group.whose, "episodes": [packed(pair) for pair in group.episodes]}
+        for group in groups
+    ]
     return {"scene": _scene(world.replay.scene, config), "groups": played}
 
 

@@ -25,8 +25,16 @@ from racer.evaluation.episodes import (
 from racer.evaluation.film import film_episodes
 from racer.evaluation.html_report import Group, write_report
 from racer.evaluation.memory_controls import MemoryControl, Recorder, Swapped, Wiped
+from racer.evaluation.paired import (
+    Differences,
+    difference_document,
+    difference_title,
+    format_differences,
+    paired_differences,
+    verdict,
+)
 from racer.evaluation.recording import Mining, Recording, get_replay, mined, record_episodes, worst_first
-from racer.evaluation.report import format_table, verdict, write_evaluation
+from racer.evaluation.report import format_table, write_evaluation
 from racer.evaluation.summary import check_cvar_level
 from racer.evaluation.video import check_encoder
 from racer.networks.uniform import uniform_policy
@@ -149,13 +157,22 @@ def evaluate_checkpoint(
         further = evaluation_seeds(options.mine, options.first_seed + options.num_episodes)
         searched = run(trained.policy, trained.params, "mining", further, sure)
         mining = mined(trained, world, env_config, searched.episodes, deterministic=sure, critic=options.report)
-    table = format_table(columns)
-    table += "" if random is None else "\n" + verdict(result, random)
-    table += "" if mining is None else "\n" + mining.text()
-    more = {} if mining is None else {"mining": mining.document()}
+    differences = {name: paired_differences(result, other) for name, other in comparisons.items()}
+    parts = [format_table(columns)]
+    for name, found in differences.items():
+        parts.append(format_differences(difference_title(trained.label, name), result, found))
+    if random is not None:
+        parts.append(verdict(result, random, differences["random"]))
+    more: dict[str, Any] = {}
+    if differences:
+        more["paired_differences"] = {name: difference_document(found) for name, found in differences.items()}
+    if mining is not None:
+        parts.append(mining.text())
+        more["mining"] = mining.document()
+    table = "\n".join(parts)
     metrics_path = write_evaluation(folder, result, comparisons, more)
     on_table(table)
-    report = _write_report(trained, options, env_config, columns, mining) if options.report else None
+    report = _write_report(trained, options, env_config, columns, differences, mining) if options.report else None
     films = _films(trained, options, env_config, result, mining, progress)
     return EvaluationOutcome(result, random, table, metrics_path, films, mining, report)
 
@@ -205,27 +222,34 @@ def _write_report(
     options: EvaluationOptions,
     env_config: Mapping[str, Any],
     results: Mapping[str, EvaluationResult],
+    differences: Mapping[str, Differences],
     mining: Mining | None,
 ) -> Path:
-    """Record the worst episodes, with the second policy on the same seeds, and write the page."""
+    """Record the worst episodes of either policy, with the other one on the same seeds, and write the page."""
     world, groups = trained.world, []
+    drivers = {trained.label: trained}
+    if options.against is not None:
+        drivers[_second_name(trained, options.against)] = options.against
     if world.replay is not None:
-        drivers = [trained] if options.against is None else [trained, options.against]
 
         def on_seeds(seeds: Sequence[int]) -> list[tuple[Recording, ...]]:
             recorded = [
                 record_episodes(driver, world, env_config, seeds, deterministic=options.deterministic, critic=True)
-                for driver in drivers
+                for driver in drivers.values()
             ]
             return list(zip(*recorded, strict=True))
 
-        worst = [episode.seed for episode in worst_first(next(iter(results.values())).episodes)[:WORST]]
-        groups.append(Group(f"worst of the {options.num_episodes} evaluated episodes", on_seeds(worst)))
+        for whose, name in enumerate(drivers):
+            worst = [episode.seed for episode in worst_first(results[name].episodes)[:WORST]]
+            title = f"{name}: worst of the {options.num_episodes} evaluated episodes"
+            groups.append(Group(title, on_seeds(worst), whose))
         if mining is not None:
             seeds = [recording.episode.seed for recording in mining.worst]
-            groups.append(Group(f"worst of {mining.count} mined episodes", on_seeds(seeds)))
+            groups.append(Group(f"{trained.label}: worst of {mining.count} mined episodes", on_seeds(seeds)))
     return write_report(
         options.output_dir, world, results, groups, mining,
+        players=list(drivers),
+        differences=differences,
         seconds=world.film.clock(env_config)[0] if world.film is not None else 1.0,
         cvar_risk=float(trained.agent_config.get("cvar_risk", options.cvar_level)),
     )  # fmt: skip

@@ -18,8 +18,9 @@ __all__ = [
     "evaluation_document",
     "format_table",
     "read_evaluation",
+    "render_table",
     "table_rows",
-    "verdict",
+    "tail_label",
     "write_evaluation",
 ]
 
@@ -104,7 +105,7 @@ def format_table(results: Mapping[str, EvaluationResult]) -> str:
     world = next(iter(results.values())).world
     header = ["", *results] if len(results) > 1 else None
     title = (world.title or f"{world.name} policy evaluation results").upper()
-    return _render(title, table_rows(list(results.values())), header)
+    return render_table(title, table_rows(list(results.values())), header)
 
 
 def table_rows(results: Sequence[EvaluationResult]) -> list[list[str]]:
@@ -125,23 +126,9 @@ def table_rows(results: Sequence[EvaluationResult]) -> list[list[str]]:
             intervals = [_interval(metric, aggregate) for aggregate in aggregates]
             rows.append([f"  {first['confidence']:.0%} interval{of_what}", *intervals])
         if metric.key == "return":
-            tail = _tail_label(first["cvar_level"])
+            tail = tail_label(first["cvar_level"])
             rows.append([tail, *(_cell(metric, aggregate["cvar_return"]) for aggregate in aggregates)])
     return rows
-
-
-def verdict(result: EvaluationResult, random: EvaluationResult) -> str:
-    """Say in a sentence whether a policy's mean return is above that of random actions, by their intervals."""
-    ours, theirs = result.aggregate, random.aggregate
-    if ours["mean_return_low"] > theirs["mean_return_high"]:
-        words = "Better than random actions"
-    elif ours["mean_return_high"] < theirs["mean_return_low"]:
-        words = "Worse than random actions"
-    else:
-        words = "Not to be told from random actions"
-    metric = next(metric for metric in result.world.metrics if metric.key == "return")
-    means = [f"{a['mean_return']:.2f}, {a['confidence']:.0%} interval {_interval(metric, a)}" for a in (ours, theirs)]
-    return f"{words}: mean return {means[0]}, against {means[1]}."
 
 
 def _cell(metric: Metric, value: float | None) -> str:
@@ -153,19 +140,21 @@ def _interval(metric: Metric, aggregate: Mapping[str, float]) -> str:
     return f"[{low}, {high}]"
 
 
-def _tail_label(level: float) -> str:
+def tail_label(level: float) -> str:
+    """Return the label of the return's lower tail."""
     worst = f"worst {1 - level:.0%}" if level < 1 else "worst episode"
     return f"CVaR {level:g} of return ({worst})"
 
 
-def _render(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] | None) -> str:
+def render_table(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] | None) -> str:
+    """Lay out rows of as many cells under a title and, where there is one, a header."""
     lines = [*([header] if header else []), *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(rows[0]))]
     total = max(len(title), sum(widths) + 3 * (len(widths) - 1))
     text = ["=" * total, title.center(total).rstrip(), "=" * total]
     for number, line in enumerate(lines):
         numbers = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        text.append("   ".join([line[0].ljust(widths[0]), *numbers]))
+        text.append("   ".join([line[0].ljust(widths[0]), *numbers]).rstrip())
         if header and number == 0:
             text.append("-" * total)
     text.append("=" * total)

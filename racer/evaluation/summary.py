@@ -24,7 +24,9 @@ __all__ = [
     "lower_tail_cvar",
     "mean_interval",
     "proportion_interval",
+    "tail_mean",
 ]
+
 
 def check_cvar_level(level: float) -> float:
     """Return ``level`` where it is a CVaR level, in [0, 1].
@@ -53,14 +55,20 @@ def lower_tail_cvar(values: Sequence[float] | np.ndarray, level: float) -> float
         UsageError: no values, or a level outside [0, 1].
     """
     check_cvar_level(level)
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    if ordered.size == 0:
+    data = np.asarray(values, dtype=np.float64)
+    if data.size == 0:
         raise UsageError("CVaR of no values is undefined: evaluate at least one episode")
-    tail = (1.0 - level) * ordered.size
+    return float(tail_mean(data, level))
+
+
+def tail_mean(values: np.ndarray, level: float) -> np.ndarray:
+    """Return :func:`lower_tail_cvar` of each sample of ``[..., N]``."""
+    ordered = np.sort(values, axis=-1)
+    tail = (1.0 - level) * ordered.shape[-1]
     if tail <= 1.0:
-        return float(ordered[0])
-    weights = np.clip(tail - np.arange(ordered.size), 0.0, 1.0)
-    return float(ordered @ weights / weights.sum())
+        return ordered[..., 0]
+    weights = np.clip(tail - np.arange(ordered.shape[-1]), 0.0, 1.0)
+    return ordered @ weights / weights.sum()
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

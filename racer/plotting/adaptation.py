@@ -151,7 +151,10 @@ def _scores(episodes: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Return ``[N, K]``, which trials of which episodes were won; ``[N, 0]`` where episodes have none."""
     names = sorted((name for name in (episodes[0] if episodes else ()) if _SCORE.fullmatch(name)),
                    key=lambda name: int(name.split("_")[1]))  # fmt: skip
-    return np.array([[float(episode[name]) for name in names] for episode in episodes]).reshape(-1, len(names))
+    scores = np.zeros((len(episodes), len(names)))
+    for row, episode in zip(scores, episodes, strict=True):
+        row[:] = [float(episode[name]) for name in names]
+    return scores
 
 
 def _value(document: Mapping[str, Any], key: str) -> float | str:

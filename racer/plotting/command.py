@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from racer.core.errors import UsageError, unknown_name
 from racer.core.run_dir import check_writable
+from racer.core.terminal import write_line
 from racer.core.trust import name_code, offer_flags
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED
 from racer.evaluation.summary import check_cvar_level
@@ -21,8 +21,6 @@ FIGURES = (
     "learning_curves", "return_histograms", "trade_offs", "critic_distribution", "trial_scores", "adaptation",
     "attention",
 )  # fmt: skip
-
-log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +72,7 @@ def plot(arguments: argparse.Namespace) -> list[Path]:
     """Draw what the arguments ask for; returns the files.
 
     A figure that was named, or learning curves whose metrics were named, that cannot be drawn are an error; of the
-    others, what the runs do not allow is left out.
+    others, what the runs do not allow is left out, with a line on standard error that says why.
 
     Raises:
         UsageError: a run is missing, a name is unknown, a value out of range, or nothing can be drawn.
@@ -94,22 +92,25 @@ def plot(arguments: argparse.Namespace) -> list[Path]:
     pyplot()
     name_code(*arguments.world, *arguments.agent)
     groups = group_runs([load_run(path) for path in arguments.runs])
-    folder = check_writable(Path(arguments.output_dir), "output folder")
+    folder = Path(arguments.output_dir)
     paths: list[Path] = []
-    reasons = []
     for name in wanted:
         try:
             figures = _draw(name, groups, arguments)
         except UsageError as error:
             if arguments.figure or (arguments.metric and name == "learning_curves"):
                 raise
-            log.info("%s is left out: %s", name, error)
-            reasons.append(str(error))
+            _left_out(name, error)
             continue
+        check_writable(folder, "output folder")
         paths += [save(figure, folder / f"{stem}.png") for stem, figure in figures]
     if not paths:
-        raise UsageError(f"the runs allow none of the figures: {reasons[0]}")
+        raise UsageError("the runs allow none of the figures")
     return paths
+
+
+def _left_out(figure: str, reason: object) -> None:
+    write_line(f"{figure} is left out: {' '.join(str(reason).split())}", error=True)
 
 
 def _draw(name: str, groups: Sequence[RunGroup], arguments: argparse.Namespace) -> list[tuple[str, Any]]:
@@ -163,16 +164,17 @@ def _of_checkpoints(
         UsageError: none does.
     """
     found, reasons = [], []
-    for group in groups:
-        for run in group.runs:
+    for run in (run for group in groups for run in group.runs):
+        try:
             if not has_checkpoint(run.path):
-                continue
-            try:
-                name, figure = draw(run.path)
-            except UsageError as error:
-                reasons.append(str(error))
-                continue
-            found.append((f"{stem}_{run.name}_{name}", figure))
+                raise UsageError("it has no checkpoint")
+            name, figure = draw(run.path)
+        except UsageError as error:
+            reasons.append((run.name, error))
+            continue
+        found.append((f"{stem}_{run.name}_{name}", figure))
     if not found:
-        raise UsageError(reasons[0] if reasons else "no run has a checkpoint to draw")
+        raise UsageError("; ".join(f"{name}: {reason}" for name, reason in reasons))
+    for name, reason in reasons:
+        _left_out(f"{stem} of {name}", reason)
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from racer.core.errors import UsageError
 from racer.core.files import replace_file
-from racer.sweeps.analysis.statistics import paired_difference
+from racer.core.statistics import paired_difference
 from racer.sweeps.analysis.tables import arms_of, paired_arms
 from racer.sweeps.job import Job
 from racer.sweeps.results import job_folder, read_table, summarise

@@ -9,7 +9,8 @@ from racer.envs.highway.episode import EPISODE_METRICS
 from racer.envs.registry import get_world
 from racer.envs.world import World
 from racer.evaluation.episodes import EpisodeResult, EvaluationResult
-from racer.evaluation.report import format_table, read_evaluation, verdict, write_evaluation
+from racer.evaluation.paired import paired_differences, verdict
+from racer.evaluation.report import format_table, read_evaluation, write_evaluation
 from racer.evaluation.summary import aggregate_episodes
 
 HIGHWAY = get_world("highway")
@@ -42,16 +43,21 @@ def test_file_is_strict_json_with_null_for_what_is_not_finite(tmp_path):
 @pytest.mark.parametrize(
     ("returns", "words"),
     [
-        ((10.0, 11.0, 12.0), "Better than random actions: mean return 11.00"),
+        ((10.0, 11.0, 12.0), "Better than random actions: mean return 11.00 against 1.00"),
         ((-10.0, -11.0, -12.0), "Worse than random actions"),
         ((0.0, 2.0, 4.0), "Not to be told from random actions"),
-        ((50.0,), "Not to be told from random actions"),
     ],
 )
-def test_verdict_asks_for_intervals_apart(returns, words):
-    said = verdict(make_result(returns), make_result((0.0, 1.0, 2.0)))
-    assert said.startswith(words)
-    assert said.endswith("against 1.00, 95% interval [-1.48, 3.48].")
+def test_verdict_asks_for_a_difference_whose_interval_leaves_out_zero(returns, words):
+    ours, random = make_result(returns), make_result((0.0, 1.0, 2.0))
+    assert verdict(ours, random, paired_differences(ours, random)).startswith(words)
+
+
+def test_verdict_of_one_episode_is_none():
+    ours, random = make_result((50.0,)), make_result((0.0,))
+    said = verdict(ours, random, paired_differences(ours, random))
+    assert said.startswith("Not to be told from random actions")
+    assert said.endswith("paired difference +50.00, 95% interval [-, -].")
 
 
 def test_file_holds_episodes_with_their_seeds_and_the_aggregate(tmp_path):

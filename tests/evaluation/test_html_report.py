@@ -87,7 +87,11 @@ def test_the_page_holds_the_states_of_the_worst_episodes(outcome):
 
 def test_both_policies_and_the_mined_episodes_are_there(outcome):
     data = page_data(outcome.report)
-    assert [len(group["episodes"]) for group in data["groups"]] == [10, 4]
+    assert [(group["title"], group["whose"], len(group["episodes"])) for group in data["groups"]] == [
+        ("run/checkpoint_10: worst of the 12 evaluated episodes", 0, 10),
+        ("driver:rules: worst of the 12 evaluated episodes", 1, 10),
+        ("run/checkpoint_10: worst of 8 mined episodes", 0, 4),
+    ]
     for group in data["groups"]:
         for first, second in group["episodes"]:
             assert first["policy"] == "run/checkpoint_10"
@@ -97,7 +101,34 @@ def test_both_policies_and_the_mined_episodes_are_there(outcome):
     assert document["mining"]["episodes"] == 8
     seeds = {row["seed"] for row in document["mining"]["worst"]}
     assert seeds <= set(range(10_012, 10_020))
-    assert "driver:rules" in document["comparisons"]
+    second = document["comparisons"]["driver:rules"]
+    worst = sorted(second["episodes"], key=lambda episode: episode["return"])[:10]
+    shown = [pair[1]["button"].split(":")[0] for pair in data["groups"][1]["episodes"]]
+    assert shown == [str(episode["seed"]) for episode in worst]
+    difference = document["paired_differences"]["driver:rules"]["mean_return"]
+    means = document["aggregate"]["mean_return"], second["aggregate"]["mean_return"]
+    assert difference["value"] == pytest.approx(means[0] - means[1])
+    assert difference["low"] < difference["value"] < difference["high"]
+
+
+def test_the_page_says_whose_episodes_it_shows_and_how_the_two_differ(outcome):
+    text = outcome.report.read_text()
+    assert "return of each episode of run/checkpoint_10:" in text
+    assert "<h2>run/<wbr>checkpoint_<wbr>10: what the worst of 8 further episodes" in text
+    assert "less driver:rules, paired by seed" in text
+    assert "run/checkpoint_10 less driver:rules, paired by seed" in outcome.table
+
+
+def test_a_page_of_very_many_episodes_is_no_larger(outcome, tmp_path):
+    episodes = outcome.result.episodes * 5_000
+    result = replace(outcome.result, episodes=episodes)
+    recording = long_recording(300, 50, 11)
+    groups = [Group("worst", [(recording,)] * 10)]
+    path = write_report(tmp_path, get_world("highway"), {"many": result}, groups, None, players=["many"],
+                        differences={}, seconds=0.2, cvar_risk=0.5)  # fmt: skip
+    assert path.stat().st_size < REPORT_BYTES
+    assert len(page_data(path)["groups"][0]["episodes"]) == 10
+    assert "return of one episode in 12 of many:" in path.read_text()
 
 
 def test_the_page_needs_no_network_and_is_small(outcome):
@@ -135,7 +166,8 @@ def test_long_episodes_are_thinned_and_keep_their_end(outcome, tmp_path):
     recording = long_recording(1000, 100, 101)
     groups = [Group("worst", [(recording, recording)] * 10)]
     results = {"<a>": outcome.result, "</script>": outcome.result}
-    path = write_report(tmp_path, world, results, groups, None, seconds=0.2, cvar_risk=0.5)
+    path = write_report(tmp_path, world, results, groups, None, players=list(results), differences={},
+                        seconds=0.2, cvar_risk=0.5)  # fmt: skip
     assert path.stat().st_size < REPORT_BYTES
     packed = page_data(path)["groups"][0]["episodes"][9][1]
     assert packed["policy"] == "</script>"
@@ -233,7 +265,7 @@ def test_it_opens_and_plays_in_a_browser(outcome):
     browser = Browser(*find_browser())
     try:
         browser.open(outcome.report)
-        assert browser.run("return document.querySelectorAll('.episodes button').length") == 14
+        assert browser.run("return document.querySelectorAll('.episodes button').length") == 24
         assert browser.run("return document.querySelectorAll('.player canvas').length") == 4
         before = browser.run("return state.time")
         deadline = time.monotonic() + 20.0
@@ -246,8 +278,8 @@ def test_it_opens_and_plays_in_a_browser(outcome):
         browser.run("document.getElementById('scrub').value = 0.4; document.getElementById('scrub').oninput("
                     "{target: document.getElementById('scrub')})")  # fmt: skip
         assert browser.run("return [state.time, state.playing]") == [0.4, False]
-        browser.run("document.querySelectorAll('.episodes button')[11].click()")
-        assert browser.run("return [state.group, state.index, state.playing]") == [1, 1, True]
+        browser.run("document.querySelectorAll('.episodes button')[21].click()")
+        assert browser.run("return [state.group, state.index, state.playing]") == [2, 1, True]
         assert browser.run("return document.querySelector('.player h3').textContent").startswith("run/checkpoint_10")
         # The scene agrees with the recorded state: an ego-coloured pixel where the ego is.
         assert browser.run("return between(chosen()[0], 0).boxes.length") > 3

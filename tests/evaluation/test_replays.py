@@ -126,7 +126,11 @@ def page_of(name, folder, count=4):
     recorded = record_episodes(policy, world, config, range(count), deterministic=False)
     mining = mined(policy, world, config, result.episodes, count=2, deterministic=False)
     groups = [Group("worst", [(recording,) for recording in recorded])]
-    return write_report(folder, world, {"random": result}, groups, mining, seconds=0.5, cvar_risk=0.8), recorded
+    page = write_report(
+        folder, world, {"random": result}, groups, mining,
+        players=["random"], differences={}, seconds=0.5, cvar_risk=0.8,
+    )  # fmt: skip
+    return page, recorded
 
 
 @pytest.mark.parametrize("name", ["lateral", "gym:CartPole-v1"])

@@ -267,7 +267,7 @@ function begin() {
     title.textContent = group.title;
     list.append(title, ...group.episodes.map((pair, i) => {
       const button = document.createElement("button");
-      button.textContent = pair[0].button;
+      button.textContent = pair[group.whose].button;
       button.dataset.place = g + "/" + i;
       button.onclick = () => { state.playing = true; select(g, i); };
       return button;

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from racer.core.errors import UsageError
+from racer.core.statistics import bootstrap, interquartile_mean
 from racer.plotting.style import COLORS, pyplot, save
-from racer.sweeps.analysis.statistics import bootstrap, interquartile_mean
 from racer.sweeps.analysis.tables import varying_keys
 from racer.sweeps.results import summarise
 from racer.sweeps.study import Study

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from racer.core.errors import UsageError
-from racer.sweeps.analysis.statistics import bootstrap
+from racer.core.statistics import bootstrap
 from racer.sweeps.analysis.tables import by_key, comparison, overall, varying_keys
 from racer.sweeps.early import read_decisions
 from racer.sweeps.results import summarise

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racer.core.errors import unknown_name
-from racer.sweeps.analysis.statistics import (
+from racer.core.statistics import (
     Estimate,
     bootstrap,
     improvement,

@@ -1,8 +1,8 @@
-"""Means, interquartile means and comparisons of few runs, with bootstrap intervals.
+"""Means, interquartile means and comparisons of few runs or episodes, with bootstrap intervals.
 
-Intervals are percentile bootstrap intervals over runs, as Agarwal et al. 2021 ("Deep reinforcement learning at the edge
-of the statistical precipice", NeurIPS, section 4) recommend for few runs. Differences of arms whose runs share seeds
-are resampled by seed, so that what a seed makes easy or hard cancels out.
+Intervals are percentile bootstrap intervals over runs (an episode is a run too), as Agarwal et al. 2021 ("Deep
+reinforcement learning at the edge of the statistical precipice", NeurIPS, section 4) recommend for few runs.
+Differences of arms whose runs share seeds are resampled by seed, so that what a seed makes easy or hard cancels out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ __all__ = [
     "improvement",
     "interquartile_mean",
     "paired_difference",
+    "weighted_mean",
 ]
 
 RESAMPLES = 10_000
+
+_DRAWN_AT_ONCE = 2**21
+"""Numbers, so that the samples of a million episodes do not fill the memory."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From samples ``[..., N]`` to one number each, ``[...]``."""
@@ -46,6 +50,14 @@ class Estimate(NamedTuple):
 def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the means of ``[..., N]``."""
     return values.mean(axis=-1)
+
+
+def weighted_mean(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the means of values with their weights, ``[..., N, 2]``; NaN where no weight is above 0."""
+    weights = samples[..., 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: NDArray[np.float64] = (samples[..., 0] * weights).sum(axis=-1) / weights.sum(axis=-1)
+    return found
 
 
 def interquartile_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,9 +88,7 @@ def bootstrap(
     value = float(statistic(data))
     if data.size < 2:
         return Estimate(value, np.nan, np.nan)
-    rng = np.random.default_rng(seed)
-    drawn = statistic(data[rng.integers(0, data.size, (RESAMPLES, data.size))])
-    return Estimate(value, *_ends(drawn, confidence))
+    return Estimate(value, *_ends(_resampled(len(data), lambda places: statistic(data[places]), seed), confidence))
 
 
 def paired_difference(
@@ -91,17 +101,20 @@ def paired_difference(
 ) -> Estimate:
     """Estimate the statistic of ``first`` less that of ``second``, ``[N]`` each, paired by their place.
 
+    A statistic of several numbers a run takes ``[N, K]``. The interval is NaN for N < 2.
+
     Raises:
         UsageError: no pairs, or arms of different sizes.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+    if a.shape != b.shape or a.ndim not in (1, 2) or a.size == 0:
         raise UsageError(f"paired arms need as many runs each, not {a.size} and {b.size}")
-    value = float(statistic(a) - statistic(b))
-    if a.size < 2:
-        return Estimate(value, np.nan, np.nan)
-    places = np.random.default_rng(seed).integers(0, a.size, (RESAMPLES, a.size))
-    return Estimate(value, *_ends(statistic(a[places]) - statistic(b[places]), confidence))
+    with np.errstate(invalid="ignore"):
+        value = float(statistic(a) - statistic(b))
+        if len(a) < 2:
+            return Estimate(value, np.nan, np.nan)
+        drawn = _resampled(len(a), lambda places: statistic(a[places]) - statistic(b[places]), seed)
+        return Estimate(value, *_ends(drawn, confidence))
 
 
 def improvement(
@@ -121,6 +134,15 @@ def improvement(
     columns = np.stack([np.bincount(rng.integers(0, b.size, b.size), minlength=b.size) for _ in range(RESAMPLES // 5)])
     drawn = np.einsum("ri,ij,rj->r", rows, wins, columns, optimize=True) / (a.size * b.size)
     return Estimate(float(wins.mean()), *_ends(drawn, confidence))
+
+
+def _resampled(
+    count: int, statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], seed: int
+) -> NDArray[np.float64]:
+    """Return the statistic of :data:`RESAMPLES` draws of as many places, ``[rows, count]``, with replacement."""
+    rng, rows = np.random.default_rng(seed), max(1, _DRAWN_AT_ONCE // count)
+    sizes = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+    return np.concatenate([statistic(rng.integers(0, count, (size, count))) for size in sizes])
 
 
 def _ends(drawn: NDArray[np.float64], confidence: float) -> tuple[float, float]:

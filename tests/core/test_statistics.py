@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from racer.core.errors import UsageError
-from racer.sweeps.analysis.statistics import bootstrap, improvement, interquartile_mean, paired_difference
+from racer.core.statistics import bootstrap, improvement, interquartile_mean, paired_difference
 from racer.sweeps.analysis.tables import comparison
 
 
