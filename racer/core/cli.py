@@ -22,7 +22,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from racer.core.ending import Ended, begun, ended_by_signals
-from racer.core.errors import RacerError, UsageError, shown, unknown_name
+from racer.core.errors import SYNONYMS, RacerError, UsageError, shown, unknown_name
 from racer.core.files import open_regular
 from racer.core.terminal import outlived_streams, write_line
 
@@ -30,10 +30,12 @@ __all__ = [
     "EXIT_USAGE",
     "HelpText",
     "OneLineParser",
+    "WholeNumber",
     "guarded",
     "parse_bool_tokens",
     "run_program",
     "unknown_config_key",
+    "whole_number",
 ]
 
 EXIT_USAGE = 2
@@ -46,8 +48,43 @@ _WORD, _LINE = 400, 2_000
 class OneLineParser(argparse.ArgumentParser):
     """Raises UsageError instead of printing its usage, so that wrong input is one line like everywhere else."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", int, whole_number)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number, also as ``1e6``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+class WholeNumber(flags.IntegerParser):
+    """A flag's whole number, also as ``1e6``."""
+
+    def convert(self, argument: Any) -> int:
+        """Return the number.
+
+        Raises:
+            ValueError: a text that is none.
+            TypeError: something else than a text or a whole number.
+        """
+        try:
+            return whole_number(argument) if isinstance(argument, str) else super().convert(argument)
+        except ValueError as error:
+            raise ValueError(f"it takes a whole number, not {shown(argument)}") from error
 
 
 class HelpText(argparse.HelpFormatter):
@@ -151,11 +188,11 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     try:
         rest = values(parse_bool_tokens(argv, values))
     except flags.UnrecognizedFlagError as error:
-        raise unknown_name("flag", f"--{error.flagname}", [f"--{name}" for name in _own_flags(values)]) from error
+        raise _unknown_flag(error.flagname, values) from error
     except flags.Error as error:
         raise UsageError(_without_traceback(str(error))) from error
     except AttributeError as error:
-        raise UsageError(unknown_config_key(str(error))) from error
+        raise unknown_config_key(error) from error
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(_one_line(str(error))) from error
     except SyntaxError as error:
@@ -169,6 +206,18 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
         raise UsageError(f"config file {_place_of(error)}: {shown(what)[1:-1]}") from error
     if rest[1:]:
         raise UsageError(f"unexpected argument {rest[1]!r}; every option begins with --")
+
+
+def _unknown_flag(name: str, values: flags.FlagValues) -> UsageError:
+    """Build the error for a flag that there is not; a key of the config lacks its prefix."""
+    config: Any = values["config"].value if "config" in values else None
+    if config is not None:
+        branches = {f"{key}.": part for key, part in config.items() if hasattr(part, "to_dict")}
+        for branch, part in {"": config, **branches}.items():
+            key = next((key for key in (name, *SYNONYMS.get(name, ())) if key in part), None)
+            if key is not None:
+                return UsageError(f"--{name} is no flag; {key!r} is a key: write --config.{branch}{key}=VALUE")
+    return unknown_name("flag", f"--{name}", [f"--{own}" for own in _own_flags(values)])
 
 
 def _check_config_file(argv: Sequence[str]) -> None:
@@ -214,15 +263,16 @@ def _place_of(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "(unknown place)"
 
 
-def unknown_config_key(message: str) -> str:
-    """Shorten ml_collections' message for a key that the config file does not have."""
+def unknown_config_key(error: AttributeError) -> UsageError:
+    """Build the error for a key that a config does not have, from ml_collections' own, which names the key alone."""
     # The message is quoted twice, so that a quotation mark may be escaped.
-    found = re.search(r"['\"]([\w.]+)\\?['\"]", message)
+    found = re.search(r"['\"]([\w.]+)\\?['\"]", str(error))
     if not found:
-        return _one_line(message)
-    guess = re.search(r"Did you mean ['\"]?([\w.]+)", message)
-    hint = f"; did you mean {guess[1]!r}?" if guess else ""
-    return f"unknown config key {found[1]!r}{hint}"
+        return UsageError(_one_line(str(error)))
+    # It is raised by the config that was asked for the key.
+    asked: Any = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    known = [str(key) for key in asked] if hasattr(asked, "to_dict") else []
+    return unknown_name("config key", found[1], known) if known else UsageError(f"unknown config key {found[1]!r}")
 
 
 def _quiet_logs() -> None:

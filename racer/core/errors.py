@@ -14,11 +14,28 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["EnvironmentFault", "RacerError", "UsageError", "nearest", "place_in", "shown", "unknown_name"]
+__all__ = [
+    "SYNONYMS", "EnvironmentFault", "RacerError", "UsageError", "nearest", "place_in", "shown", "unknown_name",
+]  # fmt: skip
 
 _SHOWN = 80
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = tuple(sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "purelib", "platlib"))
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "batch_size": ("num_minibatches",),
+    "clip_range": ("clip_ratio",),
+    "ent_coef": ("entropy_coef", "init_temperature"),
+    "gamma": ("discount",),
+    "lam": ("gae_lambda",),
+    "learning_rate": ("actor_lr", "critic_lr"),
+    "lr": ("actor_lr", "critic_lr"),
+    "n_epochs": ("num_epochs",),
+    "n_steps": ("rollout_length",),
+    "num_steps": ("rollout_length",),
+    "vf_coef": ("value_coef",),
+}
+"""What other programs of the field call a thing, and its names here."""
 
 
 class RacerError(Exception):
@@ -49,11 +66,11 @@ def place_in(error: BaseException) -> str:
     return f"{os.path.basename(frame.filename)}:{frame.lineno}"
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice closest to ``name``, or None where nothing is close."""
+def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
+    """Return the choice closest to ``name``, or None where nothing is close: 1 are equal, 0 have nothing in common."""
     if len(name) > _SHOWN:
         return None
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=likeness)
     return found[0] if found else None
 
 
@@ -75,6 +92,8 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UsageError:
         choices: every name that would have been right.
     """
     choices = sorted(choices)
-    guess = nearest(name, choices) if isinstance(name, str) else None
-    hint = f"did you mean {guess!r}?" if guess else f"choose one of: {', '.join(choices)}"
+    guesses = [synonym for synonym in SYNONYMS.get(str(name), ()) if synonym in choices]
+    if not guesses and isinstance(name, str):
+        guesses = [guess for guess in [nearest(name, choices)] if guess]
+    hint = f"did you mean {' or '.join(map(repr, guesses))}?" if guesses else f"choose one of: {', '.join(choices)}"
     return UsageError(f"unknown {kind} {shown(name)}; {hint}")

@@ -9,11 +9,14 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from racer.core.checkpoint import latest_valid_checkpoint, list_checkpoints
+from racer.core.checkpoint import CheckpointError, latest_valid_checkpoint, list_checkpoints
+from racer.core.errors import UsageError, nearest
 
 __all__ = ["find_config", "find_policy", "resolve_checkpoint", "shipped"]
 
 _PACKAGE = Path(__file__).parents[1]
+_LIKENESS = 0.75
+"""Of a name to that of a shipped thing for which it is taken: people's own files have names as well."""
 _IN_CHECKOUT = {"configs": Path("scripts/sim/configs"), "policies": Path("policies")}
 
 
@@ -31,19 +34,32 @@ def shipped(kind: str) -> dict[str, Path]:
 def find_policy(path: str | os.PathLike[str]) -> Path:
     """Return ``path``, or where nothing is there the shipped policy that it names: ``NAME`` or ``policies/NAME``."""
     given = Path(os.path.normpath(path))
-    parts = given.parts[1:] if given.parts[:1] == ("policies",) else given.parts
+    parts = _below_policies(given)
     if os.path.lexists(given) or not parts:
         return given
     here = shipped("policies").get(parts[0])
     return given if here is None else here.joinpath(*parts[1:])
 
 
+def _below_policies(path: Path) -> tuple[str, ...]:
+    return path.parts[1:] if path.parts[:1] == ("policies",) else path.parts
+
+
 def find_config(path: str) -> str:
-    """Return ``path``, or where nothing is there the shipped file that it names, with or without folder and ending."""
+    """Return ``path``, or where nothing is there the shipped file that it names, with or without folder and ending.
+
+    Raises:
+        UsageError: it is nearly a shipped file's name.
+    """
     if os.path.lexists(path) or os.path.lexists(path.partition(":")[0]):
         return path
-    here = shipped("configs").get(Path(path).name.removesuffix(".py"))
-    return path if here is None else str(here)
+    known, name = shipped("configs"), Path(path).name.removesuffix(".py")
+    if name in known:
+        return str(known[name])
+    guess = nearest(name, known, _LIKENESS)
+    if guess is not None:
+        raise UsageError(f"there is no config file {path!r} (did you mean {guess!r}, which comes along?)")
+    return path
 
 
 def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | None = None) -> Path:
@@ -57,6 +73,11 @@ def resolve_checkpoint(path: str | os.PathLike[str], groups: Collection[str] | N
         CheckpointError: there is nothing there, or no valid checkpoint in the run.
     """
     found = find_policy(path)
+    if not os.path.lexists(found):
+        guess = nearest("".join(_below_policies(found)[:1]), shipped("policies"), _LIKENESS)
+        if guess is not None:
+            words = f"there is no checkpoint at {str(found)!r} (did you mean {guess!r}, which comes along?)"
+            raise CheckpointError(words)
     if found.is_dir() and not (found / "manifest.json").exists() and list_checkpoints(found):
         return latest_valid_checkpoint(found, groups)
     return found

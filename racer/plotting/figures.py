@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from racer.core.errors import UsageError, unknown_name
+from racer.core.errors import UsageError, nearest, unknown_name
 from racer.envs.metric import Metric
 from racer.envs.registry import get_world
 from racer.evaluation.summary import lower_tail_cvar, proportion_interval
@@ -52,6 +52,15 @@ def _metrics(groups: Sequence[RunGroup]) -> list[Metric]:
     return list(dict.fromkeys(metric for world in worlds for metric in get_world(world).metrics))
 
 
+def _not_logged(name: str, known: set[str], usual: set[str]) -> UsageError:
+    """Build the error for a metric that no run logged, ``known``, though others of its world may, ``usual``."""
+    meant = nearest(name, sorted(known | usual))
+    if meant is None or meant in known:
+        return unknown_name("metric", name, known)
+    unknown = "" if meant == name else f"unknown metric {name!r}; did you mean {meant!r}? "
+    return UsageError(f"{unknown}none of the runs logged {meant!r}; they have {', '.join(sorted(known))}")
+
+
 def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, smoothing: float = 0.05) -> Any:
     """Draw metrics over transitions: mean over the runs of a group, with a band (:func:`mean_curve`).
 
@@ -64,10 +73,10 @@ def learning_curves(groups: Sequence[RunGroup], metrics: Sequence[str] = (), *, 
         UsageError: no run has a metric to draw, or a name that none of them logged.
     """
     known = {name for group in groups for run in group.runs for name in run.metric_names()}
+    quantities = {metric: Quantity.of(metric) for metric in _metrics(groups)}
     for name in metrics:
         if name not in known:
-            raise unknown_name("metric", name, known)
-    quantities = {metric: Quantity.of(metric) for metric in _metrics(groups)}
+            raise _not_logged(name, known, {other for quantity in quantities.values() for other in quantity.names})
     shares = {name for quantity in quantities.values() if quantity.share for name in quantity.names}
     usual = [*(quantity for metric, quantity in quantities.items() if metric.curve), LOWER_TAIL]
     panels = [Quantity(name, "", name, name, name in shares) for name in metrics] or [

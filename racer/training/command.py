@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from racer.agents.registry import agent_config, full_name
+from racer.agents.registry import agent_config, agents_described, full_name
 from racer.core.cli import run_program, unknown_config_key
 from racer.core.errors import UsageError
 from racer.core.metrics import wandb_mode
@@ -49,6 +49,7 @@ def main(words: Sequence[str]) -> int:
     """Run what the words after ``train`` say; returns the exit code."""
     values, words = flags.FlagValues(), _with_named_agent(_with_shipped_config(words))
     given = _given(words, ("agent", "world", "config", "resume", "device", "learner_threads", "config.model_cls"))
+    _check_keys_have_an_agent(words, given)
     # Before the agent's module is imported, which brings JAX.
     threads = given.get("learner_threads", "1")
     choose_device(given.get("device", "auto"), int(threads) if threads.isdecimal() else 1)
@@ -63,7 +64,7 @@ def main(words: Sequence[str]) -> int:
         try:
             config_flags.DEFINE_config_dict("config", config, help_text, flag_values=values, sys_argv=command)
         except AttributeError as error:
-            raise UsageError(unknown_config_key(str(error))) from error
+            raise unknown_config_key(error) from error
     logging.captureWarnings(True)
     return run_program(lambda: _train(values, agent), command, values=values, doc=__doc__ or "")
 
@@ -142,6 +143,19 @@ def make_plan(values: flags.FlagValues, agent: str | None, repeated: Mapping[str
     if values.world is not None and values.world != plan.spec.world:
         raise UsageError(f"flag --world is {values.world!r}, but the resumed run has {plan.spec.world!r}")
     return plan
+
+
+def _check_keys_have_an_agent(words: Sequence[str], given: Mapping[str, str]) -> None:
+    """Refuse ``--config.key`` where nothing says whose key that is: there are no such flags then."""
+    if {"agent", "config", "config.model_cls"} & given.keys():
+        return
+    for flag in (word.split("=")[0] for word in words if re.match("--?(no)?config[.]", word)):
+        if "resume" in given:
+            raise UsageError(f"{flag}: a resumed run keeps its keys; a new one (--agent or --config) may have others")
+        raise UsageError(
+            f"{flag} sets a key of an agent or its world: --agent is missing ({', '.join(agents_described())}), or a "
+            "--config FILE"
+        )
 
 
 def _with_shipped_config(words: Sequence[str]) -> list[str]:

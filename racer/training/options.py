@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from racer.agents.registry import check_utd_ratio
+from racer.agents.registry import check_num_envs, check_utd_ratio
+from racer.core.cli import WholeNumber
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
@@ -192,13 +193,18 @@ def define_dataclass_flags(
         defaults: replace the dataclass's own; None leaves the choice to whom the options are read for.
     """
     kinds = typing.get_type_hints(cls)
-    define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+    define = {float: flags.DEFINE_float, bool: flags.DEFINE_bool}
     for field in dataclasses.fields(cls):
         if field.name in values or field.name in without:
             continue
         default = defaults.get(field.name, field.default)
+        doc = field.metadata.get("doc", "")
+        if kinds[field.name] is int:
+            whole = WholeNumber(), field.name, default, doc
+            flags.DEFINE(*whole, flag_values=values, serializer=flags.ArgumentSerializer())
+            continue
         define_flag: Any = define.get(kinds[field.name], flags.DEFINE_string)
-        define_flag(field.name, default, field.metadata.get("doc", ""), flag_values=values)
+        define_flag(field.name, default, doc, flag_values=values)
 
 
 def single_process(options: Options, spec: RunSpec) -> Setup:
@@ -284,6 +290,7 @@ def workers_or_none(options: Options, spec: RunSpec) -> Setup:
 
 def _checked(setup: Setup, spec: RunSpec) -> Setup:
     learning, steps = setup.learning, setup.schedule.max_steps
+    check_num_envs(spec.agent_name, spec.agent_config, setup.service.num_workers * setup.envs_per_worker)
     if isinstance(learning, OffPolicyConfig):
         check_utd_ratio(spec.agent_name, spec.agent_config, learning.utd_ratio)
         if learning.start_training >= steps:

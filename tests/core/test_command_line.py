@@ -85,6 +85,11 @@ def test_a_second_policy_and_a_flag_that_took_the_policy(capsys):
         assert f"write --{flag}=true highway-ppo" in refused(capsys, "evaluate", f"--{flag}", "highway-ppo")
 
 
+def test_whole_numbers_may_be_written_as_floats(capsys):
+    assert "got 0" in refused(capsys, "evaluate", "highway-ppo", "--num_episodes", "0e1")
+    assert "invalid int value: '1.5'" in refused(capsys, "evaluate", "highway-ppo", "--num_episodes", "1.5")
+
+
 def test_nobody_is_told_to_install_another_authors_package():
     """The package index has a ``racer`` that is not this one: an extra is installed from the checkout."""
     folders = ("racer", "docs", "examples", "benchmarks", "scripts")

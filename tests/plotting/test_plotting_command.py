@@ -102,6 +102,15 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert "'training/return'" in refused(capsys, "plot", run, "--metric", "training/retrn")
 
 
+def test_a_metric_that_was_meant_but_never_logged_is_named(tmp_path, capsys):
+    rows = [{"step": s, "time": 0.0, "training/return": float(s), "agent/value_target": 0.0} for s in (0, 10)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = refused(capsys, "plot", str(tmp_path), "--metric", "evaluation/retrun")
+    assert "did you mean 'evaluation/return'? none of the runs logged 'evaluation/return'; they have" in line
+    line = refused(capsys, "plot", str(tmp_path), "--metric", "evaluation/return")
+    assert line == "error: none of the runs logged 'evaluation/return'; they have agent/value_target, training/return"
+
+
 def test_a_figure_that_was_named_and_cannot_be_drawn_is_an_error(tmp_path, capsys):
     run = write_run(tmp_path / "run_1")
     line = refused(capsys, "plot", run, "--figure", "return_histograms", "--output_dir", str(tmp_path / "out"))
