@@ -14,9 +14,13 @@ import time
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
-from torch import nn
+
+try:
+    import torch
+    from torch import nn
+except ModuleNotFoundError as error:
+    raise SystemExit(f"this example needs {error.name}: pip install 'racer[sb3]'") from None
 
 import racer.envs  # noqa: F401  (registers racer/highway-fast-v0)
 

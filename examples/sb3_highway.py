@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stable_baselines3 import PPO
-from stable_baselines3.common.evaluation import evaluate_policy
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.evaluation import evaluate_policy
+except ModuleNotFoundError as error:
+    raise SystemExit(f"this example needs {error.name}: pip install 'racer[sb3]'") from None
 
 from racer.sb3 import make_vec_env
 

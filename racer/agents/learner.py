@@ -76,6 +76,13 @@ class AgentConfig:
             UsageError: naming the key.
         """
 
+    def check_num_envs(self, num_envs: int) -> None:
+        """Refuse a number of environments side by side that this agent cannot learn from.
+
+        Raises:
+            UsageError: naming the key.
+        """
+
 
 @dataclass(frozen=True)
 class Static:

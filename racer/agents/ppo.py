@@ -162,6 +162,10 @@ class PPOConfig(AgentConfig):
         """See :class:`racer.agents.learner.AgentConfig`."""
         return filled(self, {"lr_decay_transitions": transitions, "std_decay_transitions": transitions})
 
+    def check_num_envs(self, num_envs: int) -> None:
+        """See :class:`racer.agents.learner.AgentConfig`."""
+        _check_rows(self.rollout_length, num_envs, self.num_minibatches, self.memory is not None)
+
 
 @dataclass(frozen=True)
 class PPOLearner(BaseLearner):
@@ -269,18 +273,22 @@ class PPOLearner(BaseLearner):
         return chosen
 
     def _check_rows(self, steps: int, envs: int) -> None:
-        parts = self.static.config.num_minibatches
-        if self.policy.has_memory:
-            if envs == 0 or envs % parts:
-                raise UsageError(
-                    f"sequences of {envs} environments do not divide into num_minibatches={parts}; with a memory a "
-                    "minibatch holds whole sequences"
-                )
-        elif steps * envs == 0 or steps * envs % parts:
+        _check_rows(steps, envs, self.static.config.num_minibatches, self.policy.has_memory)
+
+
+def _check_rows(steps: int, envs: int, parts: int, has_memory: bool) -> None:
+    """Raise UsageError unless rollouts of ``envs`` environments, ``steps`` each, divide into ``parts`` minibatches."""
+    if has_memory:
+        if envs == 0 or envs % parts:
             raise UsageError(
-                f"rollouts of {steps} steps x {envs} environments = {steps * envs} rows do not divide into "
-                f"num_minibatches={parts}"
+                f"sequences of {envs} environments do not divide into num_minibatches={parts}; with a memory a "
+                "minibatch holds whole sequences"
             )
+    elif steps * envs == 0 or steps * envs % parts:
+        raise UsageError(
+            f"rollouts of {steps} steps x {envs} environments = {steps * envs} rows do not divide into "
+            f"num_minibatches={parts}"
+        )
 
 
 def _with_room(arrays: dict[str, np.ndarray], steps: int, envs: int) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ __all__ = [
     "agent_names",
     "agent_settings",
     "agents_described",
+    "check_num_envs",
     "check_utd_ratio",
     "fitted_settings",
     "full_name",
@@ -117,6 +118,16 @@ def check_utd_ratio(name: str, settings: Mapping[str, Any], utd_ratio: int) -> N
     config = agent_config(name)
     if config is not None and hasattr(config, "check_utd_ratio"):
         from_mapping(config, settings, f"config key of {name}").check_utd_ratio(utd_ratio)
+
+
+def check_num_envs(name: str, settings: Mapping[str, Any], num_envs: int) -> None:
+    """Refuse a number of environments that an agent of these settings cannot learn from, before it is built.
+
+    See :meth:`racer.agents.learner.AgentConfig.check_num_envs`.
+    """
+    config = agent_config(name)
+    if config is not None and hasattr(config, "check_num_envs"):
+        from_mapping(config, settings, f"config key of {name}").check_num_envs(num_envs)
 
 
 def _imported(path: str) -> Any:

@@ -182,9 +182,10 @@ def latest_valid_checkpoint(run_dir: Path, groups: Collection[str] | None = None
         try:
             verify_checkpoint(path, groups)
         except CheckpointError as error:
-            log.warning("falling back to an older checkpoint: %s", error)
             reasons.append(str(error))
         else:
+            for reason in reasons:
+                log.warning("falling back to an older checkpoint: %s", reason)
             return path
     found = "; ".join(reasons) if reasons else "no folder named checkpoint_<step>"
     raise CheckpointError(f"no valid checkpoint in {str(run_dir)!r}: {found}")

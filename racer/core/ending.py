@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -12,6 +13,11 @@ from types import FrameType
 __all__ = ["Ended", "begun", "ended_by_signals", "quiet_start"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_AGAIN_SECONDS = 0.25
+
+
+_asked = 0
+"""Number of the signal that asked the program to end."""
 
 
 class Ended(BaseException):
@@ -46,7 +52,9 @@ def begun() -> None:
 def ended_by_signals() -> Iterator[None]:
     """Make SIGTERM and SIGHUP raise :class:`Ended`, so that half-written files are removed; a second one kills.
 
-    A signal that is ignored (SIGHUP under ``nohup``), or that somebody handles already, is left as it is.
+    A signal that is ignored (SIGHUP under ``nohup``), or that somebody handles already, is left as it is. Where Python
+    cannot pass an exception on (``__del__``, a callback of the garbage collector) it prints and forgets it: a timer
+    raises :class:`Ended` again then, but never while one is being handled.
     """
     mine = []
     if threading.current_thread() is threading.main_thread():
@@ -56,6 +64,9 @@ def ended_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        if mine and signal.getsignal(signal.SIGALRM) is _raise_again:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for number in mine:
             signal.signal(number, signal.SIG_DFL)
 
@@ -65,5 +76,20 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    global _asked
     signal.signal(number, signal.SIG_DFL)
+    _asked = number
+    if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+        signal.signal(signal.SIGALRM, _raise_again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
     raise Ended(number)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> None:
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Ended):
+            # On its way out: what is under way is being undone.
+            return
+        error = error.__context__
+    raise Ended(_asked)

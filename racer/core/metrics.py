@@ -44,6 +44,9 @@ class _Tracker(Protocol):
 class MetricsLogger:
     """Writes named numbers under a step (transitions so far).
 
+    Attributes:
+        latest: of each finite number that this logger has written, its last step and value.
+
     Args:
         run_dir: the run's folder; ``metrics.jsonl`` and ``tensorboard/`` are made in it.
         config: the run's configuration, for trackers that show it.
@@ -66,6 +69,7 @@ class MetricsLogger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self.latest: dict[str, tuple[int, float]] = {}
         path = run_dir / METRICS_FILE
         if truncate_after is not None and os.path.lexists(path):
             _drop_after(path, truncate_after)
@@ -86,6 +90,7 @@ class MetricsLogger:
         line = {"step": int(step), "time": self._clock(), **numbers}
         self._write((json.dumps(line, allow_nan=False) + "\n").encode())
         finite = {name: value for name, value in numbers.items() if isinstance(value, int | float)}
+        self.latest.update({name: (int(step), value) for name, value in finite.items()})
         for tracker in list(self._trackers):
             try:
                 tracker.log(step, finite)

@@ -17,6 +17,7 @@ from racer.core.files import read_bytes, read_json, remove_temporaries, temporar
 
 __all__ = [
     "HeldRun",
+    "check_can_be_made",
     "check_run_name",
     "check_vacant",
     "check_writable",
@@ -56,6 +57,19 @@ def check_writable(folder: Path, what: str) -> Path:
     except OSError as error:
         raise UsageError(f"{what} {str(folder)!r} cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def check_can_be_made(folder: Path, what: str) -> None:
+    """Refuse a folder that cannot be made or written, without making it.
+
+    Raises:
+        UsageError: naming the folder and the reason.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise UsageError(f"{what} {str(folder)!r} cannot be made: {str(there)!r} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{what} {str(folder)!r} cannot be written: {str(there)!r} is not yours to write in")
 
 
 def check_vacant(folder: Path) -> None:

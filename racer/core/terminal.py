@@ -11,10 +11,11 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-__all__ = ["OutlivedStream", "outlived_streams", "write_line"]
+__all__ = ["OutlivedStream", "outlived_streams", "said_if_slow", "write_line"]
 
 
 class OutlivedStream:
@@ -98,6 +99,18 @@ def write_line(text: str, *, error: bool = False) -> None:
     safe = stream if isinstance(stream, OutlivedStream) else OutlivedStream(stream)
     safe.write(text + "\n")
     safe.flush()
+
+
+@contextlib.contextmanager
+def said_if_slow(text: str, seconds: float) -> Iterator[None]:
+    """Write a line to standard error if what is within takes longer than some seconds."""
+    timer = threading.Timer(seconds, write_line, [text], {"error": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _open_missing() -> None:

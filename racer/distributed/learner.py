@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from racer.core.errors import RacerError
+from racer.core.terminal import said_if_slow
 from racer.distributed.config import ServiceConfig
 from racer.distributed.consumers import Consumer, Info
 from racer.distributed.pool import Parameters, WorkerBatch, WorkerPool
@@ -21,6 +23,10 @@ _COUNTERS = (
     "transitions", "updates", "version", "rounds", "nonfinite_updates", "nonfinite_run",
     "skipped_publications",
 )  # fmt: skip
+
+
+_SLOW_SECONDS = 2.0
+_COMPILING = "compiling the update, once a start: seconds, but a minute or more for a memory over long episodes"
 
 
 class LearningDiverged(RacerError):
@@ -61,6 +67,7 @@ class DistributedLearner:
         self._updates_published = -1
         self._next_publication = -float("inf")
         self._unsettled: Info | None = None
+        self._compiled = False
         self._info_means = MeanOfDicts()
         self._throughput = Throughput()
         self._lags: list[int] = []
@@ -230,7 +237,9 @@ class DistributedLearner:
         self.episodes.extend(batch.experience.episodes)
 
     def _update(self) -> None:
-        self.agent, info = self.consumer.update(self.agent)
+        with contextlib.nullcontext() if self._compiled else said_if_slow(_COMPILING, _SLOW_SECONDS):
+            self.agent, info = self.consumer.update(self.agent)
+        self._compiled = True
         self.updates += 1
         # Wait for the update before this one, not for this one: the device computes while the next batch is sampled.
         self.settle()

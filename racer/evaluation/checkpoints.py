@@ -55,6 +55,10 @@ class TrainedPolicy:
     step: int
     seed: int | None
 
+    def __repr__(self) -> str:
+        """One line: which policy this is."""
+        return f"TrainedPolicy({self.label}: {self.agent_name or 'a driver'} in {self.world.name}, step {self.step})"
+
     def at_risk(self, level: float) -> TrainedPolicy:
         """Return the policy at another risk level.
 

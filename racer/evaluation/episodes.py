@@ -92,6 +92,13 @@ class EvaluationResult:
     aggregate: Mapping[str, float]
     configuration: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: how many episodes of which world, and what they come to."""
+        names = ["mean_return", "cvar_return", *(metric.aggregate for metric in self.world.metrics)]
+        known = [name for name in dict.fromkeys(names) if name in self.aggregate][:4]
+        numbers = ", ".join(f"{name} {self.aggregate[name]:.4g}" for name in known)
+        return f"EvaluationResult({self.world.name}, {len(self.episodes)} episodes: {numbers})"
+
     @property
     def returns(self) -> np.ndarray:
         """Training-reward return of each episode, ``[N]``."""

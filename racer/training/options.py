@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from racer.agents.registry import check_utd_ratio
+from racer.agents.registry import check_num_envs, check_utd_ratio
 from racer.core.cli import WholeNumber
 from racer.core.config import check_fields, option
 from racer.core.errors import UsageError
@@ -316,6 +316,7 @@ def workers_or_none(options: Options, spec: RunSpec) -> Setup:
 
 def _checked(setup: Setup, spec: RunSpec) -> Setup:
     learning, steps = setup.learning, setup.schedule.max_steps
+    check_num_envs(spec.agent_name, spec.agent_config, setup.service.num_workers * setup.envs_per_worker)
     if isinstance(learning, OffPolicyConfig):
         check_utd_ratio(spec.agent_name, spec.agent_config, learning.utd_ratio)
         if learning.start_training >= steps:

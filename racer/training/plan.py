@@ -13,7 +13,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from racer.core.errors import UsageError, shown
-from racer.core.run_dir import HeldRun, check_run_name, check_vacant, check_writable, lock_run, open_run
+from racer.core.run_dir import (
+    HeldRun,
+    check_can_be_made,
+    check_run_name,
+    check_vacant,
+    check_writable,
+    lock_run,
+    open_run,
+)
 from racer.core.shipped import find_policy
 from racer.core.trust import name_code, offer_flags, require_named
 from racer.training.options import OPTION_CLASSES, Keeping, Options, Setup, define_dataclass_flags
@@ -157,6 +165,7 @@ def plan_run(
         raise UsageError("--config is missing: name a config file, e.g. one of scripts/sim/configs")
     if values.seed < 0:
         raise UsageError(f"flag --seed must be at least 0, not {values.seed}")
+    check_can_be_made(Path(values.policy_dir), "policy folder")
     overrides = {name: values[name].value for name in env_flags if values[name].value is not None}
     trust_config(config)
     spec = spec_from_config(config, values.seed, overrides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from racer.envs.metric import Metric
 
-__all__ = ["ProgressBar", "bar_values"]
+__all__ = ["ProgressBar", "bar_values", "last_words"]
 
 
 class ProgressBar:
@@ -61,6 +62,43 @@ def bar_values(values: Mapping[str, float], metrics: Sequence[Metric]) -> dict[s
     if "training/queue_depth" in values:
         shown |= {"queue": int(values["training/queue_depth"]), "lag": values["training/policy_lag_mean"]}
     return shown
+
+
+def last_words(
+    folder: Path,
+    step: int,
+    began: int,
+    latest: Mapping[str, tuple[int, float]],
+    *,
+    stopped: bool,
+    evaluable: bool = True,
+) -> str:
+    """Return what a run says last: how far it came, what it reached, and what to do next.
+
+    Args:
+        folder: of the run.
+        step: transitions taken in.
+        began: transitions when the program began.
+        latest: of each number logged, its last step and value.
+        stopped: whether a signal ended it.
+        evaluable: whether its policy can be loaded to be evaluated.
+    """
+    if step == 0:
+        return f"stopped before its first step: {folder} holds nothing to go on with; begin it anew"
+    if step == began and not stopped:
+        return (
+            f"already at step {step}, so there was nothing to do: max_steps counts from the run's beginning; "
+            f"give a larger one, as --resume {folder} --max_steps {2 * step}"
+        )
+    reached = []
+    if "training/return" in latest:
+        reached.append(f"return {_short(latest['training/return'][1])} in training")
+    if "evaluation/return" in latest:
+        at, value = latest["evaluation/return"]
+        reached.append(f"{_short(value)} in the evaluation of step {at}")
+    first = f"{'stopped' if stopped else 'finished'} at step {step}" + (f": {', '.join(reached)}" if reached else "")
+    onward = f"go on with --resume {folder}" + ("" if stopped else " and a larger --max_steps")
+    return f"{first}\n" + (f"python -m racer evaluate {folder} measures it; {onward}" if evaluable else onward)
 
 
 def _short(value: Any) -> str:

@@ -37,7 +37,7 @@ from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
 from racer.training.device import learner_device
 from racer.training.options import Setup
 from racer.training.plan import RunPlan
-from racer.training.progress import ProgressBar, bar_values
+from racer.training.progress import ProgressBar, bar_values, last_words
 from racer.training.run_spec import RUN_FILE, RunSpec, create_agent, describes
 from racer.training.saving import CheckpointSaver, learnt_arrays, resume_checkpoint
 from racer.training.signals import StopSignals
@@ -109,6 +109,11 @@ class TrainingRun:
         consumer = _consumer(agent, setup, service, (observation_shape, action_shape), replay_seed)
         factory: PoolFactory = pool or (InlinePool if setup.inline else ProcessPool)
         self.service = ActorLearnerService(factory, task, agent, consumer, metrics=self.world.metrics, state=state)
+
+    @property
+    def evaluable(self) -> bool:
+        """Whether the policy acts outside the learner's process too, from a checkpoint."""
+        return bool(self.service.agent.policy.spec["kind"] != "foreign")
 
     @property
     def step(self) -> int:
@@ -250,7 +255,7 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
     extras = extras or Extras()
     run_dir, checkpoint = plan.folder, None
     learnt: Mapping[str, np.ndarray] | None = None
-    with StopSignals() as stop, contextlib.ExitStack() as held:
+    with StopSignals("stopping after this step, then saving") as stop, contextlib.ExitStack() as held:
         if plan.resumed:
             folder = held.enter_context(plan.hold())
             checkpoint = resume_checkpoint(plan.folder, plan.spec)
@@ -263,6 +268,7 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
         if backend.backend == "ray":
             pool = held.enter_context(driven(backend, backend.min_workers or plan.setup.service.num_workers))
         run = TrainingRun(plan.spec, plan.setup, checkpoint, learnt, pool=pool)
+        began = run.step
         evaluate = make_evaluation(plan.spec, plan.options["eval_episodes"])
         if stop.event.is_set():
             return stop.exit_code
@@ -282,8 +288,10 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
         finally:
             metrics.close()
         extras.finish(plan)
-    ending = "stopped" if stop.exit_code else "finished"
-    print(f"{ending} at step {run.step}; go on with --resume {run_dir}")  # noqa: T201 - the program's output
+    words = last_words(
+        run_dir, run.step, began, metrics.latest, stopped=bool(stop.exit_code), evaluable=run.evaluable
+    )  # fmt: skip
+    print(words)  # noqa: T201 - the program's output
     return stop.exit_code
 
 

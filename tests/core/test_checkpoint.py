@@ -95,7 +95,14 @@ def test_damage_falls_back_loudly(tmp_path: Path, harm: str, caplog: pytest.LogC
             file.unlink()
     with caplog.at_level(logging.WARNING):
         assert latest_valid_checkpoint(tmp_path) == old
+    assert "falling back to an older checkpoint" in caplog.text
     assert "checkpoint_20" in caplog.text
+    shutil.rmtree(old)
+    caplog.clear()
+    # Said once, in the error: there is no older one to fall back to.
+    with caplog.at_level(logging.WARNING), pytest.raises(CheckpointError, match="checkpoint_20"):
+        latest_valid_checkpoint(tmp_path)
+    assert caplog.text == ""
 
 
 def test_no_valid_checkpoint_says_why(tmp_path: Path) -> None:

@@ -230,6 +230,19 @@ def test_what_cannot_be_a_world_says_why(monkeypatch):
         get_world("gym:HalfCheetah-v5").resolve(None)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "key"),
+    [("RiskHighway-v0", "vehicles_count"), ("TMaze-v0", "length"), ("HighwayTrials-v0", "scene"),
+     ("LateralControl-v0", "plant")],
+)  # fmt: skip
+def test_a_key_beside_the_config_is_told_its_place(env_id, key):
+    words = rf"has no argument '{key}'; keys of its world go into config: config={{'{key}': 3}}"
+    with pytest.raises(UsageError, match=words):
+        gymnasium.make(f"racer/{env_id}", **{key: 3})
+    with pytest.raises(UsageError, match=words):
+        gymnasium.make_vec(f"racer/{env_id}", 2, **{key: 3})
+
+
 def test_keys_go_back_to_the_defaults_of_their_scenario():
     highway = get_world("highway")
     fast = highway.resolve({"scenario": "highway-fast-v0", "lanes_count": 7, "vehicles_count": 5})

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +100,18 @@ def test_train_writes_what_a_command_line_would(remembering):
     assert [episode.seed for episode in result.episodes] == [77, 78, 79]
 
 
+def test_what_a_notebook_shows_of_a_policy_and_its_evaluation_is_one_line(remembering):
+    policy = remembering.policy()
+    step = policy.step
+    assert repr(policy) == f"TrainedPolicy(tmaze_run_42/checkpoint_{step}: PPOLearner in tmaze, step {step})"
+    assert "rules: a driver in highway" in repr(racer.load_policy("driver:rules"))
+    result = remembering.evaluate(3, seed=77)
+    shown = repr(result)
+    assert shown.startswith("EvaluationResult(tmaze, 3 episodes: mean_return ")
+    assert f"mean_return {result.aggregate['mean_return']:.4g}, cvar_return" in shown
+    assert len(shown) < 160
+
+
 def test_a_run_goes_on(remembering):
     later = remembering.resume(max_steps=128, progress=False)
     assert later.folder == remembering.folder
@@ -158,6 +174,20 @@ def test_shipped_files_are_found_by_name_where_nothing_is_in_the_way(tmp_path, m
     assert find_config("highway_ppo_config") == "highway_ppo_config"
 
 
+@pytest.mark.parametrize("name", ["ppo_one_file", "sb3_highway"])
+def test_an_example_says_in_a_line_what_it_needs(name, tmp_path):
+    for missing in ("torch", "stable_baselines3"):
+        text = f"raise ModuleNotFoundError('No module named {missing}', name={missing!r})"
+        (tmp_path / f"{missing}.py").write_text(text)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, ROOT / f"examples/{name}.py", "--help"],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(r"this example needs (torch|stable_baselines3): pip install 'racer\[sb3\]'\n", done.stderr)
+
+
 def test_what_is_nearly_a_shipped_policy_is_told_its_name():
     for name in ("highway-pp", "policies/highway-pp", "policies/highway-pp/checkpoint_1"):
         with pytest.raises(UsageError, match="did you mean 'highway-ppo'"):
@@ -167,6 +197,6 @@ def test_what_is_nearly_a_shipped_policy_is_told_its_name():
 
 
 def test_unknown_names_of_the_package():
-    assert {"train", "evaluate", "load_policy"} <= set(dir(racer))
+    assert dir(racer) == ["__version__", "evaluate", "load_policy", "train"]
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = racer.trian  # type: ignore[attr-defined]

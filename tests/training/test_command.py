@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,55 @@ def test_code_that_a_run_names_is_not_run_unless_the_command_line_names_it_too(t
     assert "name it again: --world gym:not.installed:Id-v0" in capsys.readouterr().err
     assert train(tmp_path, "--resume", str(folder), "--world", "gym:not.installed:Id-v0") == 2
     assert "there is no module 'not' on Python's path" in capsys.readouterr().err
+
+
+def test_a_run_says_last_what_it_reached_and_what_to_do_next(tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["--world", PENDULUM, "--agent", "ppo", *TINY["ppo"], "--num_envs", "2"]
+    words += ["--config.env.max_episode_steps=8", "--log_interval", "16", "--eval_interval", "16"]
+    assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "32") == 0
+    last = {name: value for line in read_metrics(run / "metrics.jsonl") for name, value in line.items()}
+    said = capsys.readouterr().out.splitlines()[-2:]
+    numbers = re.fullmatch(
+        r"finished at step 32: return (-?[\d.]+) in training, (-?[\d.]+) in the evaluation of step 32", said[0]
+    )
+    assert [float(n) for n in numbers.groups()] == pytest.approx(
+        [last["training/return"], last["evaluation/return"]], rel=0.01
+    )
+    assert said[1] == f"python -m racer evaluate {run} measures it; go on with --resume {run} and a larger --max_steps"
+    assert train(tmp_path, "--resume", str(run)) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("already at step 32, so there was nothing to do")
+    assert said.endswith(f"--resume {run} --max_steps 64")
+
+
+def test_a_policy_folder_that_cannot_be_is_refused_before_anything_is_built(tmp_path, capsys, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the world was asked for")
+
+    monkeypatch.setattr("racer.training.run_spec.get_world", refuse)
+    (tmp_path / "file").touch()
+    words = ["--world", "tmaze", "--agent", "ppo", "--policy_dir"]
+    assert main([*words, str(tmp_path / "file")]) == 2
+    assert f"{str(tmp_path / 'file')!r} is no folder" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "file" / "below")]) == 2
+    assert f"{str(tmp_path / 'file')!r} is no folder" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main([*words, str(tmp_path / "new")]) == 2
+    assert "not yours to write in" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_environments_that_do_not_divide_are_refused_before_anything_is_built(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("racer.training.run.TrainingRun", None)
+    words = ["--world", "tmaze", "--agent", "ppo", "--config.memory=gru", "--config.num_minibatches=4"]
+    assert train(tmp_path, *words, "--num_envs", "6") == 2
+    assert "sequences of 6 environments do not divide into num_minibatches=4" in capsys.readouterr().err
+    assert train(tmp_path, *words, "--workers", "3", "--envs_per_worker", "2") == 2
+    assert "sequences of 6 environments" in capsys.readouterr().err
+    plain = [word for word in words if word != "--config.memory=gru"]
+    assert train(tmp_path, *plain, "--num_envs", "3", "--config.rollout_length=2") == 2
+    assert "2 steps x 3 environments = 6 rows" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_workers_only_if_it_has_some(tmp_path, capsys):

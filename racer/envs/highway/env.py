@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from racer.core.errors import unknown_name
 from racer.envs.highway.world import RiskWorld
+from racer.envs.keywords import keys_in_config
 
 __all__ = ["RiskHighwayEnv"]
 
 
+@keys_in_config
 class RiskHighwayEnv(gymnasium.Env):
     """Driving on highway-env's highway with a safety-shaped reward.
 

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
 from racer.envs.highway.world import RiskWorld
+from racer.envs.keywords import keys_in_config
 from racer.envs.vectors import final_observations, masked, reset_arguments
 
 __all__ = ["RiskHighwayVectorEnv"]
 
 
+@keys_in_config
 class RiskHighwayVectorEnv(VectorEnv):
     """N environments of :class:`racer.envs.highway.env.RiskHighwayEnv`, with the same numbers.
 

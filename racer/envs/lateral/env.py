@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racer.core.errors import unknown_name
+from racer.envs.keywords import keys_in_config
 from racer.envs.lateral.config import lateral_config, resolve_config
 from racer.envs.lateral.drawing import draw
 from racer.envs.lateral.rules import STEP
@@ -18,6 +19,7 @@ from racer.envs.lateral.world import LateralWorld, lateral_spaces
 __all__ = ["LateralControlEnv"]
 
 
+@keys_in_config
 class LateralControlEnv(gymnasium.Env):
     """A car that is to follow a lateral acceleration by steering.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from racer.envs.keywords import keys_in_config
 from racer.envs.lateral.config import lateral_config, resolve_config
 from racer.envs.lateral.world import LateralWorld, lateral_spaces
 from racer.envs.vectors import SeededVectorEnv, final_observations, masked
@@ -15,6 +16,7 @@ from racer.envs.vectors import SeededVectorEnv, final_observations, masked
 __all__ = ["VectorizedLateralControlEnv"]
 
 
+@keys_in_config
 class VectorizedLateralControlEnv(SeededVectorEnv):
     """N environments of :class:`racer.envs.lateral.env.LateralControlEnv`, with the same rules.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racer.core.errors import unknown_name
+from racer.envs.keywords import keys_in_config
 from racer.envs.tmaze import maze
 from racer.envs.tmaze.config import resolve_config, tmaze_config
 from racer.envs.tmaze.drawing import draw
@@ -18,6 +19,7 @@ from racer.envs.tmaze.vector import maze_spaces, random_goals
 __all__ = ["TMazeEnv"]
 
 
+@keys_in_config
 class TMazeEnv(gymnasium.Env):
     """A corridor with a sign at its start and a junction at its end.
 

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from racer.envs.keywords import keys_in_config
 from racer.envs.tmaze import maze
 from racer.envs.tmaze.config import TMazeConfig, resolve_config, tmaze_config
 from racer.envs.vectors import SeededVectorEnv, final_observations, masked
@@ -27,6 +28,7 @@ def random_goals(generators: Sequence[np.random.Generator]) -> NDArray[np.int32]
     return np.array([generator.integers(2) for generator in generators], dtype=np.int32)
 
 
+@keys_in_config
 class TMazeVectorEnv(SeededVectorEnv):
     """N environments of :class:`racer.envs.tmaze.env.TMazeEnv`, with the same numbers.
 

@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from racer.core.errors import unknown_name
+from racer.envs.keywords import keys_in_config
 from racer.envs.trials.config import TrialsConfig, resolve_config, trials_config
 from racer.envs.trials.drawing import DRAWING, overlaid
 from racer.envs.trials.world import TrialWorld, WorldStep, trial_spaces
@@ -19,6 +20,7 @@ from racer.envs.trials.world import TrialWorld, WorldStep, trial_spaces
 __all__ = ["HighwayTrialsEnv"]
 
 
+@keys_in_config
 class HighwayTrialsEnv(gymnasium.Env):
     """K attempts at one highway scene of a hidden type, in one episode.
 

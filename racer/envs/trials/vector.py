@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from racer.core.errors import UsageError
+from racer.envs.keywords import keys_in_config
 from racer.envs.trials.config import resolve_config, trials_config
 from racer.envs.trials.world import TrialWorld, trial_spaces
 from racer.envs.vectors import SeededVectorEnv, final_observations, masked
@@ -16,6 +17,7 @@ from racer.envs.vectors import SeededVectorEnv, final_observations, masked
 __all__ = ["HighwayTrialsVectorEnv"]
 
 
+@keys_in_config
 class HighwayTrialsVectorEnv(SeededVectorEnv):
     """Environments of :class:`racer.envs.trials.env.HighwayTrialsEnv`, with the same rules; N rows, each an ego.
 
