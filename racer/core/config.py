@@ -345,6 +345,8 @@ def _phrase(member: Any, rule: _Rule) -> str:
     if _is_named(member):
         return f'finite numbers{_range(rule)} by name, such as {{"a": 0.1}}'
     if typing.get_origin(member) is tuple:
+        if str in typing.get_args(member):
+            return 'a tuple of texts, such as ("a", "b")'
         whole = int in typing.get_args(member)
         filled = "" if rule.empty else "at least one of "
         kind, bounds = ("whole", _for_widths(rule)) if whole else ("finite", rule)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import gymnasium
     from gymnasium.spaces import Space
     from gymnasium.vector import VectorEnv
+    from PIL.Image import Image
 
     from racer.core.drawing import Canvas, Color
     from racer.envs.replay import Replay
@@ -61,6 +62,8 @@ class Film:
         still: the same for single pictures.
         panel: draws the numbers of the steps so far below a frame, from the canvas, the steps, the steps of a full
             episode and the configuration; the return's curve where None.
+        mark: draws into a frame what the panel speaks of, from the frame, the step that it belongs to, the share of the
+            step that has passed in it, and the configuration.
         ends: words and colour for an episode's end, by its reason.
     """
 
@@ -69,6 +72,7 @@ class Film:
     video: Config = field(default_factory=dict)
     still: Config = field(default_factory=dict)
     panel: Callable[[Canvas, Sequence[Step], int, Config], None] | None = None
+    mark: Callable[[Image, Step, float, Config], None] = lambda frame, step, share, config: None
     ends: Mapping[str, tuple[str, Color]] = field(default_factory=dict)
 
 
@@ -183,6 +187,7 @@ class World:
         names_code: a text in a configuration that could name code to run, or None.
         memory_use: what a memory of earlier steps is for, from a whole configuration: "needed" and how to train
             without one all the same; "useless" and why; empty where the world does not say.
+        remembered_steps: steps that a memory is to hold, from a whole configuration; 0 where the world does not say.
     """
 
     name: str
@@ -217,6 +222,7 @@ class World:
     reference: Config = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
     memory_use: Callable[[Config], tuple[str, str]] = lambda config: ("", "")
+    remembered_steps: Callable[[Config], int] = lambda config: 0
 
     @property
     def file_name(self) -> str:

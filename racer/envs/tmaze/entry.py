@@ -45,6 +45,8 @@ WORLD = World(
         ends={"right_turn": ("RIGHT TURN", GREEN), "wrong_turn": ("WRONG TURN", RED)},
     ),
     functional=functional_tmaze,
+    # From the sign at the start to the junction.
+    remembered_steps=lambda config: int(config["length"]) + 1,
     number_key="length",
     variants={"perfect_memory": {"observation": "perfect_memory"}, "action_concat": {"previous_action": True}},
 )

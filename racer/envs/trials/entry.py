@@ -29,6 +29,7 @@ WORLD = World(
     end_reason=end_reason,
     drivers=DRIVERS,
     memory_use=memory_use,
+    remembered_steps=lambda config: trials_config(config).window,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
     # The reward that a trial's first observation shows tells of the trial before it, whatever is remembered.
