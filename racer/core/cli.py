@@ -225,7 +225,7 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> UsageError:
     if hasattr(config, "to_dict"):
         branches = {f"{key}.": part for key, part in config.items() if hasattr(part, "to_dict")}
         for branch, part in {"": config, **branches}.items():
-            key = next((key for key in (name, *SYNONYMS.get(name, ())) if key in part), None)
+            key = next((key for key in (name, *SYNONYMS.get(name, ())) if key.split(".")[0] in part), None)
             if key is not None:
                 return UsageError(f"--{name} is no flag; {key!r} is a key: write --config.{branch}{key}=VALUE")
     return unknown_name("flag", f"--{name}", [f"--{own}" for own in own_flags(values)])

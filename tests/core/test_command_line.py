@@ -44,6 +44,12 @@ def test_alone_it_prints_its_commands(capsys):
         assert re.search(rf"^    {name} +\w+", text, re.MULTILINE)
 
 
+def test_sweep_alone_prints_its_commands(capsys):
+    assert program.main(["sweep"]) == 2
+    text, error = capsys.readouterr()
+    assert (text, error) == (printed(capsys, "sweep", "--help"), "")
+
+
 def test_the_version(capsys):
     assert printed(capsys, "--version") == f"racer {racer.__version__}\n"
 

@@ -95,6 +95,7 @@ WRONG = [
     (["--config", "highway_ppo_config", "--config.env.lane_count=3"], "did you mean 'lanes_count'?"),
     (["--agent", "ppo", "--world", PENDULUM, "--gamma=0.9"], "write --config.discount=VALUE"),
     (["--agent", "ppo", "--world", PENDULUM, "--kwargs=1"], "write --config.env.kwargs=VALUE"),
+    (["--agent", "ppo", "--world", PENDULUM, "--env.kwargs=1"], "write --config.env.kwargs=VALUE"),
     (["--world", PENDULUM, "--config.cvar_risk=1.7"], "--agent is missing (cvar, ppo, sac,"),
     (["--config.env.vehicles_count=abc"], "--config.env.vehicles_count sets a key"),
     (["--resume", "nowhere", "--config.discount=0.9"], "a resumed run keeps its keys"),
