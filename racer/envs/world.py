@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import gymnasium
     from gymnasium.spaces import Space
     from gymnasium.vector import VectorEnv
+    from PIL.Image import Image
 
     from racer.core.drawing import Canvas, Color
     from racer.envs.replay import Replay
@@ -61,6 +62,8 @@ class Film:
         still: the same for single pictures.
         panel: draws the numbers of the steps so far below a frame, from the canvas, the steps, the steps of a full
             episode and the configuration; the return's curve where None.
+        mark: draws into a frame what the panel speaks of, from the frame, the step that it belongs to, the share of the
+            step that has passed in it, and the configuration.
         ends: words and colour for an episode's end, by its reason.
     """
 
@@ -69,6 +72,7 @@ class Film:
     video: Config = field(default_factory=dict)
     still: Config = field(default_factory=dict)
     panel: Callable[[Canvas, Sequence[Step], int, Config], None] | None = None
+    mark: Callable[[Image, Step, float, Config], None] = lambda frame, step, share, config: None
     ends: Mapping[str, tuple[str, Color]] = field(default_factory=dict)
 
 
@@ -152,6 +156,7 @@ class World:
         egos_for: the egos of one environment, from a whole configuration; those of an environment stand side by side
             in ``make``'s rows, and their episodes end together.
         egos: the same, in the world that :meth:`fitted` gives.
+        sentences: what each key of the configuration means, by name.
         metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` first, in the order of tables.
         metrics_for: the same for a whole configuration, where it depends on it; see :meth:`fitted`.
         title: heading of its tables; made of its name where empty.
@@ -182,11 +187,13 @@ class World:
         names_code: a text in a configuration that could name code to run, or None.
         memory_use: what a memory of earlier steps is for, from a whole configuration: "needed" and how to train
             without one all the same; "useless" and why; empty where the world does not say.
+        remembered_steps: steps that a memory is to hold, from a whole configuration; 0 where the world does not say.
     """
 
     name: str
     resolve: Callable[[Config | None], dict[str, Any]]
     make: Callable[[Config, int], VectorEnv]
+    sentences: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = BASE_METRICS
     metrics_for: Callable[[Config], tuple[Metric, ...]] | None = None
     egos_for: Callable[[Config], int] = lambda config: 1
@@ -215,6 +222,7 @@ class World:
     reference: Config = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
     memory_use: Callable[[Config], tuple[str, str]] = lambda config: ("", "")
+    remembered_steps: Callable[[Config], int] = lambda config: 0
 
     @property
     def file_name(self) -> str:

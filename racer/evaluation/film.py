@@ -66,9 +66,16 @@ class Pictures:
         self.steps.append(step)
         self._panel = self._draw_panel()
 
-    def compose(self, frame: np.ndarray, time: float, end_reason: str | None = None) -> np.ndarray:
-        """Return the picture ``[H, W, 3]`` uint8 (even sizes) for a frame ``[h, w, 3]`` at ``time`` s."""
+    def compose(
+        self, frame: np.ndarray, time: float, end_reason: str | None = None, share: float = 1.0
+    ) -> np.ndarray:
+        """Return the picture ``[H, W, 3]`` uint8 (even sizes) for a frame ``[h, w, 3]`` at ``time`` s.
+
+        Of the newest step the share ``share`` has passed in the frame.
+        """
         view = Image.fromarray(np.ascontiguousarray(frame))
+        if self.steps:
+            self._film.mark(view, self.steps[-1], share, self._config)
         scale = min(WIDTH / view.width, TALLEST_FRAME / view.height)
         if scale != 1.0:
             view = view.resize((round(view.width * scale), round(view.height * scale)), Image.Resampling.LANCZOS)
@@ -163,8 +170,9 @@ def _shots(
     for step in steps:
         pictures.push(step)
         frames: Any = env.render()  # all since the last call: of the first step, the reset's too
-        for frame in frames:
-            yield pictures.compose(frame, count / fps)
+        unpassed = 0 if count else 1
+        for number, frame in enumerate(frames, 1 - unpassed):
+            yield pictures.compose(frame, count / fps, share=number / max(len(frames) - unpassed, 1))
             count += 1
         if step.result is not None:
             end = pictures.compose(frames[-1], (count - 1) / fps, step.result.end_reason)

@@ -49,6 +49,8 @@ def inspect(arguments: argparse.Namespace) -> list[Path]:
     trained = load_policy(arguments.run, arguments.world)
     world = trained.world
     config = world.resolve(merge_config(world.held_out(trained.env_config), arguments.overrides))
+    if arguments.seed < 0:
+        raise UsageError(f"--seed must not be negative, got {arguments.seed}")
     path = Path(arguments.output)
     rows = list(trace(trained, config, arguments.seed, deterministic=not arguments.sample))
     try:

@@ -195,7 +195,8 @@ def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
     """Compare what a world needs with what a policy has.
 
     Raises:
-        UsageError: a policy without a memory where one is needed; the reverse is a warning.
+        UsageError: a policy without a memory where one is needed. The reverse is a warning, and so is one that is too
+            short.
     """
     use, words = world.memory_use(spec.env_config)
     has = bool(getattr(policy, "has_memory", False))
@@ -203,6 +204,13 @@ def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
         raise UsageError(f"{spec.agent_name} has no memory, which {world.name} needs: {words}")
     if use == "useless" and has:
         log.warning("the memory of %s is of no use in %s: %s", spec.agent_name, world.name, words)
+    wanted = world.remembered_steps(spec.env_config)
+    held = getattr(policy.torso.core, "length", wanted) if has else wanted
+    if use != "useless" and held < wanted:
+        log.warning(
+            'the memory of %s holds %d steps, an episode of %s asks for %d: set its "length"', spec.agent_name, held,
+            world.name, wanted,
+        )  # fmt: skip
 
 
 def _check_rows(world: World, setup: Setup) -> None:

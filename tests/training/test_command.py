@@ -114,6 +114,12 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, expect
     assert not list(tmp_path.rglob("run.json"))
 
 
+def test_an_unknown_flag_beside_a_config_that_is_none(tmp_path, capsys):
+    (tmp_path / "config.py").write_text("def get_config():\n    return [1]")
+    assert train(tmp_path, "--config", str(tmp_path / "config.py"), "--max_step", "3") == 2
+    assert "did you mean '--max_steps'?" in capsys.readouterr().err
+
+
 def test_a_whole_number_may_be_written_as_a_float(tmp_path):
     words = ["--world", PENDULUM, "--agent", "ppo", *TINY["ppo"], "--num_envs", "2", "--eval_interval", "0"]
     assert train(tmp_path, *words, "--run_name", "run", "--max_steps", "1.6e1") == 0

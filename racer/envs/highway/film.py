@@ -8,23 +8,17 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from PIL import Image, ImageDraw
 
 from racer.core.drawing import AMBER, BLUE, GREEN, MUTED, RED, TEXT, TRACK, Box, Canvas, Color
 from racer.envs.highway.config import action_names
+from racer.envs.highway.geometry import VEHICLE_LENGTH, VEHICLE_WIDTH
 from racer.envs.world import Film, Step
 
-__all__ = ["FILM", "choice_name", "panel", "reward_rows"]
+__all__ = ["FILM", "choice_name", "mark", "panel", "reward_rows"]
 
 TTC_DANGER, TTC_CAUTION = 2.0, 4.0
 """Seconds: below the first the safety reward starts to punish; the second is a common comfort limit."""
-
-BASE_ROWS = (("base reward", "base_reward"),)
-SHAPING_ROWS = (
-    ("speed term, taken out", "original_speed"),
-    ("forward speed, put in", "forward_speed"),
-    ("safety", "safety_reward"),
-)
-"""Label and component, shown before their weights: the training reward is the weighted sum."""
 
 META_ACTIONS: Mapping[tuple[bool, bool], tuple[str, ...]] = {
     (True, True): ("lane left", "idle", "lane right", "faster", "slower"),
@@ -39,7 +33,7 @@ def panel(canvas: Canvas, steps: Sequence[Step], full_episode: int, config: Mapp
     speed, reward, safety, curves = canvas.cards((0.19, 0.27, 0.17, 0.37))
     canvas.label(speed, "Forward speed")
     canvas.label(reward, "Reward of this step")
-    canvas.label(safety, "Time to collision")
+    canvas.label(safety, "Time to collision in cone")
     canvas.label(curves, "Return so far")
     if steps:
         _speed_card(canvas, speed, steps[-1], config)
@@ -63,14 +57,19 @@ def choice_name(action: Any, config: Mapping[str, Any]) -> str:
     return names[number] if number < len(names) else f"choice {number}"
 
 
-def reward_rows(step: Step, shaped: bool) -> list[tuple[str, float, bool]]:
-    """Return name, value and whether to mute it, for the parts that count in this environment and their outcome."""
-    parts = step.info["reward_components"]
-    shown = BASE_ROWS + SHAPING_ROWS if shaped else BASE_ROWS
-    rows = [(name, float(parts[key]), key == "original_speed") for name, key in shown if key in parts]
+def reward_rows(step: Step, config: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
+    """Return name, value and whether to mute it, for the parts of a step's reward as they enter the sum, and for it."""
+    parts = {key: float(value) for key, value in step.info["reward_components"].items()}
+    rows = [("base reward", parts["base_reward"], False)]
+    if config["reward"] == "training":
+        weight = float(config["speed_weight"])
+        if not parts.get("offroad_penalty"):
+            # Five rows are all that fit, and a car off the road is not paid for its speed.
+            rows.append(("speed term, taken out", -weight * parts["original_speed"], True))
+            rows.append(("forward speed, put in", weight * parts["forward_speed"], False))
+        rows.append(("safety", float(config["safety_coeff"]) * parts["safety_reward"], False))
     if parts.get("offroad_penalty"):
-        # Five rows are all that fit, and a car off the road is not paid for its speed.
-        rows = [*rows[:3], ("off the road", float(parts["offroad_penalty"]), False)]
+        rows.append(("off the road", parts["offroad_penalty"], False))
     return [*rows, ("training reward", step.reward, False)]
 
 
@@ -103,9 +102,11 @@ def _speed_card(canvas: Canvas, box: Box, step: Step, config: Mapping[str, Any])
 def _reward_card(canvas: Canvas, box: Box, step: Step, config: Mapping[str, Any]) -> None:
     left, top, right, _ = box
     y = top + 62
-    for name, value, muted in reward_rows(step, config["reward"] == "training"):
+    for name, value, muted in reward_rows(step, config):
         strong = name == "training reward"
-        color = RED if value < 0 else (BLUE if strong else MUTED if muted else GREEN)
+        color = MUTED if muted else RED if value < 0 else BLUE if strong else GREEN
+        if strong:
+            canvas.line([(left + 16, y - 21), (right - 16, y - 21)], MUTED, 1.0)
         canvas.text(left + 16, y, name, 16 if strong else 15, TEXT if strong else MUTED)
         canvas.text(right - 16, y, _signed(value, 3), 16, TEXT, "rs")
         canvas.bar((left + 16, y + 8, right - 16, y + 15), value, -1.0, 1.0, color)
@@ -116,7 +117,7 @@ def _safety_card(canvas: Canvas, box: Box, step: Step) -> None:
     left, top, right, bottom = box
     ttc, nearest = float(step.info["time_to_collision"]), float(step.info["min_distance"])
     closing = math.isfinite(ttc)
-    color: Color = GREEN if not closing or ttc >= TTC_CAUTION else (AMBER if ttc >= TTC_DANGER else RED)
+    color = _danger(ttc)
     if closing:
         canvas.text(left + 16, top + 72, f"{min(ttc, 999.0):.1f}", 40, color)
         canvas.text(right - 16, top + 72, "s", 18, MUTED, "rs")
@@ -124,8 +125,11 @@ def _safety_card(canvas: Canvas, box: Box, step: Step) -> None:
         canvas.text(left + 16, top + 66, "none closing", 22, color)
     closeness = 1.0 - min(ttc, 10.0) / 10.0 if closing else 0.0
     canvas.bar((left + 16, top + 84, right - 16, top + 94), closeness, 0.0, 1.0, color)
-    canvas.text(left + 16, top + 136, "nearest vehicle", 15, MUTED)
-    canvas.text(left + 16, top + 166, f"{nearest:.1f} m" if math.isfinite(nearest) else "none seen", 24)
+    car = step.info.get("closing_car")
+    if car is not None:
+        canvas.text(left + 16, top + 116, f"of the {car.words()}", 14, TEXT)
+    canvas.text(left + 16, top + 150, "nearest vehicle", 15, MUTED)
+    canvas.text(left + 16, top + 180, f"{nearest:.1f} m" if math.isfinite(nearest) else "none seen", 24)
     safety = float(step.info["reward_components"].get("safety_reward", 0.0))
     danger = closing and ttc < TTC_DANGER
     words, shade = ("SAFETY VIOLATION", RED) if safety < 0 else ("closing fast", AMBER) if danger else ("safe", GREEN)
@@ -133,10 +137,31 @@ def _safety_card(canvas: Canvas, box: Box, step: Step) -> None:
     canvas.text((left + right) / 2, bottom - 30, words, 15, shade if safety >= 0 else TEXT, "ms")
 
 
-def _make(config: Mapping[str, Any]) -> gymnasium.Env:
-    from racer.envs.highway.env import RiskHighwayEnv
+def _danger(ttc: float) -> Color:
+    """Return the colour of a time to collision (s)."""
+    return GREEN if ttc >= TTC_CAUTION else AMBER if ttc >= TTC_DANGER else RED
 
-    return RiskHighwayEnv(config, render_mode="rgb_array_list")
+
+def mark(frame: Image.Image, step: Step, share: float, config: Mapping[str, Any]) -> None:
+    """Draw a ring around the car that the time to collision is that of; see :class:`racer.envs.world.Film`."""
+    car = step.info.get("closing_car")
+    if car is None:
+        return
+    across, down = config["centering_position"]
+    meters = [start + (end - start) * share for start, end in zip(car.before, car.place, strict=True)]
+    x, y = (
+        part * size + meter * config["scaling"]
+        for part, size, meter in zip((across, down), frame.size, meters, strict=True)
+    )
+    wide, high = (config["scaling"] * (size / 2 + 0.8) for size in (VEHICLE_LENGTH, VEHICLE_WIDTH))
+    color = _danger(float(step.info["time_to_collision"]))
+    ImageDraw.Draw(frame).rounded_rectangle((x - wide, y - high, x + wide, y + high), high, outline=color, width=3)
+
+
+def _make(config: Mapping[str, Any]) -> gymnasium.Env:
+    from racer.envs.highway.closing import FilmedHighwayEnv
+
+    return FilmedHighwayEnv(config, render_mode="rgb_array_list")
 
 
 def _clock(config: Mapping[str, Any]) -> tuple[float, int]:
@@ -163,5 +188,6 @@ FILM = Film(
         "offscreen_rendering": True,
     },
     panel=panel,
+    mark=mark,
     ends={"collision": ("COLLISION", RED), "off_road": ("OFF THE ROAD", AMBER)},
 )

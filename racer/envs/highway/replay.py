@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from racer.core.drawing import BLUE, RED
+from racer.core.drawing import AMBER, BLUE, RED
 from racer.envs.highway.geometry import LANE_WIDTH, VEHICLE_LENGTH
 from racer.envs.replay import Kind, Line, Replay, Scene, Shapes, Trace
 from racer.envs.world import Step
@@ -46,8 +46,13 @@ def eye_of(cars: NDArray[np.float64], lanes: int) -> NDArray[np.float64]:
 
 
 def _shapes(env: Any) -> Shapes:
-    cars = env.world.engine.cars(0)
-    return Shapes(car_boxes(cars), eye_of(cars, env.config["lanes_count"]))
+    from racer.envs.highway.closing import closing_car
+
+    cars, number = env.world.engine.cars(0), closing_car(env)
+    boxes = car_boxes(cars)
+    if number is not None and boxes[number - 1, 5] == OTHER:
+        boxes[number - 1, 5] = CLOSING
+    return Shapes(boxes, eye_of(cars, env.config["lanes_count"]))
 
 
 def road_lines(count: int) -> list[Line]:
@@ -95,17 +100,21 @@ def _ahead(
 
 
 KINDS = (Kind("this policy", BLUE), Kind("traffic", (150, 160, 172)), Kind("crashed", RED))
+CLOSING = len(KINDS)
 EXTENT = (130.0, 26.0)
 
 REPLAY = Replay(
     make=_make,
     scene=Scene(
-        shapes=_shapes, lines=lambda config: road_lines(int(config["lanes_count"])), kinds=KINDS, extent=EXTENT
+        shapes=_shapes,
+        lines=lambda config: road_lines(int(config["lanes_count"])),
+        kinds=(*KINDS, Kind("closing soonest in the cone ahead", AMBER)),
+        extent=EXTENT,
     ),
     traces=(
         Trace("forward speed [m/s]", lambda step: float(step.info["forward_speed"])),
         Trace("distance to the nearest car [m]", lambda step: float(step.info["min_distance"]), 60.0),
-        Trace("time to collision [s]", lambda step: float(step.info["time_to_collision"]), 10.0),
+        Trace("time to collision, cone ahead [s]", lambda step: float(step.info["time_to_collision"]), 10.0),
     ),
     facts=last_moments,
 )
