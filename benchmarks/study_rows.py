@@ -148,6 +148,7 @@ COURTEOUS_STAGES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("four-types", ("--config.env.arms=(0, 1, 2, 3)", STAGE), 1_200_000),
     ("five-types", ("--config.env.arms=(0, 1, 2, 3, 4)", STAGE), 1_200_000),
     ("six-types", ("--config.env.arms=(0, 1, 2, 3, 4, 5)", STAGE), 1_200_000),
+    ("seven-types", ("--config.env.arms=(0, 1, 2, 3, 4, 5, 6)", STAGE), 1_200_000),
     ("", (), 1_000_000),
 )
 """Name, flags and transitions. In the first stage, where nothing has been learnt yet, staying where one is pays nothing

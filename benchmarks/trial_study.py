@@ -184,8 +184,10 @@ def trial_table(runs: Sequence[Mapping[str, Any]], drivers: Mapping[str, Sequenc
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     for row in dict.fromkeys(run["row"] for run in runs):
         group = [run for run in runs if run["row"] == row]
-        for control in (name for name in CONTROLS if name in group[0]["scores"]):
-            values = [np.asarray(run["scores"][control], np.float64) for run in group]
+        for control in CONTROLS:
+            values = [np.asarray(run["scores"][control], np.float64) for run in group if control in run["scores"]]
+            if not values:
+                continue
             lines.append(_line(row if control == "own" else f"{row}, {control}", values))
     lines += [_line(name, [np.asarray(values, np.float64)]) for name, values in drivers.items()]
     each = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class Metric:
         better: "high", "low", or "" where neither is.
         form: how its average is written in a table; its kind's way where empty.
         interval: whether a table shows the confidence interval of a mean over episodes or of a rate.
+        bounds: the least and the greatest value that it can have, beyond which no interval of its mean reaches.
         curve: whether it has a panel among the learning curves.
         total: name under which training counts how often it happened, for rates that matter so; empty for none.
         exploit: whether it is a share of steps that a policy gains by what nobody wants.
@@ -50,6 +52,7 @@ class Metric:
     better: str = ""
     form: str = ""
     interval: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     curve: bool = False
     total: str = ""
     exploit: bool = False

@@ -156,6 +156,7 @@ class World:
         egos_for: the egos of one environment, from a whole configuration; those of an environment stand side by side
             in ``make``'s rows, and their episodes end together.
         egos: the same, in the world that :meth:`fitted` gives.
+        sentences: what each key of the configuration means, by name.
         metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` first, in the order of tables.
         metrics_for: the same for a whole configuration, where it depends on it; see :meth:`fitted`.
         title: heading of its tables; made of its name where empty.
@@ -186,11 +187,13 @@ class World:
         names_code: a text in a configuration that could name code to run, or None.
         memory_use: what a memory of earlier steps is for, from a whole configuration: "needed" and how to train
             without one all the same; "useless" and why; empty where the world does not say.
+        remembered_steps: steps that a memory is to hold, from a whole configuration; 0 where the world does not say.
     """
 
     name: str
     resolve: Callable[[Config | None], dict[str, Any]]
     make: Callable[[Config, int], VectorEnv]
+    sentences: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = BASE_METRICS
     metrics_for: Callable[[Config], tuple[Metric, ...]] | None = None
     egos_for: Callable[[Config], int] = lambda config: 1
@@ -219,6 +222,7 @@ class World:
     reference: Config = field(default_factory=dict)
     names_code: Callable[[Config], str | None] = lambda config: None
     memory_use: Callable[[Config], tuple[str, str]] = lambda config: ("", "")
+    remembered_steps: Callable[[Config], int] = lambda config: 0
 
     @property
     def file_name(self) -> str:

@@ -48,6 +48,8 @@ def inspect(arguments: argparse.Namespace) -> list[Path]:
         raise UsageError(f"{arguments.run} has neither memory nor value: name a run or a checkpoint")
     trained = load_policy(arguments.run, arguments.world)
     config = evaluation_config(trained, arguments.overrides)
+    if arguments.seed < 0:
+        raise UsageError(f"--seed must not be negative, got {arguments.seed}")
     path = Path(arguments.output)
     rows = list(trace(trained, config, arguments.seed, deterministic=not arguments.sample))
     try:

@@ -130,7 +130,7 @@ def aggregate_episodes(
         if metric.kind == "rate":
             low, high = _rate_interval(values, confidence)
         elif metric.kind == "mean" and metric.interval:
-            low, high = mean_interval(values, confidence)
+            low, high = (float(end) for end in np.clip(mean_interval(values, confidence), *metric.bounds))
         else:
             continue
         summary |= {f"{name}_low": low, f"{name}_high": high}

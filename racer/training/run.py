@@ -34,6 +34,7 @@ from racer.distributed.warmup import warmup_policy
 from racer.envs.registry import get_world
 from racer.envs.world import World
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+from racer.training.compiled import keep_compilations
 from racer.training.device import learner_device
 from racer.training.options import Setup
 from racer.training.plan import RunPlan
@@ -194,7 +195,8 @@ def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
     """Compare what a world needs with what a policy has.
 
     Raises:
-        UsageError: a policy without a memory where one is needed; the reverse is a warning.
+        UsageError: a policy without a memory where one is needed. The reverse is a warning, and so is one that is too
+            short.
     """
     use, words = world.memory_use(spec.env_config)
     has = bool(getattr(policy, "has_memory", False))
@@ -202,6 +204,13 @@ def _check_memory(world: World, spec: RunSpec, policy: Any) -> None:
         raise UsageError(f"{spec.agent_name} has no memory, which {world.name} needs: {words}")
     if use == "useless" and has:
         log.warning("the memory of %s is of no use in %s: %s", spec.agent_name, world.name, words)
+    wanted = world.remembered_steps(spec.env_config)
+    held = getattr(policy.torso.core, "length", wanted) if has else wanted
+    if use != "useless" and held < wanted:
+        log.warning(
+            'the memory of %s holds %d steps, an episode of %s asks for %d: set its "length"', spec.agent_name, held,
+            world.name, wanted,
+        )  # fmt: skip
 
 
 def _check_rows(world: World, setup: Setup) -> None:
@@ -264,6 +273,7 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
                 learnt = learnt_arrays(plan.options["start_from"], plan.spec)
             if extras.prepare is not None:
                 learnt = extras.prepare(plan.spec, learnt)
+        kept = keep_compilations()
         backend, pool = plan.setup.backend, None
         if backend.backend == "ray":
             pool = held.enter_context(driven(backend, backend.min_workers or plan.setup.service.num_workers))
@@ -287,6 +297,9 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
             run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress, restored=restored)
         finally:
             metrics.close()
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    kept.share()
         extras.finish(plan)
     words = last_words(
         run_dir, run.step, began, metrics.latest, stopped=bool(stop.exit_code), evaluable=run.evaluable

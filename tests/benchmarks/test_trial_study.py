@@ -87,6 +87,15 @@ def test_the_table_has_every_trial_every_control_and_the_share_of_the_gap(study)
     assert "gru, training seed 2 (1,000 transitions, 2 minutes): gain, own" in text
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_control_that_some_runs_lack_is_of_the_others(study, order):
+    own = scores([0.2, 0.6])
+    runs = [run_of("gru", 1, own=own), run_of("gru", 2, own=own, wiped=scores([0.2, 0.2]))]
+    text = study.trial_table([runs[k] for k in order], {"oracle": scores([1.0, 1.0])})
+    assert "| gru | 2 |" in text
+    assert "| gru, wiped | 1 |" in text
+
+
 def test_the_picture_is_drawn(study, tmp_path):
     path = tmp_path / "trials.png"
     study.picture([run_of("gru", 1, own=scores([0.2, 0.6]))], {"oracle": scores([0.9, 0.9])}, path)

@@ -135,3 +135,12 @@ def test_a_metric_says_how_it_is_averaged():
         Metric("a", "a", "shar")
     with pytest.raises(ValueError, match="interval"):
         Metric("a", "a", "share", interval=True)
+
+
+def test_no_interval_reaches_beyond_what_a_metric_can_be():
+    free = Metric("part", "part", interval=True)
+    bounded = Metric("part", "part", interval=True, bounds=(0.0, 1.0))
+    episodes = [{"return": 0.0, "length": 1.0, "part": value} for value in (0.0, 0.0, 1.0)]
+    wide, narrow = (aggregate_episodes(episodes, [metric], cvar_level=0.8) for metric in (free, bounded))
+    assert wide["mean_part_low"] < 0.0 < 1.0 < wide["mean_part_high"]
+    assert (narrow["mean_part_low"], narrow["mean_part_high"]) == (0.0, 1.0)

@@ -108,7 +108,8 @@ def test_partners_are_of_different_temper():
     # 100 episodes: a share of 0.2 is off by 0.04 (standard error). Found: 0.04, 0.09, 0.18, 0.28.
     assert crashed[0] < 0.12
     assert crashed[3] > 0.18
-    assert crashed[3] > crashed[1] + 0.05 > crashed[0]
+    assert crashed[2] > crashed[0] + 0.05
+    assert crashed[3] > crashed[1] + 0.08
 
 
 @pytest.mark.parametrize("name", [*FLOORS, *PARTNERS])

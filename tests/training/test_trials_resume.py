@@ -136,6 +136,14 @@ def test_an_agent_without_a_memory_is_refused_and_a_useless_one_warned_of(caplog
         "the memory of PPOLearner is of no use in trials: episodes of one trial (k_scenarios = 1) leave nothing to be "
         "carried to a next one"
     ]
+    caplog.clear()
+    window = 4 * 10
+    for length in (window, window - 1):
+        memory = {"kind": "transformer", "embed": 8, "layers": 1, "length": length}
+        begin({**plain, "memory": memory}, k_scenarios=4, scenario_length=10)
+    assert [record.getMessage() for record in caplog.records] == [
+        'the memory of PPOLearner holds 39 steps, an episode of trials asks for 40: set its "length"'
+    ]
 
 
 def test_a_trace_of_an_exported_policy_knows_no_values(tmp_path):

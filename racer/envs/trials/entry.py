@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from racer.core.config import sentences
 from racer.core.drawing import AMBER, GREEN
-from racer.envs.trials.config import memory_use, resolve_config, trials_config
+from racer.envs.trials.config import TrialsConfig, memory_use, resolve_config, trials_config
 from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
@@ -19,6 +20,7 @@ WORLD = World(
     title="trial evaluation results",
     resolve=resolve_config,
     make=lambda config, num_envs: HighwayTrialsVectorEnv(num_envs, config),
+    sentences=sentences(TrialsConfig),
     metrics=trial_metrics(4),
     metrics_for=lambda config: trial_metrics(int(config["k_scenarios"])),
     success_log=success_log,
@@ -27,6 +29,7 @@ WORLD = World(
     end_reason=end_reason,
     drivers=DRIVERS,
     memory_use=memory_use,
+    remembered_steps=lambda config: trials_config(config).window,
     # Limbo up to the end of the window serves the learner's rows alone.
     held_out=lambda config: {**config, "fill_window": False},
     # The reward that a trial's first observation shows tells of the trial before it, whatever is remembered.

@@ -85,8 +85,8 @@ class HighwayTrialsEnv(DrawnEnv):
     def _drawn(self) -> NDArray[np.uint8]:
         world = self.world
         return overlaid(
-            world.simulator.render(0, world.config.egos), int(world.trial[0]), world.config.k_scenarios,
-            world.config.scene, int(world.arm[0]),
+            world.simulator.render(0, world.config.egos, int(world.egos.cars[world.followed])), int(world.trial[0]),
+            world.config.k_scenarios, world.config.scene, int(world.arm[0]),
         )  # fmt: skip
 
 

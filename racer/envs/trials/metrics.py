@@ -35,11 +35,11 @@ def trial_metrics(trials: int) -> tuple[Metric, ...]:
     return (
         *BASE_METRICS,
         Metric("trial_goal_reach_rate", "trial_goal_reach_rate", label="Goal reached (trials)", better="high",
-               unit="share of trials", form="{:.1%}", interval=True, curve=True),
+               unit="share of trials", form="{:.1%}", interval=True, bounds=(0.0, 1.0), curve=True),
         *(Metric(score_key(k), score_key(k), "rate", f"Trial {k + 1} score", better="high", interval=True,
                  curve=True) for k in range(trials)),
         *(Metric(delta_key(k), delta_key(k), label=f"Trial {k + 1} minus trial 1", better="high", form="{:+.3f}",
-                 interval=True) for k in range(1, trials)),
+                 interval=True, bounds=(-1.0, 1.0)) for k in range(1, trials)),
         *(Metric(key, key, label=label, better=better) for key, label, better in counts),
         Metric("trial_mean_length", "trial_mean_length", label="Mean trial length [steps]", unit="steps",
                form="{:.1f}"),

@@ -46,13 +46,14 @@ class _RecordedTrials(HighwayTrialsEnv):
 
     def drawn(self) -> Shapes:
         world = self.world
-        scene = world.simulator.scene(0)
+        row = world.followed
+        car, scene = int(world.egos.cars[row]), world.simulator.scene(0)
         size = np.broadcast_to([VEHICLE_LENGTH, VEHICLE_WIDTH], (len(scene["x"]), 2))
         cars = np.column_stack([scene["x"], scene["y"], scene["heading"], size, scene["crashed"]])
         # The goal is reached at its right end, from within its lane.
-        end = cars[0, 0] - world.travelled[0] + world.scene.distance
-        goal = [end - HOLD / 2, LANE_WIDTH * world.goal_lane[0], 0.0, HOLD, 2 * LANE_HALF, _GOAL]
-        return Shapes(np.vstack([goal, car_boxes(cars)]), eye_of(cars, LANES))
+        end = cars[car, 0] - world.travelled[row] + world.scene.distance
+        goal = [end - HOLD / 2, LANE_WIDTH * world.goal_lane[row], 0.0, HOLD, 2 * LANE_HALF, _GOAL]
+        return Shapes(np.vstack([goal, car_boxes(cars)]), eye_of(cars[car:], LANES))
 
 
 def _facts(steps: Sequence[Step], moments: Sequence[Shapes], config: Mapping[str, Any]) -> dict[str, float]:

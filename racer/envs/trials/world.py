@@ -118,6 +118,11 @@ class TrialWorld:
         return self._counts["removed"] > 0
 
     @property
+    def followed(self) -> int:
+        """Row of the first environment that pictures follow: its first ego on the road; the first ego where none is."""
+        return int(np.argmin(self.removed[: self.config.egos]))
+
+    @property
     def arm(self) -> NDArray[np.int64]:
         """``[N]``, the type of the running trial."""
         return self._drawn["arms"][self.egos.envs, self.trial]

@@ -17,6 +17,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from racer.agents.ppo import PPOConfig
+from racer.core.errors import unknown_name
 from racer.envs.registry import get_world
 from racer.envs.trials.config import trials_config
 
@@ -63,7 +64,12 @@ def get_config(scene: str = "hidden_lane") -> ml_collections.ConfigDict:
 
     Args:
         scene: "hidden_lane" or "courteous".
+
+    Raises:
+        UsageError: another scene.
     """
+    if scene not in SCENES:
+        raise unknown_name("scene of the configuration", scene, SCENES)
     env = get_world("trials").resolve({"scene": scene, "k_scenarios": 4, "fill_window": False, **SCENES[scene]})
     trials = trials_config(env)
     rollout = {"rollout_length": trials.window if scene == "hidden_lane" else trials.length}

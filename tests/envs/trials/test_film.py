@@ -14,12 +14,12 @@ CAR_COLORS = {(100, 200, 255), (50, 200, 0), (255, 100, 100), (200, 200, 0)}
 """highway-env's blue, green (the ego), red (crashed) and yellow."""
 
 
-def visible(frame, scene):
+def visible(frame, scene, followed=0):
     """Return for each car whether its colour stands where it is, and whether that is inside the picture."""
     height, width = DRAWING["screen_height"], DRAWING["screen_width"]
     left, middle = DRAWING["centering_position"]
-    px = np.rint((scene["x"] - scene["x"][0]) * DRAWING["scaling"] + left * width).astype(int)
-    py = np.rint((scene["y"] - scene["y"][0]) * DRAWING["scaling"] + middle * height).astype(int)
+    px = np.rint((scene["x"] - scene["x"][followed]) * DRAWING["scaling"] + left * width).astype(int)
+    py = np.rint((scene["y"] - scene["y"][followed]) * DRAWING["scaling"] + middle * height).astype(int)
     inside = (px > 15) & (px < width - 15) & (py > 5) & (py < height - 5)
     road = frame[OVERLAY:]
     shown = np.array([
@@ -49,6 +49,25 @@ def test_every_car_is_visible_in_every_trial(scene):
             later = frames[4 * k + tick]
             np.testing.assert_array_equal(frames[tick][OVERLAY:], later[OVERLAY:])
             assert (frames[tick][:OVERLAY] != later[:OVERLAY]).any(), "the strip names the trial"
+    env.close()
+
+
+def test_a_film_goes_on_with_the_egos_that_are_left():
+    """The first ego is done early; the picture follows the other one, with the cars around it."""
+    env = HighwayTrialsEnv({"egos": 2, "k_scenarios": 2, "policy_frequency": 1}, render_mode="rgb_array")
+    env.reset(seed=30001)
+    faster, slower = 3, 4
+    for _ in range(28):
+        env.step(np.array([faster, slower]))
+        if env.world.removed[0]:
+            break
+    assert list(env.world.removed) == [True, False]
+    assert env.world.followed == 1
+    scene = env.world.simulator.scene(0)
+    shown, inside = visible(env.render(), scene, followed=1)
+    assert inside[1]
+    assert inside.sum() >= 3
+    np.testing.assert_array_equal(shown, inside)
     env.close()
 
 

@@ -46,19 +46,22 @@ class SceneViewer:
         kinds = [ego] + [other] * (int(wholes[VEHICLES]) - 1)
         self.road.vehicles = [kind(self.road, [0.0, 0.0]) for kind in kinds]
         self._viewer: EnvViewer | None = None
+        self._followed = 0
 
     @property
     def vehicle(self) -> Vehicle:
-        """The ego, which the window follows."""
-        return self.road.vehicles[0]
+        """What the window follows."""
+        return self.road.vehicles[self._followed]
 
-    def draw(self, scene: Mapping[str, Any], egos: int = 1) -> np.ndarray:
+    def draw(self, scene: Mapping[str, Any], egos: int = 1, followed: int = 0) -> np.ndarray:
         """Return the frame ``[H, W, 3]`` uint8 of a scene from :meth:`HighwaySimulator.scene`.
 
         Args:
             scene: what is drawn.
             egos: how many cars, from the first on, have an ego's colour.
+            followed: the car that the window follows.
         """
+        self._followed = followed
         for i, vehicle in enumerate(self.road.vehicles):
             vehicle.position = np.array([scene["x"][i], scene["y"][i]])
             vehicle.heading = scene["heading"][i]

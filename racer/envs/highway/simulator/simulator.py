@@ -207,17 +207,17 @@ class HighwaySimulator:
             self._viewer.close()
             self._viewer = None
 
-    def render(self, index: int, egos: int = 1) -> np.ndarray:
+    def render(self, index: int, egos: int = 1, followed: int = 0) -> np.ndarray:
         """Return the frame ``[H, W, 3]`` uint8 of environment ``index``, by highway-env's own viewer.
 
-        The first ``egos`` cars have an ego's colour.
+        The first ``egos`` cars have an ego's colour; the picture follows the car ``followed``.
         """
         if self._viewer is None:
             # highway-env brings pygame and pandas, which nothing but drawing needs
             from racer.envs.highway.simulator.drawing import SceneViewer
 
             self._viewer = SceneViewer(self.config, self.parameters)
-        return self._viewer.draw(self.scene(index), egos)
+        return self._viewer.draw(self.scene(index), egos, followed)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy without threads and viewer."""
