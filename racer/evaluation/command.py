@@ -113,7 +113,7 @@ def _boolean(flag: str) -> Callable[[str], bool]:
 
     def read(text: str) -> bool:
         if text.lower() not in words:
-            raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}; write --{flag}=true {text}")
+            raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}; before another word write --{flag}=true")
         return words[text.lower()]
 
     return read
