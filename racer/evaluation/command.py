@@ -117,7 +117,8 @@ def _boolean(flag: str) -> Callable[[str], bool]:
 
     def read(text: str) -> bool:
         if text.lower() not in words:
-            raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}; write --{flag}=true {text}")
+            wrong = f"expected true or false, got {text!r}; before another word write --{flag}=true"
+            raise argparse.ArgumentTypeError(wrong)
         return words[text.lower()]
 
     return read

@@ -93,7 +93,8 @@ def test_a_flag_that_is_a_key_of_the_world_is_told_its_prefix(capsys, words):
 def test_a_second_policy_and_a_flag_that_took_the_policy(capsys):
     assert "--against RUN" in refused(capsys, "evaluate", "highway-ppo", "highway-cvar")
     for flag in ("report", "render", "compare_random", "memory_controls"):
-        assert f"write --{flag}=true highway-ppo" in refused(capsys, "evaluate", f"--{flag}", "highway-ppo")
+        line = refused(capsys, "evaluate", f"--{flag}", "highway-ppo")
+        assert f"got 'highway-ppo'; before another word write --{flag}=true" in line
 
 
 def test_the_help_of_train_has_every_flag_once_in_groups_and_every_key(capsys):
