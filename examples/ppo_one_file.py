@@ -20,7 +20,7 @@ try:
     import torch
     from torch import nn
 except ModuleNotFoundError as error:
-    raise SystemExit(f"this example needs {error.name}: pip install 'racer[sb3]'") from None
+    raise SystemExit(f"this example needs {error.name}: pip install '.[sb3]' in the checkout") from None
 
 import racer.envs  # noqa: F401  (registers racer/highway-fast-v0)
 

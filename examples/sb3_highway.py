@@ -15,7 +15,7 @@ try:
     from stable_baselines3 import PPO
     from stable_baselines3.common.evaluation import evaluate_policy
 except ModuleNotFoundError as error:
-    raise SystemExit(f"this example needs {error.name}: pip install 'racer[sb3]'") from None
+    raise SystemExit(f"this example needs {error.name}: pip install '.[sb3]' in the checkout") from None
 
 from racer.sb3 import make_vec_env
 

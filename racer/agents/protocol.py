@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["BATCH_FIELDS", "REPLAY", "ROLLOUT", "ROW_FLAGS", "Learner", "RolloutLearner"]
+__all__ = ["BATCH_FIELDS", "REPLAY", "ROLLOUT", "ROW_FLAGS", "Learner"]
 
 REPLAY = "replay"
 """A learner that wants minibatches of past transitions."""
@@ -29,6 +29,9 @@ ROW_FLAGS = ("bootstrap", "cut", "forget", "valid")
 @runtime_checkable
 class Learner(Protocol):
     """What a training loop needs.
+
+    A ROLLOUT learner also has ``rollout_length``, steps of every environment in a rollout, and ``check_num_envs(n)``,
+    which raises UsageError unless it can learn from rollouts of so many environments.
 
     Attributes:
         wants: :data:`REPLAY` or :data:`ROLLOUT`.
@@ -69,18 +72,4 @@ class Learner(Protocol):
         Raises:
             UsageError: a field is missing, is not known, or differs in shape or dtype; all are listed.
         """
-        ...
-
-
-@runtime_checkable
-class RolloutLearner(Learner, Protocol):
-    """A learner that wants :data:`ROLLOUT`."""
-
-    @property
-    def rollout_length(self) -> int:
-        """Steps of every environment in a rollout."""
-        ...
-
-    def check_num_envs(self, num_envs: int) -> None:
-        """Raise UsageError unless the learner can learn from rollouts of ``num_envs`` environments."""
         ...

@@ -24,6 +24,7 @@ from absl import logging as absl_logging
 from racer.core.ending import Ended, begun, ended_by_signals
 from racer.core.errors import SYNONYMS, RacerError, UsageError, shown, unknown_name
 from racer.core.files import open_regular
+from racer.core.flag_help import NO_GROUPS, Groups, help_text, own_flags
 from racer.core.terminal import outlived_streams, write_line
 
 __all__ = [
@@ -101,6 +102,8 @@ def run_program(
     *,
     values: flags.FlagValues = flags.FLAGS,
     doc: str = "",
+    groups: Groups = NO_GROUPS,
+    more: Callable[[], str] = str,
 ) -> int:
     """Parse flags, run ``main`` and return the exit code.
 
@@ -109,10 +112,16 @@ def run_program(
         argv: the command line, ``sys.argv`` by default.
         values: where the flags were defined.
         doc: what ``--help`` says first.
+        groups: see :func:`racer.core.flag_help.help_text`.
+        more: what ``--help`` says last.
     """
     argv = list(sys.argv if argv is None else argv)
     debug = any(word in ("--debug", "--debug=true", "--debug=1") for word in argv[1:])
-    return guarded(lambda: _run(main, argv, values, doc), debug=debug)
+
+    def helping() -> str:
+        return help_text(argv[0], values, doc, groups) + more()
+
+    return guarded(lambda: _run(main, argv, values, helping), debug=debug)
 
 
 def guarded(call: Callable[[], int | None], *, debug: bool = False) -> int:
@@ -155,10 +164,12 @@ def parse_bool_tokens(argv: Sequence[str], values: flags.FlagValues) -> list[str
     return out
 
 
-def _run(main: Callable[[], int | None], argv: list[str], values: flags.FlagValues, doc: str) -> int | None:
+def _run(
+    main: Callable[[], int | None], argv: list[str], values: flags.FlagValues, helping: Callable[[], str]
+) -> int | None:
     _define_common(values)
     if any(word in ("--help", "-help", "-h", "--helpshort", "--helpfull") for word in argv[1:]):
-        write_line(_help(argv[0], values, doc))
+        write_line(helping())
         return 0
     _parse(argv, values)
     return main()
@@ -211,13 +222,13 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
 def _unknown_flag(name: str, values: flags.FlagValues) -> UsageError:
     """Build the error for a flag that there is not; a key of the config lacks its prefix."""
     config: Any = values["config"].value if "config" in values else None
-    if config is not None:
+    if hasattr(config, "to_dict"):
         branches = {f"{key}.": part for key, part in config.items() if hasattr(part, "to_dict")}
         for branch, part in {"": config, **branches}.items():
-            key = next((key for key in (name, *SYNONYMS.get(name, ())) if key in part), None)
+            key = next((key for key in (name, *SYNONYMS.get(name, ())) if key.split(".")[0] in part), None)
             if key is not None:
                 return UsageError(f"--{name} is no flag; {key!r} is a key: write --config.{branch}{key}=VALUE")
-    return unknown_name("flag", f"--{name}", [f"--{own}" for own in _own_flags(values)])
+    return unknown_name("flag", f"--{name}", [f"--{own}" for own in own_flags(values)])
 
 
 def _check_config_file(argv: Sequence[str]) -> None:
@@ -278,24 +289,3 @@ def unknown_config_key(error: AttributeError) -> UsageError:
 def _quiet_logs() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     absl_logging.set_verbosity(absl_logging.WARNING)
-
-
-def _own_flags(values: flags.FlagValues) -> list[str]:
-    hidden = ("absl.", "ml_collections.", "jax.", "jax._src")
-    modules = values.flags_by_module_dict()
-    names = [f.name for module, found in modules.items() if not module.startswith(hidden) for f in found]
-    return sorted({*names, "config"} & set(values)) if "config" in values else sorted(names)
-
-
-def _help(program: str, values: flags.FlagValues, doc: str) -> str:
-    lines = [doc.strip(), "", f"usage: python {program} [--flag=value ...]", ""]
-    for name in _own_flags(values):
-        flag: Any = values[name]
-        default = flag.default_as_str or "none"
-        lines.append(f"  --{name}  (default: {default})")
-        lines += [f"      {part}" for part in _wrap(_one_line(flag.help or ""), 92)]
-    return "\n".join(lines)
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width) or [""]

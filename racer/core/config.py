@@ -19,7 +19,7 @@ import numpy as np
 
 from racer.core.errors import UsageError, shown, unknown_name
 
-__all__ = ["NamedNumbers", "check_fields", "from_mapping", "option", "swept_names"]
+__all__ = ["NamedNumbers", "check_fields", "from_mapping", "option", "sentences", "swept_names"]
 
 T = TypeVar("T")
 
@@ -116,6 +116,11 @@ def check_fields(config: Any, where: str) -> None:
 def swept_names(cls: type) -> tuple[str, ...]:
     """Return the names of the fields that were declared with ``swept=True``, in order."""
     return tuple(name for name, rule in _rules(cls).items() if rule.swept)
+
+
+def sentences(cls: type) -> dict[str, str]:
+    """Return what each field of a dataclass means, by name, in the order of the class."""
+    return {field.name: field.metadata.get("doc", "") for field in dataclasses.fields(cls)}
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -25,6 +25,7 @@ __all__ = [
     "fsync_folder",
     "open_regular",
     "parse_json",
+    "private_folder",
     "read_bytes",
     "read_json",
     "remove_temporaries",
@@ -160,6 +161,18 @@ def remove_temporaries(folder: Path) -> list[Path]:
         with contextlib.suppress(OSError):
             path.unlink()
     return left
+
+
+def private_folder(folder: Path) -> str | None:
+    """Make a folder that nobody but its owner may write to; returns what is wrong with it, None if nothing is."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+    except (OSError, ValueError) as error:
+        return f"cannot be made: {getattr(error, 'strerror', None) or error}"
+    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
+        return "can be written by others: make it yours alone, chmod 700"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "cannot be written"
 
 
 def fsync_folder(folder: Path) -> None:

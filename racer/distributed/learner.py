@@ -26,7 +26,7 @@ _COUNTERS = (
 
 
 _SLOW_SECONDS = 2.0
-_COMPILING = "compiling the update, once a start: seconds, but a minute or more for a memory over long episodes"
+_COMPILING = "compiling the update: seconds, but a minute or more for a memory over long episodes"
 
 
 class LearningDiverged(RacerError):

@@ -30,14 +30,13 @@ from racer.envs.world import Film, Step, World
 
 __all__ = ["PlainEnv", "gym_world"]
 
-DEFAULTS: Mapping[str, Any] = {
-    # steps after which an episode is truncated; None: the id's own limit, or BACKSTOP where it has none
-    "max_episode_steps": None,
-    # keyword arguments of gymnasium.make
-    "kwargs": {},
-}
+DEFAULTS: Mapping[str, Any] = {"max_episode_steps": None, "kwargs": {}}
 BACKSTOP = 10_000
 """Steps after which an episode of an id without a limit is truncated: a policy may walk in circles for ever."""
+SENTENCES: Mapping[str, str] = {
+    "max_episode_steps": f"steps after which an episode is truncated; None: the id's own limit, or else {BACKSTOP}",
+    "kwargs": "keyword arguments of gymnasium.make",
+}
 
 
 @lru_cache(maxsize=16)
@@ -63,6 +62,7 @@ def gym_world(name: str) -> World:
         name=name,
         resolve=partial(_resolve, name, spec),
         make=partial(_make, name, env_id),
+        sentences=SENTENCES,
         names_code=lambda config: _words(config.get("kwargs")),
         film=film,
         replay=Replay(make=partial(_make_one, env_id), traces=_TRACES, facts=_facts),

@@ -156,6 +156,7 @@ class World:
         egos_for: the egos of one environment, from a whole configuration; those of an environment stand side by side
             in ``make``'s rows, and their episodes end together.
         egos: the same, in the world that :meth:`fitted` gives.
+        sentences: what each key of the configuration means, by name.
         metrics: what ``episode_metrics`` holds, :data:`BASE_METRICS` first, in the order of tables.
         metrics_for: the same for a whole configuration, where it depends on it; see :meth:`fitted`.
         title: heading of its tables; made of its name where empty.
@@ -192,6 +193,7 @@ class World:
     name: str
     resolve: Callable[[Config | None], dict[str, Any]]
     make: Callable[[Config, int], VectorEnv]
+    sentences: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = BASE_METRICS
     metrics_for: Callable[[Config], tuple[Metric, ...]] | None = None
     egos_for: Callable[[Config], int] = lambda config: 1

@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("render", bool, True, "film episodes")
     flag("video_output_dir", Path, Path("evaluation_videos"), "folder for evaluation_metrics.json and the videos")
     flag("num_videos", int, 3, "how many episodes to film, from the first seed on")
-    flag("seed", int, FIRST_EVALUATION_SEED, "first seed of the list: episode i starts from seed + i")
+    flag(
+        "seed", int, FIRST_EVALUATION_SEED,
+        "first seed of the list: episode i starts from seed + i; evaluations during training watched the first ones "
+        f"from {FIRST_EVALUATION_SEED} on, so figures to be published take --seed 30000",
+    )  # fmt: skip
     flag("num_envs", int, 8, "environments stepped side by side; changes the speed, not the numbers")
     flag("deterministic", bool, True, "take the policy's most likely action; false samples from it")
     flag("cvar_level", float, 0.8, "level of the lower tail of returns, counted as cvar_risk")
@@ -113,7 +117,8 @@ def _boolean(flag: str) -> Callable[[str], bool]:
 
     def read(text: str) -> bool:
         if text.lower() not in words:
-            raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}; write --{flag}=true {text}")
+            wrong = f"expected true or false, got {text!r}; before another word write --{flag}=true"
+            raise argparse.ArgumentTypeError(wrong)
         return words[text.lower()]
 
     return read

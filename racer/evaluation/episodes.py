@@ -41,10 +41,13 @@ __all__ = [
 ]
 
 FIRST_EVALUATION_SEED = 10_000
-"""Held-out seeds are 10000, 10001, ...; training seeds its environments below this number."""
+"""Held-out seeds are 10000, 10001, ...; training draws its own from 2^31 numbers and all but never meets one of them.
+
+Evaluations during training watch the first ones, by which checkpoints are chosen.
+"""
 
 FIRST_UNWATCHED_SEED = 20_000
-"""Evaluations during training look at the first held-out seeds; published figures come from these, seen by nobody."""
+"""Of the episodes on an exported policy's card, which no evaluation during training has watched."""
 
 MAX_EPISODES = 1_000_000
 """Of one evaluation: months of driving, and intervals that no more would narrow."""

@@ -21,7 +21,7 @@ from racer.evaluation.command import add_world, world_keys
 from racer.evaluation.critic import restore_agent
 from racer.evaluation.drivers import PREFIX
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, check_spaces, kept, row_seeds
-from racer.evaluation.program import merge_config
+from racer.evaluation.program import evaluation_config
 from racer.evaluation.rows import RowGenerators
 
 __all__ = ["add_arguments", "inspect", "trace", "world_keys"]
@@ -47,8 +47,7 @@ def inspect(arguments: argparse.Namespace) -> list[Path]:
     if arguments.run.startswith(PREFIX):
         raise UsageError(f"{arguments.run} has neither memory nor value: name a run or a checkpoint")
     trained = load_policy(arguments.run, arguments.world)
-    world = trained.world
-    config = world.resolve(merge_config(world.held_out(trained.env_config), arguments.overrides))
+    config = evaluation_config(trained, arguments.overrides)
     if arguments.seed < 0:
         raise UsageError(f"--seed must not be negative, got {arguments.seed}")
     path = Path(arguments.output)

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from racer.core.errors import UsageError
 from racer.evaluation.checkpoints import TrainedPolicy, load_policy
 from racer.evaluation.episodes import FIRST_EVALUATION_SEED, EvaluationResult, evaluate_policy, evaluation_seeds
-from racer.evaluation.program import merge_config
+from racer.evaluation.program import described_policy, evaluation_config
 
 __all__ = ["evaluate"]
 
@@ -39,10 +38,9 @@ def evaluate(
         UsageError: the policy cannot be read, or an argument is wrong.
     """
     trained = policy if isinstance(policy, TrainedPolicy) else load_policy(policy)
-    if env is not None and not isinstance(env, Mapping):
-        raise UsageError(f"env must hold keys of world {trained.world.name!r}, not {env!r}")
-    config = merge_config(trained.world.held_out(trained.env_config), env or {})
+    overrides = {} if env is None else env
     return evaluate_policy(
-        trained.policy, trained.params, trained.world, config, evaluation_seeds(num_episodes, seed),
-        num_envs=num_envs, deterministic=deterministic, cvar_level=cvar_level,
+        trained.policy, trained.params, trained.world, evaluation_config(trained, overrides),
+        evaluation_seeds(num_episodes, seed), num_envs=num_envs, deterministic=deterministic, cvar_level=cvar_level,
+        configuration=described_policy(trained, overrides),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 
-from racer.core.errors import UsageError
+from racer.core.errors import UsageError, shown
 from racer.core.run_dir import check_writable
 from racer.evaluation.checkpoints import TrainedPolicy
 from racer.evaluation.episodes import (
@@ -39,14 +39,17 @@ from racer.evaluation.summary import check_cvar_level
 from racer.evaluation.video import check_encoder
 from racer.networks.uniform import uniform_policy
 
-__all__ = ["EvaluationOptions", "EvaluationOutcome", "evaluate_checkpoint", "merge_config"]
+__all__ = [
+    "EvaluationOptions", "EvaluationOutcome", "described_policy", "evaluate_checkpoint", "evaluation_config",
+    "merge_config",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 WORST = 10
 """Episodes that a report plays again."""
 
-Progress = Callable[[str, int], Callable[[EpisodeResult], None]]
+EpisodeBars = Callable[[str, int], Callable[[EpisodeResult], None]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def evaluate_checkpoint(
     options: EvaluationOptions,
     *,
     on_table: Callable[[str], None] = lambda table: None,
-    progress: Progress = lambda name, total: lambda episode: None,
+    progress: EpisodeBars = lambda name, total: lambda episode: None,
 ) -> EvaluationOutcome:
     """Evaluate a trained policy and leave ``evaluation_metrics.json``, videos and a report in the output folder.
 
@@ -120,8 +123,7 @@ def evaluate_checkpoint(
     """
     seeds = evaluation_seeds(options.num_episodes, options.first_seed)
     folder = _checked(trained, options)
-    world = trained.world
-    env_config = world.resolve(merge_config(world.held_out(trained.env_config), options.env_overrides))
+    world, env_config = trained.world, evaluation_config(trained, options.env_overrides)
     action_space = _action_space(trained, env_config)
     if options.against is not None:
         _action_space(options.against, env_config)
@@ -202,15 +204,7 @@ def _checked(trained: TrainedPolicy, options: EvaluationOptions) -> Path:
 
 def _described(trained: TrainedPolicy, options: EvaluationOptions) -> dict[str, Any]:
     other = {} if options.against is None else {"against": os.fspath(options.against.path)}
-    return {
-        "policy_file": os.fspath(trained.path),
-        "checkpoint_step": trained.step,
-        "training_seed": trained.seed,
-        "agent_name": trained.agent_name,
-        "agent_config": dict(trained.agent_config),
-        "env_overrides": dict(options.env_overrides),
-        **other,
-    }
+    return {**described_policy(trained, options.env_overrides), **other}
 
 
 def _second_name(trained: TrainedPolicy, other: TrainedPolicy) -> str:
@@ -261,7 +255,7 @@ def _films(
     env_config: Mapping[str, Any],
     result: EvaluationResult,
     mining: Mining | None,
-    progress: Progress,
+    progress: EpisodeBars,
 ) -> tuple[Path, ...]:
     """Film the first evaluated episodes, and the worst mined ones."""
     asked = [("episode", "video", result.episodes[: options.num_videos])]
@@ -278,6 +272,30 @@ def _films(
                 log.warning("%s shows another course of seed %d than the one evaluated", path, filmed.seed)
             paths.append(path)
     return tuple(paths)
+
+
+def evaluation_config(trained: TrainedPolicy, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the whole configuration in which a policy is evaluated: its own, held out, with overrides over it.
+
+    Raises:
+        UsageError: overrides that the world refuses.
+    """
+    world = trained.world
+    if not isinstance(overrides, Mapping):
+        raise UsageError(f"env must hold keys of world {world.name!r}, not {shown(overrides)}")
+    return world.resolve(merge_config(world.held_out(trained.env_config), overrides))
+
+
+def described_policy(trained: TrainedPolicy, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result's configuration says of the policy and of the overrides of its world."""
+    return {
+        "policy_file": os.fspath(trained.path),
+        "checkpoint_step": trained.step,
+        "training_seed": trained.seed,
+        "agent_name": trained.agent_name,
+        "agent_config": dict(trained.agent_config),
+        "env_overrides": dict(overrides),
+    }
 
 
 def merge_config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

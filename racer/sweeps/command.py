@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from racer.core.cli import OneLineParser
+from racer.core.cli import EXIT_USAGE, OneLineParser
 from racer.core.errors import UsageError, shown, unknown_name
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def main(words: Sequence[str]) -> int:
         define(command)
         command.set_defaults(call=function)
     commands.add_parser("job", help="run the one job that the following --key value ... describe")
-    if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
+    if not words:
+        sys.stdout.write(parser.format_help())
+        return EXIT_USAGE
+    if not words[0].startswith("-") and words[0] not in _COMMANDS:
         raise unknown_name("command of sweep", words[0], [*_COMMANDS, "job"])
     known, unknown = parser.parse_known_args(list(words))
     if unknown:

@@ -6,7 +6,8 @@
     python -m racer train --resume policies/Pendulum-v1_run_42 --max_steps 200000
 
 --config names a file of yours, or one that comes along. Without it every key of the agent (--config.key=value) and of
-the world (--config.env.key=value) has its default. A stopped run goes on with --resume policies/<run>.
+the world (--config.env.key=value) has its default; --help lists the keys of those that are named beside it. A stopped
+run goes on with --resume policies/<run>.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from racer.agents.registry import agent_config, agents_described, full_name
 from racer.core.cli import run_program, unknown_config_key
+from racer.core.config import sentences
 from racer.core.errors import UsageError
+from racer.core.flag_help import keys_text
 from racer.core.metrics import wandb_mode
 from racer.core.shipped import find_config
 from racer.core.trust import name_code, offer_flags
@@ -30,6 +33,8 @@ from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConf
 from racer.envs.registry import DEFAULT_WORLD, get_world
 from racer.training.device import choose_device
 from racer.training.options import (
+    FLAG_GROUPS,
+    ONE_PROCESS,
     ManyProcesses,
     Schedule,
     SingleProcess,
@@ -60,13 +65,36 @@ def main(words: Sequence[str]) -> int:
         config_flags.DEFINE_config_file("config", None, _FILE_HELP, flag_values=values, sys_argv=command)
     else:
         config = default_config(agent, given.get("world", DEFAULT_WORLD), words)
-        help_text = "Keys of agent and world."
+        help_text = _FILE_HELP
         try:
             config_flags.DEFINE_config_dict("config", config, help_text, flag_values=values, sys_argv=command)
         except AttributeError as error:
             raise unknown_config_key(error) from error
     logging.captureWarnings(True)
-    return run_program(lambda: _train(values, agent), command, values=values, doc=__doc__ or "")
+    return run_program(
+        lambda: _train(values, agent), command, values=values, doc=__doc__ or "", groups=FLAG_GROUPS,
+        more=lambda: _keys(agent, given.get("world")),
+    )  # fmt: skip
+
+
+def _keys(agent: str | None, world: str | None) -> str:
+    """Say which keys an agent and a world have; None for one that nobody named."""
+    parts = []
+    cls = None if agent is None else agent_config(agent)
+    if cls is not None:
+        usual = dataclasses.asdict(cls())
+        keys = [(name, usual[name], sentence) for name, sentence in sentences(cls).items()]
+        parts.append(keys_text(f"Keys of agent {agent}", "--config.", keys))
+    if agent is not None or world is not None:
+        named = get_world(world or DEFAULT_WORLD)
+        usual = named.resolve({})
+        keys = [(name, usual[name], sentence) for name, sentence in named.sentences.items()]
+        parts.append(keys_text(f"Keys of world {named.name}", "--config.env.", keys))
+    missing = [f"--{flag} NAME" for flag, name in (("agent", agent), ("world", world)) if name is None]
+    if missing:
+        whose = "its" if len(missing) == 1 else "their"
+        parts.append(f"With {' and '.join(missing)}, --help lists {whose} keys too.")
+    return "".join(f"\n\n{part}" for part in parts)
 
 
 def default_config(agent: str, world: str, words: Sequence[str] = ()) -> ConfigDict:
@@ -116,6 +144,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define_dataclass_flags(ServiceConfig, values, without=("num_workers",))
     define_dataclass_flags(BackendConfig, values)
     define_dataclass_flags(OffPolicyConfig, values, batch_size=None, utd_ratio=None)
+    for name, number in ONE_PROCESS.items():
+        values[name].help += f"; {number} if not given, {getattr(OffPolicyConfig, name)} with workers"
     define_dataclass_flags(RolloutConfig, values)
 
 

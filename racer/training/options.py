@@ -18,6 +18,8 @@ from racer.evaluation.episodes import MAX_EPISODES
 from racer.training.run_spec import RunSpec, wants_rollouts
 
 __all__ = [
+    "FLAG_GROUPS",
+    "ONE_PROCESS",
     "OPTION_CLASSES",
     "Keeping",
     "ManyProcesses",
@@ -127,6 +129,30 @@ OPTION_CLASSES = (
 )  # fmt: skip
 
 
+ONE_PROCESS = {"batch_size": 128, "utd_ratio": 8}
+"""What a run in one process learns with, where no flag says it."""
+
+FLAG_GROUPS = {
+    "The run": (
+        "world", "agent", "config", "max_steps", "seed", "run_name", "policy_dir", "resume", "start_from", "device",
+        "learner_threads",
+    ),
+    "Learning": (
+        "num_envs", "batch_size", "utd_ratio", "replay_buffer_size", "start_training", "max_nonfinite_updates",
+    ),
+    "Evaluation during training": ("eval_interval", "eval_episodes"),
+    "Checkpoints and logging": ("save_interval", "keep_checkpoints", "log_interval", "progress", "debug"),
+    "Worker processes": (
+        "workers", "num_workers", "envs_per_worker", "worker_steps_per_iteration", "policy_update_frequency",
+        "experience_batch_size", "learner_update_ratio", "max_policy_lag", "max_queue_size", "deterministic",
+        "step_timeout", "startup_timeout", "restart_backoff", "restart_backoff_max", "max_restarts", "restart_window",
+        "max_start_failures", "max_nonfinite_transitions", "stop_grace",
+    ),
+    "Cluster": ("backend", "ray_address", "min_workers", "worker_cpus"),
+}  # fmt: skip
+"""How ``--help`` orders the flags of the training programs."""
+
+
 class Options:
     """Reads configuration dataclasses from flags; a resumed run's options stand in for flags that were not given.
 
@@ -219,7 +245,7 @@ def single_process(options: Options, spec: RunSpec) -> Setup:
         learning = RolloutConfig(max_policy_lag=0)
     else:
         ratio = {"experience_batch_size": single.num_envs, "learner_update_ratio": 1}
-        learning = options(OffPolicyConfig, fixed=ratio, batch_size=128, utd_ratio=8)
+        learning = options(OffPolicyConfig, fixed=ratio, **ONE_PROCESS)
     service = ServiceConfig(
         num_workers=1,
         worker_steps_per_iteration=1,

@@ -34,6 +34,7 @@ from racer.distributed.warmup import warmup_policy
 from racer.envs.registry import get_world
 from racer.envs.world import World
 from racer.evaluation.episodes import evaluate_policy, evaluation_seeds
+from racer.training.compiled import keep_compilations
 from racer.training.device import learner_device
 from racer.training.options import Setup
 from racer.training.plan import RunPlan
@@ -272,6 +273,7 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
                 learnt = learnt_arrays(plan.options["start_from"], plan.spec)
             if extras.prepare is not None:
                 learnt = extras.prepare(plan.spec, learnt)
+        kept = keep_compilations()
         backend, pool = plan.setup.backend, None
         if backend.backend == "ray":
             pool = held.enter_context(driven(backend, backend.min_workers or plan.setup.service.num_workers))
@@ -295,6 +297,9 @@ def run_training(plan: RunPlan, *, progress: bool = True, extras: Extras | None 
             run.run(metrics, saver, stop=stop.event, evaluate=evaluate, progress=progress, restored=restored)
         finally:
             metrics.close()
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    kept.share()
         extras.finish(plan)
     words = last_words(
         run_dir, run.step, began, metrics.latest, stopped=bool(stop.exit_code), evaluable=run.evaluable

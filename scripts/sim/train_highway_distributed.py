@@ -22,7 +22,7 @@ from racer.core.metrics import wandb_mode
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.highway.config import ENGINES
 from racer.training.device import choose_device
-from racer.training.options import ManyProcesses, Schedule, define_dataclass_flags, worker_processes
+from racer.training.options import FLAG_GROUPS, ManyProcesses, Schedule, define_dataclass_flags, worker_processes
 from racer.training.plan import define_run_flags, plan_run
 
 define_run_flags()
@@ -48,4 +48,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    sys.exit(run_program(main, doc=__doc__))
+    sys.exit(run_program(main, doc=__doc__ or "", groups=FLAG_GROUPS))

@@ -22,7 +22,7 @@ from racer.core.metrics import wandb_mode
 from racer.distributed.config import OffPolicyConfig
 from racer.envs.highway.config import ENGINES
 from racer.training.device import choose_device
-from racer.training.options import Schedule, SingleProcess, define_dataclass_flags, single_process
+from racer.training.options import FLAG_GROUPS, Schedule, SingleProcess, define_dataclass_flags, single_process
 from racer.training.plan import define_run_flags, plan_run
 
 define_run_flags()
@@ -47,4 +47,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    sys.exit(run_program(main, doc=__doc__))
+    sys.exit(run_program(main, doc=__doc__ or "", groups=FLAG_GROUPS))

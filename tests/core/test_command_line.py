@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 import racer
 import racer.__main__ as program
-from racer.agents.registry import agents_described, full_name
+from racer.agents.registry import agent_config, agents_described, full_name
+from racer.core.config import sentences
+from racer.core.flag_help import own_flags
 from racer.core.shipped import shipped
-from racer.envs.registry import world_names
+from racer.envs.registry import get_world, world_names
+from racer.training.command import define_flags
+from racer.training.options import FLAG_GROUPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +42,12 @@ def test_alone_it_prints_its_commands(capsys):
     assert text == printed(capsys, "--help")
     for name in ("train", "sweep", *program.COMMANDS):
         assert re.search(rf"^    {name} +\w+", text, re.MULTILINE)
+
+
+def test_sweep_alone_prints_its_commands(capsys):
+    assert program.main(["sweep"]) == 2
+    text, error = capsys.readouterr()
+    assert (text, error) == (printed(capsys, "sweep", "--help"), "")
 
 
 def test_the_version(capsys):
@@ -82,7 +93,39 @@ def test_a_flag_that_is_a_key_of_the_world_is_told_its_prefix(capsys, words):
 def test_a_second_policy_and_a_flag_that_took_the_policy(capsys):
     assert "--against RUN" in refused(capsys, "evaluate", "highway-ppo", "highway-cvar")
     for flag in ("report", "render", "compare_random", "memory_controls"):
-        assert f"write --{flag}=true highway-ppo" in refused(capsys, "evaluate", f"--{flag}", "highway-ppo")
+        line = refused(capsys, "evaluate", f"--{flag}", "highway-ppo")
+        assert f"got 'highway-ppo'; before another word write --{flag}=true" in line
+
+
+def test_the_help_of_train_has_every_flag_once_in_groups_and_every_key(capsys):
+    text = printed(capsys, "train", "--world", "tmaze", "--agent", "ppo", "--help")
+    values = flags.FlagValues()
+    define_flags(values)
+    entries = re.findall(r"^  --(\S+)  \(default: (.*)\)$", text, re.MULTILINE)
+    names = [name for name, _ in entries]
+    keys = [f"config.{name}" for name in sentences(agent_config("ppo"))]
+    keys += [f"config.env.{name}" for name in get_world("tmaze").resolve({})]
+    assert sorted(names) == sorted([*own_flags(values), "config", "debug", *keys])
+    headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert headings == [*FLAG_GROUPS, "Keys of agent ppo", "Keys of world tmaze"]
+    defaults = dict(entries)
+    told = [defaults[name] for name in ("deterministic", "resume", "config.hidden_dims", "config.memory", "max_steps")]
+    assert told == ["False", "None", "(256, 256)", "None", "100000"]
+    assert "!!" not in text
+    assert "Factor on the next step's return." in text
+    assert "cells of the corridor" in text
+
+
+def test_help_without_an_agent_says_how_to_see_its_keys(capsys):
+    assert "With --agent NAME and --world NAME, --help lists their keys too." in printed(capsys, "train", "--help")
+    assert "Keys of world tmaze" in printed(capsys, "train", "--world", "tmaze", "--help")
+
+
+@pytest.mark.parametrize("name", [*world_names(), "gym:CartPole-v1"])
+def test_every_key_of_a_world_has_a_sentence(name):
+    world = get_world(name)
+    assert set(world.sentences) == set(world.resolve({}))
+    assert all(len(sentence) > 8 for sentence in world.sentences.values())
 
 
 def test_whole_numbers_may_be_written_as_floats(capsys):

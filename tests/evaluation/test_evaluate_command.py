@@ -90,3 +90,9 @@ def test_a_world_without_films_asked_for_one_is_refused_first(tmp_path, capsys):
     assert "'gym:BlindPole-v0' cannot be filmed" in refused(capsys, *start)
     assert list(out.iterdir()) == []
     assert program.main([*start, "--render=false"]) == 0
+
+
+def test_the_help_says_which_seeds_figures_are_published_of(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["evaluate", "--help"])
+    assert "so figures to be published take --seed 30000" in " ".join(capsys.readouterr().out.split())

@@ -98,6 +98,7 @@ def test_train_writes_what_a_command_line_would(remembering):
     assert isinstance(remembering.policy(), TrainedPolicy)
     result = remembering.evaluate(3, seed=77)
     assert [episode.seed for episode in result.episodes] == [77, 78, 79]
+    assert result.configuration["policy_file"] == str(remembering.policy().path)
 
 
 def test_what_a_notebook_shows_of_a_policy_and_its_evaluation_is_one_line(remembering):

@@ -95,6 +95,7 @@ WRONG = [
     (["--config", "highway_ppo_config", "--config.env.lane_count=3"], "did you mean 'lanes_count'?"),
     (["--agent", "ppo", "--world", PENDULUM, "--gamma=0.9"], "write --config.discount=VALUE"),
     (["--agent", "ppo", "--world", PENDULUM, "--kwargs=1"], "write --config.env.kwargs=VALUE"),
+    (["--agent", "ppo", "--world", PENDULUM, "--env.kwargs=1"], "write --config.env.kwargs=VALUE"),
     (["--world", PENDULUM, "--config.cvar_risk=1.7"], "--agent is missing (cvar, ppo, sac,"),
     (["--config.env.vehicles_count=abc"], "--config.env.vehicles_count sets a key"),
     (["--resume", "nowhere", "--config.discount=0.9"], "a resumed run keeps its keys"),
@@ -112,6 +113,12 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, expect
     assert "\n" not in error
     assert expected in error
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_an_unknown_flag_beside_a_config_that_is_none(tmp_path, capsys):
+    (tmp_path / "config.py").write_text("def get_config():\n    return [1]")
+    assert train(tmp_path, "--config", str(tmp_path / "config.py"), "--max_step", "3") == 2
+    assert "did you mean '--max_steps'?" in capsys.readouterr().err
 
 
 def test_a_whole_number_may_be_written_as_a_float(tmp_path):

@@ -50,39 +50,24 @@ RISK_OVERRIDES: dict[str, Any] = {
 }
 
 RACER_DEFAULTS: dict[str, Any] = {
-    # which simulator: the exact compiled one, or highway-env itself
     "engine": "compiled",
-    # which of highway-env's two ids the remaining defaults and the collision rule come from
     "scenario": "highway-v0",
-    # the reward that step() returns: "training" (safety-shaped) or "base" (highway-env's own)
     "reward": "training",
-    # steps after which an episode is truncated, whatever its duration in seconds
     "max_episode_steps": 1000,
-    # observations are clipped to [-observation_clip, observation_clip]
     "observation_clip": 100.0,
-    # "shuffled": the same rows in an order that tells nothing; observation.order changes which vehicles are seen, too
     "row_order": "sorted",
-    # one vector [V * F] instead of rows [V, F]
     "flatten_observation": False,
-    # weight of the speed terms; None takes high_speed_reward, so that the correction removes what was added
     "speed_weight": None,
-    # m/s, forward speeds that earn 0 and 1
     "forward_speed_range": [30.0, 45.0],
-    # weight of the safety reward
     "safety_coeff": 0.01,
-    # "ttc" or "proximity"
     "safety_mode": "ttc",
-    # s, s, m, degrees: see SafetyConfig
     "ttc_threshold": 2.0,
     "ttc_critical": 1.0,
     "gap_threshold": 1.0,
     "cone_half_angle_degrees": 11.25,
-    # m, m
     "proximity_near": 2.0,
     "proximity_far": 10.0,
-    # taken off the safety reward in every step off the road
     "offroad_safety_penalty": 0.5,
-    # added to the reward once, in the step that ends an episode off the road (only where offroad_terminal is on)
     "offroad_penalty": 0.0,
 }
 

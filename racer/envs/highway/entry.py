@@ -9,6 +9,7 @@ from racer.envs.highway.drivers import DRIVERS
 from racer.envs.highway.film import FILM
 from racer.envs.highway.metrics import METRICS, TRADE_OFFS, end_reason
 from racer.envs.highway.replay import REPLAY
+from racer.envs.highway.sentences import SENTENCES
 from racer.envs.highway.views import CONTROLLERS, VIEWS
 from racer.envs.world import World
 
@@ -18,6 +19,7 @@ WORLD = World(
     name="highway",
     resolve=resolve_config,
     make=make_vector_env,
+    sentences=SENTENCES,
     metrics=METRICS,
     action_names=lambda config: action_names(config["action"]),
     end_reason=end_reason,

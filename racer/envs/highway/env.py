@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from racer.core.errors import unknown_name
+from racer.envs.drawn import DrawnEnv
 from racer.envs.highway.world import RiskWorld
 from racer.envs.keywords import keys_in_config
 
@@ -17,7 +16,7 @@ __all__ = ["RiskHighwayEnv"]
 
 
 @keys_in_config
-class RiskHighwayEnv(gymnasium.Env):
+class RiskHighwayEnv(DrawnEnv):
     """Driving on highway-env's highway with a safety-shaped reward.
 
     Observation: ``[V, F]`` float32, vehicle rows [presence, x, y, vx, vy, heading] clipped to +-100. Action:
@@ -32,23 +31,19 @@ class RiskHighwayEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 15}
 
     def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
+        super().__init__(render_mode)
         self.world = RiskWorld(config, num_envs=1)
         self.config = self.world.config
         self.action_names = self.world.action_names
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
-        self.render_mode = render_mode
         self.metadata = {**type(self).metadata, "render_fps": self._frame_rate()}
-        self._frames: list[NDArray[np.uint8]] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
         observations, info = self.world.reset([seed])
-        self._frames = []
         self._film()
         return observations[0], _first(info)
 
@@ -61,14 +56,6 @@ class RiskHighwayEnv(gymnasium.Env):
             info["episode_metrics"] = _first(step.metrics)
         return step.observations[0], float(step.rewards[0]), terminated, truncated, info
 
-    def render(self) -> Any:
-        if self.render_mode == "rgb_array":
-            return self.world.engine.render(0)
-        if self.render_mode == "rgb_array_list":
-            frames, self._frames = self._frames, []
-            return frames
-        return None
-
     def close(self) -> None:
         self.world.engine.close()
 
@@ -79,9 +66,8 @@ class RiskHighwayEnv(gymnasium.Env):
             return policy
         return self.config["simulation_frequency"] // policy * policy
 
-    def _film(self) -> None:
-        if self.render_mode == "rgb_array_list":
-            self._frames.append(self.world.engine.render(0).copy())
+    def _drawn(self) -> NDArray[np.uint8]:
+        return self.world.engine.render(0).copy()
 
 
 def _first(values: Mapping[str, Any]) -> dict[str, Any]:

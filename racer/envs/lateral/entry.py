@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from racer.envs.lateral.config import resolve_config
+from racer.core.config import sentences
+from racer.envs.lateral.config import LateralConfig, resolve_config
 from racer.envs.lateral.drivers import DRIVERS
 from racer.envs.lateral.env import LateralControlEnv
 from racer.envs.lateral.replay import REPLAY
@@ -18,6 +19,7 @@ WORLD = World(
     name="lateral",
     resolve=resolve_config,
     make=lambda config, num_envs: VectorizedLateralControlEnv(num_envs, config),
+    sentences=sentences(LateralConfig),
     metrics=(
         *BASE_METRICS,
         Metric("total_cost", "total_cost", label="Mean total cost", better="low", interval=True, curve=True),

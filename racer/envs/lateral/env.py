@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from racer.core.errors import unknown_name
+from racer.envs.drawn import DrawnEnv
 from racer.envs.keywords import keys_in_config
 from racer.envs.lateral.config import lateral_config, resolve_config
 from racer.envs.lateral.drawing import draw
@@ -20,7 +19,7 @@ __all__ = ["LateralControlEnv"]
 
 
 @keys_in_config
-class LateralControlEnv(gymnasium.Env):
+class LateralControlEnv(DrawnEnv):
     """A car that is to follow a lateral acceleration by steering.
 
     Observation ``[256]`` float32, see :func:`racer.envs.lateral.observation.observe`. Action ``[1]`` in [-1, 1]. The
@@ -38,21 +37,18 @@ class LateralControlEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": round(1.0 / STEP)}
 
     def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
+        super().__init__(render_mode)
         self.config = resolve_config(config)
         self.world = LateralWorld(lateral_config(config), 1)
         self.observation_space, self.action_space = lateral_spaces()
-        self.render_mode = render_mode
         self._trace: list[tuple[float, float, float]] = []
-        self._frames: list[NDArray[np.uint8]] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
         self.world.begin([0], [self.np_random])
-        self._trace, self._frames = [], []
+        self._trace = []
         self._film()
         return self.world.observe()[0], {}
 
@@ -64,14 +60,6 @@ class LateralControlEnv(gymnasium.Env):
         if step.ended[0]:
             info["episode_metrics"] = {name: float(value[0]) for name, value in step.metrics.items()}
         return step.observations[0], float(step.rewards[0]), False, bool(step.ended[0]), info
-
-    def render(self) -> Any:
-        if self.render_mode == "rgb_array":
-            return self._drawn()
-        if self.render_mode == "rgb_array_list":
-            frames, self._frames = self._frames, []
-            return frames
-        return None
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the episode goes on, as flat named arrays."""
@@ -85,7 +73,3 @@ class LateralControlEnv(gymnasium.Env):
 
     def _drawn(self) -> NDArray[np.uint8]:
         return draw(self._trace, int(self.world.simulation.steps[0]))
-
-    def _film(self) -> None:
-        if self.render_mode == "rgb_array_list":
-            self._frames.append(self._drawn())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from racer.core.config import sentences
 from racer.core.drawing import GREEN, RED
 from racer.envs.metric import BASE_METRICS, Metric
-from racer.envs.tmaze.config import resolve_config
+from racer.envs.tmaze.config import TMazeConfig, resolve_config
 from racer.envs.tmaze.env import TMazeEnv
 from racer.envs.tmaze.functional import functional_tmaze
 from racer.envs.tmaze.replay import REPLAY
@@ -26,6 +27,7 @@ WORLD = World(
     name="tmaze",
     resolve=resolve_config,
     make=lambda config, num_envs: TMazeVectorEnv(num_envs, config),
+    sentences=sentences(TMazeConfig),
     metrics=(
         *BASE_METRICS,
         Metric(

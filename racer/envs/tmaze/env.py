@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from racer.core.errors import unknown_name
+from racer.envs.drawn import DrawnEnv
 from racer.envs.keywords import keys_in_config
 from racer.envs.tmaze import maze
 from racer.envs.tmaze.config import resolve_config, tmaze_config
@@ -20,7 +19,7 @@ __all__ = ["TMazeEnv"]
 
 
 @keys_in_config
-class TMazeEnv(gymnasium.Env):
+class TMazeEnv(DrawnEnv):
     """A corridor with a sign at its start and a junction at its end.
 
     Observation ``[4]`` float32: the sign, in the corridor, at the junction, turned. Actions: north, south, east,
@@ -35,21 +34,17 @@ class TMazeEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 4}
 
     def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
+        super().__init__(render_mode)
         self.config = resolve_config(config)
         self._maze = tmaze_config(config)
         self.observation_space, self.action_space = maze_spaces(self._maze)
-        self.render_mode = render_mode
         self._state = maze.start(np.zeros(1, np.int32))
-        self._frames: list[NDArray[np.uint8]] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
         self._state = maze.start(random_goals([self.np_random]))
-        self._frames = []
         self._film()
         return maze.observe(self._maze, self._state)[0], {}
 
@@ -68,14 +63,5 @@ class TMazeEnv(gymnasium.Env):
         """Where the agent and the goal are, ``[1]`` each."""
         return self._state
 
-    def render(self) -> Any:
-        if self.render_mode == "rgb_array":
-            return draw(self._maze, self._state)
-        if self.render_mode == "rgb_array_list":
-            frames, self._frames = self._frames, []
-            return frames
-        return None
-
-    def _film(self) -> None:
-        if self.render_mode == "rgb_array_list":
-            self._frames.append(draw(self._maze, self._state))
+    def _drawn(self) -> NDArray[np.uint8]:
+        return draw(self._maze, self._state)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from racer.core.config import sentences
 from racer.core.drawing import AMBER, GREEN
-from racer.envs.trials.config import memory_use, resolve_config, trials_config
+from racer.envs.trials.config import TrialsConfig, memory_use, resolve_config, trials_config
 from racer.envs.trials.drawing import panel
 from racer.envs.trials.drivers import DRIVERS
 from racer.envs.trials.env import HighwayTrialsEnv
@@ -19,6 +20,7 @@ WORLD = World(
     title="trial evaluation results",
     resolve=resolve_config,
     make=lambda config, num_envs: HighwayTrialsVectorEnv(num_envs, config),
+    sentences=sentences(TrialsConfig),
     metrics=trial_metrics(4),
     metrics_for=lambda config: trial_metrics(int(config["k_scenarios"])),
     success_log=success_log,

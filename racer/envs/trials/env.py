@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from racer.core.errors import unknown_name
+from racer.envs.drawn import DrawnEnv
 from racer.envs.keywords import keys_in_config
 from racer.envs.trials.config import TrialsConfig, resolve_config, trials_config
 from racer.envs.trials.drawing import DRAWING, overlaid
@@ -21,7 +20,7 @@ __all__ = ["HighwayTrialsEnv"]
 
 
 @keys_in_config
-class HighwayTrialsEnv(gymnasium.Env):
+class HighwayTrialsEnv(DrawnEnv):
     """K attempts at one highway scene of a hidden type, in one episode.
 
     With several ``egos``, A, observations are ``[A, D]``, actions one choice for each, the reward is their mean, and
@@ -40,22 +39,18 @@ class HighwayTrialsEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 15}
 
     def __init__(self, config: Mapping[str, Any] | None = None, render_mode: str | None = None) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise unknown_name("render mode", str(render_mode), self.metadata["render_modes"])
+        super().__init__(render_mode)
         self.config = resolve_config(config)
         self.world = TrialWorld(trials_config(config), 1, DRAWING)
         self.observation_space, self.action_space = _spaces(self.world.config)
-        self.render_mode = render_mode
         fps = 15 if render_mode == "rgb_array_list" else self.world.config.policy_frequency
         self.metadata = {**type(self).metadata, "render_fps": fps}
-        self._frames: list[NDArray[np.uint8]] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
         self.world.begin([0], [self.np_random])
-        self._frames = []
         self._film()
         return self._one(self.world.observe()), {"trial": 0}
 
@@ -70,14 +65,6 @@ class HighwayTrialsEnv(gymnasium.Env):
         shown = step.final_observations if ended else step.observations
         info = infos[0] if alone else {**infos[0], "egos": tuple(infos)}
         return self._one(shown), float(step.rewards.mean()), ended, False, info
-
-    def render(self) -> Any:
-        if self.render_mode == "rgb_array":
-            return self._drawn()
-        if self.render_mode == "rgb_array_list":
-            frames, self._frames = self._frames, []
-            return frames
-        return None
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides how the episode goes on, as flat named arrays."""
@@ -101,10 +88,6 @@ class HighwayTrialsEnv(gymnasium.Env):
             world.simulator.render(0, world.config.egos, int(world.egos.cars[world.followed])), int(world.trial[0]),
             world.config.k_scenarios, world.config.scene, int(world.arm[0]),
         )  # fmt: skip
-
-    def _film(self) -> None:
-        if self.render_mode == "rgb_array_list":
-            self._frames.append(self._drawn())
 
 
 def _spaces(config: TrialsConfig) -> tuple[spaces.Space, spaces.Space]:

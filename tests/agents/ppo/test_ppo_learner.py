@@ -14,7 +14,7 @@ from ppo_problems import ACTIONS, ENVS, OBSERVATIONS, STEPS, Actor, Corridor, ba
 from racer.agents import agent_class, agent_config
 from racer.agents.learner import run_update
 from racer.agents.ppo import PPOConfig, PPOLearner
-from racer.agents.protocol import ROLLOUT, RolloutLearner
+from racer.agents.protocol import ROLLOUT, Learner
 from racer.core.errors import UsageError
 
 WHOLE = {"num_epochs": 1, "num_minibatches": 1, "normalize_advantages": False}
@@ -48,7 +48,7 @@ def test_is_found_by_name_and_says_that_it_wants_rollouts() -> None:
     assert agent_class("PPOLearner") is agent_class("ppo") is PPOLearner
     assert agent_config("PPOLearner") is PPOConfig
     agent = make_agent()
-    assert isinstance(agent, RolloutLearner)
+    assert isinstance(agent, Learner)
     assert agent.wants == ROLLOUT
     assert agent.rollout_length == STEPS
 

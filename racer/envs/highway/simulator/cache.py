@@ -11,13 +11,13 @@ import hashlib
 import logging
 import os
 import pickle
-import stat
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from racer.core.files import private_folder
 from racer.core.terminal import write_line
 
 __all__ = ["KernelCache", "cache_folder"]
@@ -34,19 +34,10 @@ def cache_folder() -> Path | None:
     named = os.environ.get("NUMBA_CACHE_DIR")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(named) if named else Path(home) / "racer" / "numba"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = folder.stat()
-    except (OSError, ValueError) as error:
-        _warn(f"{str(folder)!r} cannot be made: {getattr(error, 'strerror', None) or error}")
-        return None
-    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
-        _warn(f"{str(folder)!r} can be written by others: make it yours alone, chmod 700")
-        return None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        _warn(f"{str(folder)!r} cannot be written")
-        return None
-    return folder
+    reason = private_folder(folder)
+    if reason is not None:
+        _warn(f"{str(folder)!r} {reason}")
+    return folder if reason is None else None
 
 
 def _warn(reason: str) -> None:

@@ -322,11 +322,6 @@ class HighwaySimulator:
         return self._result[:, at.EGO_LANE].astype(np.int64)
 
     @property
-    def ego_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ego's part of the states, ``[REALS, E]`` and ``[WHOLES, E]``: views, as the results are."""
-        return self._real[:, :, 0].T, self._whole[:, :, 0].T
-
-    @property
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
         """All states, ``[E, REALS, V]`` and ``[E, WHOLES, V]``, rows as in ``layout``: views, as the results are.
 
