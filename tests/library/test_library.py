@@ -186,7 +186,8 @@ def test_an_example_says_in_a_line_what_it_needs(name, tmp_path):
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1
-    assert re.fullmatch(r"this example needs (torch|stable_baselines3): pip install 'racer\[sb3\]'\n", done.stderr)
+    words = r"this example needs (torch|stable_baselines3): pip install '\.\[sb3\]' in the checkout\n"
+    assert re.fullmatch(words, done.stderr)
 
 
 def test_what_is_nearly_a_shipped_policy_is_told_its_name():

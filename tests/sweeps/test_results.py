@@ -236,7 +236,9 @@ def test_status_and_wrong_commands(tmp_path: Path, jobs: list[Job], capsys: pyte
     out = capsys.readouterr().out
     assert f"job 1 ({jobs[1].id}): failed error: it broke" in out
     assert "2 jobs, 1 finished, 1 failed" in out
-    for words in (["statsu"], ["run", *given, "--index", "7"], ["run", *given, "--part", "9"], ["plan"], [],
+    assert main([]) == 2
+    assert "say how far the jobs of a list are" in capsys.readouterr().out
+    for words in (["statsu"], ["run", *given, "--index", "7"], ["run", *given, "--part", "9"], ["plan"],
                   ["verify", *given, "--rows", "0"], ["run", *given, "--nope"]):  # fmt: skip
         with pytest.raises(UsageError):
             main(words)
