@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--slurm-partition", default=None)
     parser.add_argument("--slurm-time", default="24:00:00")
     parser.add_argument("--slurm-cpus", type=int, default=1, help="CPUs of a task")
-    parser.add_argument("--slurm-mem", default=None, help="memory for each GPU, or each CPU (default: 2G a job)")
+    parser.add_argument("--slurm-mem", default="1G", help="memory for each GPU, as published; a job here takes 0.9 GiB")
     parser.add_argument("--slurm-max-parallel", type=int, default=None, help="tasks at a time")
     parser.add_argument("--n-jobs-per-task", type=int, default=64, help="jobs that a task runs")
     parser.add_argument("--slurm-output", type=Path, default=Path("slurm_jobs/experiments_array.slurm"))

@@ -58,5 +58,12 @@ def make_service(
 
 
 def children() -> list[int]:
-    """Living child processes of this one."""
-    return [child.pid for child in psutil.Process().children(recursive=True)]
+    """Living child processes of this one, but the tracker that multiprocessing keeps once a pool was spawned."""
+    return [child.pid for child in psutil.Process().children(recursive=True) if not _is_tracker(child)]
+
+
+def _is_tracker(child: psutil.Process) -> bool:
+    try:
+        return any("multiprocessing.resource_tracker" in word for word in child.cmdline())
+    except psutil.Error:
+        return False
