@@ -41,6 +41,9 @@ before paid last. ``unseen types`` are those that a row's training never drew.
 DRAWN = {"own": "-", "wiped": ":", "swapped": "--", "unseen types": "-."}
 """Controls that a picture shows, and their lines; a row has one colour."""
 
+MEMORIES = ("gru", "transformer")
+"""Rows of which a picture shows what becomes of a memory that is wiped or swapped."""
+
 RESAMPLES = 2000
 
 Scores = NDArray[np.float64]
@@ -240,7 +243,8 @@ def picture(runs: Sequence[Mapping[str, Any]], drivers: Mapping[str, Sequence[Se
     figure, axis = pyplot().subplots(figsize=(8.5, 5.0))
     lines: dict[tuple[str, str], list[Scores]] = {}
     for run in runs:
-        for control in (name for name in DRAWN if name in run["scores"]):
+        shown = DRAWN if run["row"] in MEMORIES else ("own", "unseen types")
+        for control in (name for name in shown if name in run["scores"]):
             lines.setdefault((run["row"], control), []).append(np.asarray(run["scores"][control], np.float64))
     lines |= {(f"scripted {name}", "own"): [np.asarray(values, np.float64)] for name, values in drivers.items()}
     colours = {row: f"C{number}" for number, row in enumerate(dict.fromkeys(row for row, _ in lines))}
@@ -252,6 +256,7 @@ def picture(runs: Sequence[Mapping[str, Any]], drivers: Mapping[str, Sequence[Se
             places, found[:, 0], errors, label=row if control == "own" else f"{row}, {control}", color=colours[row],
             linestyle=DRAWN[control], marker="o", capsize=3,
         )  # fmt: skip
-    axis.set(xlabel="trial", ylabel="share of trials that reach the goal", ylim=(0, 1), xticks=range(1, len(found) + 1))
+    axis.set(xlabel="trial", ylabel="share of trials that reach the goal")
+    axis.set(ylim=(0, 1.02), xticks=range(1, len(found) + 1))
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(figure, path)
