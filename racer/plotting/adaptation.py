@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,12 +21,13 @@ _SCORE = re.compile(r"trial_(\d+)_score")
 
 
 def trial_scores(groups: Sequence[RunGroup]) -> Any:
-    """Draw the score of every trial with its 95 % interval, a line an evaluation; its comparisons are dashed.
+    """Draw the score of every trial with its 95 % interval, a colour an evaluation; comparisons with it are dashed.
 
     Raises:
         UsageError: no run has an evaluation of several trials.
     """
-    lines = [line for number, group in enumerate(groups) for line in _lines(group, COLORS[number % len(COLORS)])]
+    colors = itertools.cycle(COLORS)
+    lines = [line for group in groups for line in _lines(group, colors)]
     if not lines:
         raise UsageError("no run has an evaluation_metrics.json with the scores of several trials")
     plt = pyplot()
@@ -134,17 +136,22 @@ def attention_map(episode: AttentionEpisode) -> Any:
     return figure
 
 
-def _lines(group: RunGroup, color: str) -> Iterator[tuple[str, Sequence[Mapping[str, Any]], str, str]]:
-    """Yield label, episodes, colour and style of every evaluation with several trials, and of its comparisons."""
+def _lines(
+    group: RunGroup, colors: Iterator[str]
+) -> Iterator[tuple[str, Sequence[Mapping[str, Any]], str, str]]:
+    """Yield label, episodes, colour and style of every evaluation with several trials, and of its comparisons.
+
+    Several evaluations of one run are told apart by their folders.
+    """
     styles = ("--", ":", "-.")
     for run in group.runs:
-        for evaluation in run.evaluations:
-            document = evaluation.document
-            if _scores(document.get("episodes", ())).shape[1] < 2:
-                continue
-            yield run.name, document["episodes"], color, "-"
+        found = [e for e in run.evaluations if _scores(e.document.get("episodes", ())).shape[1] > 1]
+        for evaluation in found:
+            document, color = evaluation.document, next(colors)
+            label = run.name if len(found) == 1 else f"{run.name}: {evaluation.path.parent.name}"
+            yield label, document["episodes"], color, "-"
             for number, (name, other) in enumerate((document.get("comparisons") or {}).items()):
-                yield f"{run.name}, {name}", other["episodes"], color, styles[number % len(styles)]
+                yield f"{label}, {name}", other["episodes"], color, styles[number % len(styles)]
 
 
 def _scores(episodes: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -47,6 +47,17 @@ def test_every_trial_of_every_line_is_drawn_with_its_interval(tmp_path):
         assert high - low == pytest.approx(2 * 1.96 * np.sqrt(mean * (1 - mean) / 200), rel=0.04)
 
 
+def test_evaluations_of_one_run_are_told_apart(tmp_path):
+    for name in ("calm", "wild"):
+        write_evaluation(tmp_path / "all" / name, [0.2, 0.5])
+    containers = trial_scores(group_runs([load_run(tmp_path / "all")])).axes[0].containers
+    assert [c.get_label() for c in containers] == [
+        "all: calm", "all: calm, memory wiped", "all: wild", "all: wild, memory wiped"
+    ]  # fmt: skip
+    calm, calm_wiped, wild, _ = [c.lines[0].get_color() for c in containers]
+    assert calm == calm_wiped != wild
+
+
 def test_the_gain_stands_over_the_key_that_was_named(tmp_path):
     gains = {}
     for frequency, last in ((1, 0.9), (3, 0.5)):
