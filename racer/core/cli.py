@@ -266,7 +266,12 @@ def _one_line(text: str) -> str:
 def _without_traceback(text: str) -> str:
     """Shorten a message that quotes a whole traceback, as ml_collections' about ``--config file.py:argument``."""
     before, found, quoted = text.partition("Traceback (most recent call last):")
-    return _one_line(f"{before.rstrip().rstrip(':')}: {quoted.strip().splitlines()[-1]}" if found else text)
+    if not found:
+        return _one_line(text)
+    last = quoted.strip().splitlines()[-1]
+    # An error that is meant for the one who typed says all by itself.
+    own = last.partition(f"{UsageError.__name__}: ")[2]
+    return _one_line(own or f"{before.rstrip().rstrip(':')}: {last}")
 
 
 def _place_of(error: BaseException) -> str:

@@ -48,14 +48,17 @@ def _below_policies(path: Path) -> tuple[str, ...]:
 def find_config(path: str) -> str:
     """Return ``path``, or where nothing is there the shipped file that it names, with or without folder and ending.
 
+    What follows a colon is the file's own matter, and stays.
+
     Raises:
         UsageError: it is nearly a shipped file's name.
     """
-    if os.path.lexists(path) or os.path.lexists(path.partition(":")[0]):
+    file, colon, argument = path.partition(":")
+    if os.path.lexists(path) or os.path.lexists(file):
         return path
-    known, name = shipped("configs"), Path(path).name.removesuffix(".py")
+    known, name = shipped("configs"), Path(file).name.removesuffix(".py")
     if name in known:
-        return str(known[name])
+        return f"{known[name]}{colon}{argument}"
     guess = nearest(name, known, _LIKENESS)
     if guess is not None:
         raise UsageError(f"there is no config file {path!r} (did you mean {guess!r}, which comes along?)")

@@ -169,6 +169,8 @@ def test_shipped_files_are_found_by_name_where_nothing_is_in_the_way(tmp_path, m
     assert find_policy("policies/highway-ppo") == find_policy("highway-ppo") == ROOT / "policies/highway-ppo"
     assert find_policy("policies/unknown") == Path("policies/unknown")
     assert find_config("x/highway_ppo_config.py") == str(ROOT / "scripts/sim/configs/highway_ppo_config.py")
+    trials = str(ROOT / "scripts/sim/configs/highway_trials_config.py")
+    assert find_config("highway_trials_config:courteous") == f"{trials}:courteous"
     (tmp_path / "highway-ppo").mkdir()
     (tmp_path / "highway_ppo_config").touch()
     assert find_policy("highway-ppo") == Path("highway-ppo")

@@ -100,6 +100,7 @@ WRONG = [
     (["--config.env.vehicles_count=abc"], "--config.env.vehicles_count sets a key"),
     (["--resume", "nowhere", "--config.discount=0.9"], "a resumed run keeps its keys"),
     (["--config", "highway_ppo_confg"], "did you mean 'highway_ppo_config'"),
+    (["--config", "highway_trials_config:courteos"], "unknown scene of the configuration 'courteos'; did you mean"),
     (["--agent", "ppo", "--world", PENDULUM, "--max_steps", "1.5"], "takes a whole number, not '1.5'"),
 ]  # fmt: skip
 
