@@ -25,6 +25,7 @@ from racer.core.ending import Ended, begun, ended_by_signals
 from racer.core.errors import SYNONYMS, RacerError, UsageError, shown, unknown_name
 from racer.core.files import open_regular
 from racer.core.flag_help import NO_GROUPS, Groups, help_text, own_flags
+from racer.core.shipped import find_config
 from racer.core.terminal import outlived_streams, write_line
 
 __all__ = [
@@ -193,6 +194,7 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     if "config" in values:
         from ml_collections import config_flags
 
+        argv = _with_shipped_config(argv)
         _check_config_file(argv)
         for kind, parser in ((float, flags.FloatParser()), (int, flags.IntegerParser()), (str, flags.ArgumentParser())):
             config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
@@ -229,6 +231,18 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> UsageError:
             if key is not None:
                 return UsageError(f"--{name} is no flag; {key!r} is a key: write --config.{branch}{key}=VALUE")
     return unknown_name("flag", f"--{name}", [f"--{own}" for own in own_flags(values)])
+
+
+def _with_shipped_config(words: Sequence[str]) -> list[str]:
+    """Let ``--config NAME`` mean a config file that comes with the code, where there is no such file."""
+    found = list(words)
+    for i, word in enumerate(found):
+        if word.startswith(("--config=", "-config=")):
+            name, _, value = word.partition("=")
+            found[i] = f"{name}={find_config(value)}"
+        elif word in ("--config", "-config") and i + 1 < len(found):
+            found[i + 1] = find_config(found[i + 1])
+    return found
 
 
 def _check_config_file(argv: Sequence[str]) -> None:

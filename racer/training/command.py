@@ -27,7 +27,6 @@ from racer.core.config import sentences
 from racer.core.errors import UsageError
 from racer.core.flag_help import keys_text
 from racer.core.metrics import wandb_mode
-from racer.core.shipped import find_config
 from racer.core.trust import name_code, offer_flags
 from racer.distributed.config import BackendConfig, OffPolicyConfig, RolloutConfig, ServiceConfig
 from racer.envs.registry import DEFAULT_WORLD, get_world
@@ -52,7 +51,7 @@ _FILE_HELP = "Config file: Python with get_config(), whose keys are checked; --a
 
 def main(words: Sequence[str]) -> int:
     """Run what the words after ``train`` say; returns the exit code."""
-    values, words = flags.FlagValues(), _with_named_agent(_with_shipped_config(words))
+    values, words = flags.FlagValues(), _with_named_agent(words)
     given = _given(words, ("agent", "world", "config", "resume", "device", "learner_threads", "config.model_cls"))
     _check_keys_have_an_agent(words, given)
     # Before the agent's module is imported, which brings JAX.
@@ -186,18 +185,6 @@ def _check_keys_have_an_agent(words: Sequence[str], given: Mapping[str, str]) ->
             f"{flag} sets a key of an agent or its world: --agent is missing ({', '.join(agents_described())}), or a "
             "--config FILE"
         )
-
-
-def _with_shipped_config(words: Sequence[str]) -> list[str]:
-    """Let ``--config NAME`` mean a config file that comes with the code, where there is no such file."""
-    found = list(words)
-    for i, word in enumerate(found):
-        if word.startswith(("--config=", "-config=")):
-            name, _, value = word.partition("=")
-            found[i] = f"{name}={find_config(value)}"
-        elif word in ("--config", "-config") and i + 1 < len(found):
-            found[i + 1] = find_config(found[i + 1])
-    return found
 
 
 def _with_named_agent(words: Sequence[str]) -> list[str]:
