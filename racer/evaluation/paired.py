@@ -110,7 +110,8 @@ def _cells(metric: Metric, estimate: Estimate) -> tuple[str, str, str]:
 def _signed(metric: Metric, value: float) -> str:
     if not math.isfinite(value):
         return "-"
-    return ("+" if value > 0 else "") + metric.write(value)
+    text = metric.write(value)
+    return f"+{text}" if value > 0 and not text.startswith("+") else text
 
 
 def _word(metric: Metric, estimate: Estimate) -> str:

@@ -95,6 +95,16 @@ def test_what_is_neither_better_nor_worse_is_higher_or_lower():
     assert rows["Mean episode length [steps]"] == ["+10.0", "[+10.0, +10.0]", "higher"]
 
 
+def test_a_difference_of_differences_has_one_sign():
+    world = replace(HIGHWAY, metrics=tuple(replace(metric, form="{:+.3f}") for metric in HIGHWAY.metrics))
+    first, second = (replace(result, world=world) for result in pair())
+    found = paired_differences(first, second)
+    for a, b in ((first, second), (second, first)):
+        (row,) = (r for r in difference_rows(a, paired_differences(a, b)) if r[0] == "Mean return")
+        assert row[1] == f"{found['mean_return'].value * (1 if a is first else -1):+.3f}"
+        assert row[2].count("+") + row[2].count("-") == 2
+
+
 def test_other_seeds_are_no_pairs():
     first, _ = pair()
     other = replace(first, episodes=tuple(replace(e, seed=e.seed + 1) for e in first.episodes))
