@@ -8,6 +8,7 @@ makes (NaN, integers of a thousand digits, a thousand brackets) is an error of o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from typing import Any
 from racer.core.errors import UsageError, shown
 
 __all__ = [
+    "cache_home",
     "fsync_folder",
     "open_regular",
     "parse_json",
@@ -31,7 +33,9 @@ __all__ = [
     "remove_temporaries",
     "replace_file",
     "strict",
+    "summed",
     "temporary_of",
+    "unsummed",
     "write_json",
 ]
 
@@ -161,6 +165,23 @@ def remove_temporaries(folder: Path) -> list[Path]:
         with contextlib.suppress(OSError):
             path.unlink()
     return left
+
+
+def cache_home() -> Path:
+    """Return where the user's caches of this package lie: ``XDG_CACHE_HOME/racer``, below ``~/.cache`` by default."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")) / "racer"
+
+
+def summed(data: bytes) -> bytes:
+    """Return data behind its SHA-256."""
+    return hashlib.sha256(data).digest() + data
+
+
+def unsummed(stored: bytes) -> bytes | None:
+    """Return what :func:`summed` was given, or None where the sum is not that of what follows."""
+    size = hashlib.sha256().digest_size
+    data = stored[size:]
+    return data if hashlib.sha256(data).digest() == stored[:size] else None
 
 
 def private_folder(folder: Path) -> str | None:

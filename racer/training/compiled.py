@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from racer.core.errors import UsageError
-from racer.core.files import private_folder, read_bytes, replace_file
+from racer.core.files import cache_home, private_folder, read_bytes, replace_file, summed, unsummed
 
 __all__ = ["KeptCompilations", "keep_compilations"]
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".xla"
-_SUM_BYTES = hashlib.sha256().digest_size
 _ALL_BYTES = 1 << 26
 
 
@@ -78,7 +77,7 @@ class KeptCompilations:
             target = self._shared / (path.name + _SUFFIX)
             if path.is_file() and not target.exists():
                 data = path.read_bytes()
-                replace_file(target, hashlib.sha256(data).digest() + data)
+                replace_file(target, summed(data))
         found = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in self._shared.glob(f"*{_SUFFIX}"))
         size = sum(entry[1] for entry in found)
         for _, own_size, path in found:
@@ -109,9 +108,8 @@ def keep_compilations() -> KeptCompilations | None:
         return None
     if jax.default_backend() != "cpu":
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     try:
-        kept = KeptCompilations(Path(home) / "racer" / "xla" / _machine())
+        kept = KeptCompilations(cache_home() / "xla" / _machine())
     except (OSError, ValueError) as error:
         log.info("compiled updates are not kept: %s", error)
         return None
@@ -139,11 +137,9 @@ def _machine() -> str:
 def _whole(path: Path) -> bytes | None:
     """Return an entry if its sum is right."""
     try:
-        data = read_bytes(path, _ALL_BYTES)
+        return unsummed(read_bytes(path, _ALL_BYTES))
     except UsageError:
         return None
-    entry = data[_SUM_BYTES:]
-    return entry if hashlib.sha256(entry).digest() == data[:_SUM_BYTES] else None
 
 
 def _remove_abandoned(shared: Path, prefix: str) -> None:

@@ -7,7 +7,6 @@ others). Whatever is wrong with the folder or a file, the kernels are compiled, 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import pickle
@@ -17,7 +16,7 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from racer.core.files import private_folder
+from racer.core.files import cache_home, private_folder, summed, unsummed
 from racer.core.terminal import write_line
 
 __all__ = ["KernelCache", "cache_folder"]
@@ -25,15 +24,13 @@ __all__ = ["KernelCache", "cache_folder"]
 log = logging.getLogger(__name__)
 
 _SAID = "RACER_KERNEL_CACHE_REPORTED"
-_SUM_BYTES = hashlib.sha256().digest_size
 
 
 @cache
 def cache_folder() -> Path | None:
     """Return the folder of compiled kernels, or None, after a warning, where there can be none."""
     named = os.environ.get("NUMBA_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(named) if named else Path(home) / "racer" / "numba"
+    folder = Path(named) if named else cache_home() / "numba"
     reason = private_folder(folder)
     if reason is not None:
         _warn(f"{str(folder)!r} {reason}")
@@ -69,7 +66,7 @@ class _SummedFiles(IndexDataCacheFile):
     def _write(self, path: str, value: Any) -> None:
         data = self._dump(value)
         with self._open_for_write(path) as file:
-            file.write(hashlib.sha256(data).digest() + data)
+            file.write(summed(data))
 
 
 class KernelCache(FunctionCache):
@@ -128,7 +125,7 @@ def _read(path: str) -> bytes:
         ValueError: the sum does not match.
     """
     with open(path, "rb") as file:
-        data = file.read()
-    if hashlib.sha256(data[_SUM_BYTES:]).digest() != data[:_SUM_BYTES]:
+        data = unsummed(file.read())
+    if data is None:
         raise ValueError(f"{path!r} is damaged")
-    return data[_SUM_BYTES:]
+    return data
